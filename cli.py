@@ -1,0 +1,118 @@
+"""What every script's command line shares: one-line errors, exit codes, argument types."""
+
+import argparse
+import math
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+RESULTS = ROOT / "results"
+
+
+class InputError(Exception):
+    """Something the user can put right. The message is one line and says what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that takes no abbreviations and answers a mistake in one line."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def add_mnist_dir(self):
+        self.add_argument(
+            "--mnist-dir",
+            type=Path,
+            metavar="DIR",
+            help="the four official .gz files, used where MNIST is neither cached nor prepared",
+        )
+
+    def add_results(self):
+        self.add_argument(
+            "--results",
+            type=Path,
+            default=RESULTS,
+            metavar="DIR",
+            help="folder of runs, numbers and figures (default: results/ beside the scripts)",
+        )
+
+
+def radius(text: str) -> float:
+    """A finite number >= 0, in pixel units of [0, 1]."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0, not {text}")
+    return value + 0.0  # -0.0 and 0.0 are one radius, so they get one name
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, not {text}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A number in [0, 1), such as a momentum."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, not {text}")
+    return value
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number above 0, not {text}")
+    return value
+
+
+def digit(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 9:
+        raise argparse.ArgumentTypeError(f"must be a digit from 0 to 9, not {text}")
+    return value
+
+
+def import_tensorflow():
+    """TensorFlow, set up to repeat its results and to start without its page of chatter.
+
+    Its start-up messages go to the file descriptor of stderr before any log level counts;
+    Python's own errors still come through.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its sums depend on the processor
+    sys.stderr.flush()
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()  # speaks once more
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
+    tf.config.experimental.enable_op_determinism()
+    return tf
+
+
+def run(main, parser: Parser) -> None:
+    """Parse the command line and call `main` with it; exit 2 on bad input, 130 on Ctrl-C."""
+    try:
+        main(**vars(parser.parse_args()))
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: interrupted\n")
