@@ -1,0 +1,26 @@
+"""The linear classifier: one logit w.x + b per image."""
+
+import keras
+
+
+def linear(image_shape: tuple[int, ...], init: str = "glorot", seed: int = 0) -> keras.Model:
+    """A Keras linear layer over the flattened image.
+
+    Args:
+        image_shape: (height, width, channels).
+        init: "glorot" draws the weights uniformly from +-sqrt(6 / (d + 1)) (the article's,
+            Keras's default); "zeros" leaves no noise in pixels that no image ever lights.
+        seed: of the Glorot draw.
+
+    Returns:
+        A model from (n, *image_shape) to logits (n, 1). Its variables are the weights (d, 1)
+        and the bias (1,), which starts at zero.
+    """
+    initializers = {"glorot": keras.initializers.GlorotUniform(seed), "zeros": "zeros"}
+    return keras.Sequential(
+        [
+            keras.Input(image_shape),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1, kernel_initializer=initializers[init]),
+        ]
+    )
