@@ -1,0 +1,315 @@
+"""One training run on disk: its settings, the folder they name, saving, loading, listing.
+
+`results/<dataset>/<run>/` holds
+
+    config.json   every setting, the data's checksum, the versions that trained it
+    weights.npz   w (d,) and b (), float32
+    history.csv   one row per epoch: losses and accuracies on train and test
+    steps.npz     one number per step: loss, accuracy, active, w_l1, gradient, pixels
+
+A run is written beside its place and renamed into it, so there is never half a run.
+"""
+
+import contextlib
+import csv
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+import zipfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from cli import InputError
+
+NORMS = {"inf": "L∞", "2": "L2", "1": "L1"}
+INITS = ("glorot", "zeros")
+SCHEDULES = ("constant", "linear")
+PIXEL_IN_USE = 0.01  # a pixel is in use where |w_j| exceeds this share of the largest |w|
+
+# recipe -> regular or robust -> defaults. The article's robust loss is a sum over 100 samples
+# at learning rate 1e-4, which is 1e-2 on the mean.
+_ARTICLE = dict(
+    epochs=10, batch_size=100, momentum=0.0, schedule="constant", init="glorot", seed=0, eager=False
+)
+_CONVERGED = dict(
+    epochs=200, batch_size=200, momentum=0.95, schedule="linear", init="zeros", seed=0, eager=False
+)
+RECIPES = {
+    "article": {
+        "regular": dict(learning_rate=0.1, **_ARTICLE),
+        "robust": dict(learning_rate=0.01, **_ARTICLE),
+    },
+    "converged": {
+        "regular": dict(learning_rate=0.02, **_CONVERGED),
+        "robust": dict(learning_rate=0.02, **_CONVERGED),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's outcome. `eps` is 0 for a regular run."""
+
+    dataset: str
+    recipe: str
+    robust: bool
+    eps: float
+    norm: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    schedule: str
+    init: str
+    seed: int
+    eager: bool
+
+    @property
+    def model(self) -> str:
+        """ "regular", or "robust-eps0.2" and the like: what is trained, not how."""
+        if not self.robust:
+            return "regular"
+        norm = "" if self.norm == "inf" else f"-l{self.norm}"
+        return f"robust-eps{_short(self.eps)}{norm}"
+
+    @property
+    def variant(self) -> str:
+        """How it is trained, where that is not the article's recipe: "converged-seed1"."""
+        parts = [] if self.recipe == "article" else [self.recipe]
+        defaults = recipe_defaults(self.recipe, self.robust)
+        for name, default in defaults.items():
+            value = getattr(self, name)
+            if value != default:
+                parts.append(name.replace("_", "") + _short(value))
+        return "-".join(parts)
+
+    @property
+    def name(self) -> str:
+        """The run's folder under results/<dataset>: a different setting, a different name."""
+        return "-".join(filter(None, [self.model, self.variant]))
+
+
+def recipe_defaults(recipe: str, robust: bool) -> dict:
+    return RECIPES[recipe]["robust" if robust else "regular"]
+
+
+def _short(value) -> str:
+    """A setting as it stands in a name: 0.2, 1, constant. Different values stay different."""
+    if isinstance(value, bool):
+        return ""
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as read from its folder.
+
+    Attributes:
+        w, b: weights (d,) and bias, float64 copies of the float32 ones.
+        config: config.json: the settings, image_shape, checksum and versions.
+        history, steps: column name -> array with one number per epoch, per step.
+    """
+
+    folder: Path
+    settings: Settings
+    config: dict
+    w: np.ndarray
+    b: float
+    history: dict[str, np.ndarray]
+    steps: dict[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def weights_sha256(self) -> str:
+        """Ties numbers derived from these weights to them."""
+        return hashlib.sha256(self.w.astype("<f8").tobytes() + np.float64(self.b)).hexdigest()
+
+
+def pixels_in_use(w: np.ndarray) -> int:
+    """How many weights exceed 1 % of the largest, in absolute value."""
+    size = np.abs(w)
+    return int(np.count_nonzero(size > PIXEL_IN_USE * size.max(initial=0.0)))
+
+
+def save(results: Path, settings: Settings, facts: dict, w, b, history: dict, steps: dict) -> Path:
+    """Write a run whole, in place of an earlier one of the same settings.
+
+    Args:
+        results: the folder of all data sets.
+        facts: what config.json holds besides the settings: image_shape, checksum, versions.
+        w, b: weights (d,) and bias ().
+        history, steps: column name -> numbers, per epoch and per step.
+
+    Returns:
+        The run's folder.
+    """
+    place = results / settings.dataset / settings.name
+    with whole_folder(place) as folder:
+        config = asdict(settings) | facts
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        np.savez(folder / "weights.npz", w=np.float32(w), b=np.float32(b))
+        epochs = range(1, len(next(iter(history.values()))) + 1)
+        write_csv(folder / "history.csv", {"epoch": epochs} | history)
+        np.savez_compressed(folder / "steps.npz", **steps)
+    return place
+
+
+def load(folder: Path) -> Run:
+    """Read a run back.
+
+    Raises:
+        InputError: a file is missing, damaged, of the wrong shape or not finite; it is named.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        settings = Settings(**{f.name: config[f.name] for f in fields(Settings)})
+        for f in fields(Settings):
+            if type(getattr(settings, f.name)) is not f.type:
+                raise TypeError(f"{f.name} is no {f.type.__name__}")
+        size = math.prod(config["image_shape"])
+        config["data_sha256"]
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: train the run again or remove its folder") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({type(error).__name__}: {error})") from None
+    path = folder / "weights.npz"
+    weights = read_npz(path, ("w", "b"))
+    for key, shape in (("w", (size,)), ("b", ())):
+        if weights[key].shape != shape:
+            raise InputError(f"{path}: {key} has shape {weights[key].shape}, not {shape}")
+    history = read_csv(folder / "history.csv")
+    steps = read_npz(folder / "steps.npz")
+    w, b = weights["w"].astype(np.float64), float(weights["b"])
+    return Run(folder, settings, config, w, b, history, steps)
+
+
+def list_datasets(results: Path) -> list[Path]:
+    """The data set folders under `results` that hold runs."""
+    return [folder for folder in _folders(results) if list_runs(folder)]
+
+
+def list_runs(dataset: Path) -> list[Path]:
+    """The run folders of one data set: the regular models first, then by radius and variant."""
+    return [folder for folder in _folders(dataset) if folder.name not in ("attack", "figures")]
+
+
+def _folders(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return sorted(f for f in parent.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def whole_folder(place: Path):
+    """A new folder to fill, renamed to `place` at the end; on any failure all stays as it was.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    new = old = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+        yield new
+        new.chmod(place.parent.stat().st_mode & 0o777)  # mkdtemp's own is for one user only
+        if place.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent)) / "old"
+            place.rename(old)
+        new.rename(place)
+    except OSError as error:
+        raise InputError(f"cannot write {place}: {error.strerror or error}") from None
+    finally:
+        if old and old.exists() and not place.exists():
+            old.rename(place)
+        for folder in (new, old and old.parent):
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path):
+    """A path to write, renamed to `path` at the end; on any failure `path` stays as it was."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
+            yield Path(folder) / path.name
+            (Path(folder) / path.name).replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def check_writable(results: Path) -> None:
+    """Raise InputError at once where a run could not be written at the end. Leaves no trace."""
+    existing = results
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".probe-", dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write to --results {results}: {error.strerror}") from None
+
+
+def write_csv(path: Path, columns: dict) -> None:
+    """Columns of equal length; floats with nine digits, enough for every float32."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow(f"{v:.9g}" if isinstance(v, float | np.floating) else v for v in row)
+
+
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a csv written by `write_csv`; a column of numbers becomes floats.
+
+    Raises:
+        InputError: the file is missing, empty, ragged, or holds a number that is not finite.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        columns = dict(zip(header, map(np.array, zip(*rows, strict=True)), strict=True))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error})") from None
+    for name, column in columns.items():
+        with contextlib.suppress(ValueError):
+            columns[name] = column.astype(np.float64)
+            if not np.isfinite(columns[name]).all():
+                raise InputError(f"{path}: {name} holds a number that is not finite")
+    return columns
+
+
+def read_npz(path: Path, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Arrays of an npz, all of them numbers, the floats finite; never unpickles.
+
+    Raises:
+        InputError: the file is missing, damaged, lacks one of `names`, or holds anything else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error})") from None
+    if missing := [name for name in names if name not in arrays]:
+        raise InputError(f"{path} lacks {', '.join(missing)}")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise InputError(f"{path}: {name} holds something other than finite numbers")
+    return arrays
