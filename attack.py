@@ -8,7 +8,7 @@ and the largest radius that a correct sample withstands is r = m / ||w||_dual. O
 and one sort therefore give the whole curve of accuracy over radius, exactly. The raw numbers go
 to results/<dataset>/attack/linf/<run>/:
 
-    attack.json    the threat model, and the checksums of the weights and data it was run on
+    attack.json    the threat model, the checksums of the weights and data, norms of the weights
     accuracy.csv   eps, correct, samples, accuracy
     nearest.csv    at each tenth radius, the misclassified samples nearest to the boundary
     samples.npz    per test sample: label, logit, radius; and the images that figures show
@@ -63,7 +63,7 @@ def main(
         )
     for dataset, pairs in attacked.items():
         for run, numbers in pairs:
-            _save(dataset / "attack" / "linf" / run.name, run, numbers)
+            _save(dataset / "attack" / "linf" / run.name, numbers)
         print(_table(dataset.name, pairs))
     for path in plots.draw(results):
         print(path)
@@ -169,7 +169,17 @@ def evaluate(run: runs.Run, split: data.Dataset, eps: np.ndarray) -> dict:
         if rank == 0 or (radius == 0 and rank < SHOWN)
     }
     shown = np.array(sorted(shown), dtype=np.int64)
+    unlit = ~split.x_train.any(axis=(0, 3)).ravel()
     return {
+        "facts": {
+            "norm": "inf",
+            "box": False,
+            "weights_sha256": run.weights_sha256,
+            "data_sha256": split.checksum,
+            "w_l1": np.abs(run.w).sum(),
+            "w_l1_unlit": np.abs(run.w[unlit]).sum(),  # on pixels that no training image lights
+            "pixels_unlit": int(unlit.sum()),
+        },
         "accuracy": {
             "eps": eps,
             "correct": correct,
@@ -240,15 +250,9 @@ def _choose(results: Path, names: list[str] | None) -> dict[Path, list[Path]]:
     return {d: folders for d, folders in chosen.items() if folders}
 
 
-def _save(place: Path, run: runs.Run, numbers: dict) -> None:
-    facts = {
-        "norm": "inf",
-        "box": False,
-        "weights_sha256": run.weights_sha256,
-        "data_sha256": run.config["data_sha256"],
-    }
+def _save(place: Path, numbers: dict) -> None:
     with runs.whole_folder(place) as folder:
-        (folder / "attack.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (folder / "attack.json").write_text(json.dumps(numbers["facts"], indent=2) + "\n")
         runs.write_csv(folder / "accuracy.csv", numbers["accuracy"])
         runs.write_csv(folder / "nearest.csv", numbers["nearest"])
         np.savez_compressed(folder / "samples.npz", **numbers["samples"])

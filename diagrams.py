@@ -1,0 +1,203 @@
+"""The pictures that explain the method: one function per figure of the article.
+
+Each returns a Figure; those that put real numbers in take the models of a group (see plots.py).
+Where the article's own drawing is wrong, the docstring says what is changed.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
+GREEN, DARK, PALE, GREY = "#2a9d5c", "#0b5d33", "#cfe8d6", "#777777"
+
+
+class Missing(Exception):
+    """What a figure needs and the results do not hold; the message says how to get it."""
+
+
+def first(models: list, robust: bool):
+    """The regular model, or the robust one with the radius closest to the article's 0.2."""
+    chosen = [model for model in models if model.run.settings.robust == robust]
+    if not chosen:
+        command = "python train.py --robust --eps 0.2" if robust else "python train.py"
+        raise Missing(f"it needs a {'robust' if robust else 'regular'} run ({command})")
+    return min(chosen, key=lambda model: abs(model.run.settings.eps - 0.2 * robust))
+
+
+def hinge(margins):
+    return np.maximum(0, 1 - margins)
+
+
+def hinge_loss() -> Figure:
+    """The hinge over the margin y f(x)."""
+    figure = Figure(figsize=(6, 3.4))
+    axes = figure.subplots()
+    m = np.linspace(-2, 3, 501)
+    axes.plot(m, hinge(m), color="black")
+    axes.plot(1, 0, "o", color=GREEN)
+    axes.annotate("knee at 1", (1, 0), (1.15, 0.45), color=DARK)
+    axes.axvline(0, color=GREY, lw=1, ls=":")
+    axes.text(-0.08, 2.6, "wrong", ha="right", color=GREY)
+    axes.text(0.08, 2.6, "correct", color=GREY)
+    axes.set(xlabel=r"margin $y\hat y$", ylabel="loss", title=r"Hinge loss $\max(0, 1 - y\hat y)$")
+    return figure
+
+
+def hinge_margin() -> Figure:
+    """The hinges of both classes over the logit, and the soft margin between -1 and 1."""
+    figure = Figure(figsize=(6, 3.4))
+    axes = figure.subplots()
+    f = np.linspace(-3, 3, 601)
+    axes.axvspan(-1, 1, color=PALE, lw=0)
+    axes.plot(f, hinge(f), color="black", label="$y = +1$")
+    axes.plot(f, hinge(-f), color=GREEN, ls="--", label="$y = -1$")
+    axes.text(0, 3.6, "soft margin", ha="center", color=DARK)
+    axes.set(xlabel=r"logit $\hat y$", ylabel="loss", title="The two hinges and the soft margin")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 0.1))
+    return figure
+
+
+def landscape_complex() -> Figure:
+    """The hinge over one input of a small non-linear network: irregular.
+
+    The network is real: 8 inputs, two hidden layers of 64 sines, weights from a fixed seed.
+    """
+    rng = np.random.default_rng(4)
+    inputs = np.repeat(rng.uniform(0, 1, (1, 8)), 1001, axis=0)
+    inputs[:, 0] = np.linspace(0, 1, 1001)
+    hidden = inputs
+    for scale in (3.0, 2.0):
+        weights = rng.normal(0, scale / np.sqrt(hidden.shape[1]), (hidden.shape[1], 64))
+        hidden = np.sin(hidden @ (3 * weights) + rng.uniform(-np.pi, np.pi, 64))
+    logits = hidden @ rng.normal(0, 2 / np.sqrt(64), 64)
+    figure = Figure(figsize=(6, 3.4))
+    axes = figure.subplots()
+    axes.plot(inputs[:, 0], hinge(logits), color="black")
+    axes.set(
+        xlabel="one input coordinate $x_i$",
+        ylabel="loss",
+        title="A network with two hidden layers: irregular",
+        ylim=(0, None),
+    )
+    return figure
+
+
+def landscape_simple(models: list) -> Figure:
+    """The same for the regular linear model: a straight line of slope -y w_i.
+
+    Its test sample of smallest margin, moved along its heaviest pixel.
+    """
+    model = first(models, robust=False)
+    samples = model.attack.samples
+    margins = samples["labels"] * samples["logits"]
+    sample = int(np.argmin(margins))
+    pixel = int(np.argmax(np.abs(model.run.w)))
+    slope = -samples["labels"][sample] * model.run.w[pixel]
+    step = np.linspace(-1, 1, 201)
+    figure = Figure(figsize=(6, 3.4))
+    axes = figure.subplots()
+    axes.plot(step, hinge(margins[sample] - slope * step), color="black")
+    axes.plot(0, hinge(margins[sample]), "o", color=GREEN)
+    axes.set(
+        xlabel=f"change of one input coordinate, pixel {pixel}",
+        ylabel="loss",
+        title=rf"The linear model: a straight line, slope $-y w_i$ = {slope:+.2f}",
+        ylim=(0, None),
+    )
+    return figure
+
+
+def perturbation_boxes() -> Figure:
+    """Points in three dimensions, each with its L-infinity ball: a box of side 2 eps."""
+    figure = Figure(figsize=(6, 4.4))
+    axes = figure.add_subplot(projection="3d")
+    axes.computed_zorder = False
+    eps = 0.11
+    points = [
+        (0.2, 0.8, 0.7),
+        (0.75, 0.85, 0.3),
+        (0.15, 0.2, 0.35),
+        (0.5, 0.4, 0.8),
+        (0.8, 0.2, 0.45),
+    ]
+    square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    faces = [np.insert(square, k, side, axis=1) for k in range(3) for side in (-1, 1)]
+    for z, point in enumerate(np.array(points)):  # far ones first
+        box = Poly3DCollection([point + eps * face for face in faces], zorder=2 * z)
+        box.set(facecolor=GREEN, edgecolor=DARK, alpha=0.18, linewidth=0.8)
+        axes.add_collection3d(box)
+        axes.plot(*point[:, None], "o", color="black", ms=5, zorder=2 * z + 1)
+    axes.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), xlabel="$x_1$", ylabel="$x_2$", zlabel="$x_3$")
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_ticks([0, 0.5, 1])
+        axis.set_pane_color("white")
+    axes.set_box_aspect(None, zoom=0.9)
+    axes.set_title(r"Every point of a box, $\Vert\delta\Vert_\infty \leq \epsilon$, counts")
+    return figure
+
+
+def hinge_robust(models: list) -> Figure:
+    """The hinge and the robust hinge, for both classes, with the trained model's numbers.
+
+    The knee moves outward, from margin 1 to 1 + eps ||w||_1: the robust loss is stricter. The
+    article draws the shift inward.
+    """
+    run = first(models, robust=True).run
+    shift = run.settings.eps * np.abs(run.w).sum()
+    figure = Figure(figsize=(8, 3.6))
+    f = np.linspace(-1.6 - shift, 1.6 + shift, 801)
+    for axes, y in zip(figure.subplots(1, 2, sharey=True), (1, -1), strict=True):
+        axes.plot(f, hinge(y * f), color="black", label="hinge")
+        axes.plot(f, hinge(y * f - shift), color=GREEN, ls="--", label="robust hinge")
+        axes.plot([y], [0], "o", color="black")
+        axes.plot([y * (1 + shift)], [0], "o", color=GREEN)
+        height = -0.1 * (1 + shift)
+        axes.annotate(
+            "",
+            (y * (1 + shift), height),
+            (y, height),
+            arrowprops=dict(arrowstyle="->", color=DARK, shrinkA=0, shrinkB=0),
+        )
+        middle = y * (1 + shift / 2)
+        label = rf"$\epsilon\Vert w\Vert_1$ = {shift:.2f}"
+        axes.text(middle, 1.4 * height, label, ha="center", va="top", color=DARK)
+        axes.set(xlabel=r"logit $\hat y$", title=f"$y = {y:+d}$", ylim=(3.2 * height, None))
+    axes.legend(loc="upper left")
+    figure.axes[0].set_ylabel("loss")
+    figure.suptitle(
+        rf"The knee moves outward, to $1 + \epsilon\Vert w\Vert_1$ ({run.name})", fontsize=11
+    )
+    return figure
+
+
+def landscape_robust(models: list) -> Figure:
+    """Mean training loss over one weight, others as trained: what eps does to the gradient.
+
+    On the weak pixel the robust loss is least at exactly w_i = 0; the plain hinge is not.
+    """
+    model = first(models, robust=True)
+    table = model.attack.landscape
+    figure = Figure(figsize=(8, 5.2))
+    panels = figure.subplots(2, 2, sharex=True)
+    losses = (("hinge", "hinge", "black", "-"), ("robust_hinge", "robust hinge", GREEN, "--"))
+    for column, pixel in zip(panels.T, ("strong", "weak"), strict=True):
+        rows = table["pixel"] == pixel
+        if not rows.any():
+            raise Missing(f"{model.run.name} drops no pixel")
+        weight, index = table["weight"][rows], int(table["index"][rows][0])
+        place = divmod(index, model.run.config["image_shape"][1])
+        column[0].set_title(f"a {pixel} pixel: row {place[0]}, column {place[1]}")
+        column[1].set_xlabel("its weight $w_i$")
+        for axes, (name, label, shade, style) in zip(column, losses, strict=True):
+            loss = table[name][rows]
+            best = np.argmin(loss)
+            axes.plot(weight, loss, color=shade, ls=style)
+            axes.plot(weight[best], loss[best], "o", color=shade)
+            text = f"least at {weight[best]:+.2f}" if weight[best] else "least at exactly 0"
+            axes.text(0.5, 0.85, text, transform=axes.transAxes, ha="center", color=shade)
+            axes.axvline(0, color=GREY, lw=1, ls=":")
+            axes.set_ylabel(f"mean {label}" if pixel == "strong" else "")
+    figure.suptitle(
+        f"The mean loss over one weight, others as trained ({model.run.name})", fontsize=11
+    )
+    return figure
