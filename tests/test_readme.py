@@ -1,0 +1,55 @@
+"""README.md against the files that it speaks of."""
+
+import re
+
+import pytest
+
+import plots
+import tables
+from cli import RESULTS, ROOT, InputError
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_are_those_of_the_results():
+    for name, table in tables.tables(RESULTS).items():
+        assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in TEXT
+
+
+def test_the_numbers_in_the_prose_are_those_of_the_results():
+    dataset = RESULTS / "mnist-0-1"
+    models = {m.run.name: m for _, group in plots.load_groups(dataset) for m in group}
+    prose = re.sub(r"<!-- (\w+) -->.*<!-- /\1 -->", "", TEXT, flags=re.DOTALL)
+    robust = models["robust-eps0.2"]
+    for text, model, eps in (
+        (r"test accuracy (\.\d{4})", models["regular"], 0),
+        (r"the robust one: (\.\d{4}) clean", robust, 0),
+        (r"clean, (\.\d{4}) at ε = .2", robust, 0.2),
+    ):
+        assert float(re.search(text, prose)[1]) == round(tables.accuracy(model, eps), 4)
+    for text, model, eps in (
+        (r"falls to (\d+) %", models["regular"], 0.1),
+        (r"keeps (\d+) %", robust, 0.1),
+    ):
+        assert int(re.search(text, prose)[1]) == round(100 * tables.accuracy(model, eps))
+
+
+def test_every_link_and_every_file_named_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
+    for script in re.findall(r"`(\w+\.(?:py|mplstyle))`", TEXT):
+        assert (ROOT / script).is_file(), script
+
+
+def test_every_figure_is_listed():
+    listed = TEXT.split("## Figures")[1].split("## ")[0]
+    for name in plots.DIAGRAMS | plots.FIGURES:
+        assert f"`{name}`" in listed
+
+
+def test_a_readme_without_markers_is_refused_and_left_alone(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("no markers", encoding="utf-8")
+    with pytest.raises(InputError, match="markers"):
+        tables.main(readme=readme)
+    assert readme.read_text(encoding="utf-8") == "no markers"
