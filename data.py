@@ -5,6 +5,7 @@
 against a recorded SHA-256, so equal names mean equal bytes on every machine.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -266,12 +267,14 @@ def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.
 
     builder = tfds.builder("mnist:3.0.1", data_dir=prepared)
     if not ready:
-        print(f"preparing MNIST in {prepared} (once, under a minute)", file=sys.stderr)
+        print(f"preparing MNIST in {prepared} (once, under a minute)", flush=True)
+        tfds.disable_progress_bar()
         config = tfds.download.DownloadConfig(manual_dir=mnist_dir)
         try:
-            builder.download_and_prepare(download_config=config)
+            with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(None):
+                builder.download_and_prepare(download_dir=downloads, download_config=config)
         except (OSError, DownloadError, NonMatchingChecksumError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split(":\n")[0].split())
             raise InputError(f"MNIST could not be prepared in {prepared}: {reason}") from None
 
     def chosen(example):
