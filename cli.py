@@ -114,5 +114,8 @@ def run(main, parser: Parser) -> None:
         main(**vars(parser.parse_args()))
     except InputError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
+    except BrokenPipeError:  # as in `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: interrupted\n")

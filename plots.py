@@ -194,7 +194,7 @@ def _grid(rows: int, columns: int, width: float, title: str):
 def misclassified_regular(models: list[Model]) -> Figure:
     """The clean test samples that each model gets wrong, nearest to the boundary first."""
     columns = 8
-    title = "Clean test images that each model gets wrong, with their logits"
+    title = "Clean test images that each model gets wrong, with logits (the 8 nearest to 0)"
     figure, panels = _grid(len(models), columns, 8, title)
     for row, model in zip(panels, models, strict=True):
         wrong = model.run.config["test_samples"] - int(model.attack.accuracy["correct"][0])
@@ -254,7 +254,7 @@ def accuracy_noise(models: list[Model]) -> Figure:
         title="Accuracy under attack (dot: the radius trained for)",
     )
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="upper right", bbox_to_anchor=(1, 0.97))
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=4)
     return figure
 
 
@@ -339,7 +339,7 @@ def training(models: list[Model]) -> Figure:
     for axes, (name, title) in zip(panels.flat, titles.items(), strict=True):
         for model in models:
             values = model.run.steps[name]
-            window = min(50, len(values))
+            window = -(-len(values) // 25)
             means = np.convolve(values, np.ones(window) / window, "valid")
             steps = np.arange(len(means)) + window
             axes.plot(steps, means, color=colour(models, model), lw=1.4, label=model.label)
@@ -352,7 +352,7 @@ def training(models: list[Model]) -> Figure:
         axes.set_xlabel("step")
     handles = panels[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=4)
-    figure.suptitle("Training: means over 50 steps", fontsize=11)
+    figure.suptitle("Training: moving means over 4 % of the steps", fontsize=11)
     return figure
 
 

@@ -66,7 +66,7 @@ def main(
         eager=eager or None,
     )
     given = {name: value for name, value in given.items() if value is not None}
-    chosen = runs.recipe_defaults(recipe, robust) | given
+    chosen = runs.recipe_defaults(recipe, robust, split.source) | given
     if chosen["batch_size"] > len(split.y_train):
         raise InputError(
             f"--batch-size {chosen['batch_size']} is larger than the training set of "
@@ -231,11 +231,14 @@ def _parser() -> cli.Parser:
     )
 
     def recipe_default(name: str) -> str:
-        """What each recipe has; regular / robust where they differ."""
         texts = []
-        for recipe, models in runs.RECIPES.items():
-            values = dict.fromkeys(str(models[model][name]) for model in ("regular", "robust"))
-            texts.append(f"{recipe}: {' regular, '.join(values)}{' robust' * (len(values) > 1)}")
+        for recipe, defaults in runs.RECIPES.items():
+            text = str(defaults[name])
+            if name == "learning_rate":
+                text = " / ".join(str(rate) for rate in dict.fromkeys(defaults[name].values()))
+            if name == "epochs":
+                text += f", on the small digits {runs.DIGITS_EPOCHS[recipe]}"
+            texts.append(f"{recipe}: {text}")
         return f"(default: {'; '.join(texts)})"
 
     add = parser.add_argument
@@ -259,7 +262,7 @@ def _parser() -> cli.Parser:
     settings = [
         ("epochs", cli.positive_int, "passes over the training set"),
         ("batch_size", cli.positive_int, "images per step; the last batch may be smaller"),
-        ("learning_rate", cli.positive, "of SGD on the mean loss"),
+        ("learning_rate", cli.positive, "of SGD on the mean loss, regular / robust"),
         ("momentum", cli.fraction, "of SGD, from 0 to below 1"),
         ("seed", cli.seed, "of the initial weights and the order of the batches"),
     ]
