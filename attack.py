@@ -23,6 +23,7 @@ import numpy as np
 
 import cli
 import data
+import files
 import plots
 import runs
 from cli import RESULTS, InputError
@@ -194,7 +195,7 @@ def evaluate(run: runs.Run, split: data.Dataset, eps: np.ndarray) -> dict:
             "image_index": shown,
             "images": split.x_test[shown, ..., 0],
         },
-        "landscape": weight_landscape(run, split) if run.settings.robust else None,
+        "landscape": weight_landscape(run, split) if runs.has_landscape(run.settings) else None,
     }
 
 
@@ -218,8 +219,7 @@ def weight_landscape(run: runs.Run, split: data.Dataset) -> dict:
     pixels = {"strong": int(np.argmax(np.abs(w)))}
     if (dropped & (pull > 0)).any():
         pixels["weak"] = int(np.argmax(np.where(dropped, pull, -1.0)))
-    span = 1.5 * np.abs(w).max()
-    grid = np.linspace(-span, span, 121)
+    grid = 1.5 * np.abs(w).max() * np.arange(-60, 61) / 60  # 0 exactly, which linspace may miss
     columns = {name: [] for name in ("pixel", "index", "weight", "hinge", "robust_hinge")}
     for pixel, j in pixels.items():
         for v in grid:
@@ -251,13 +251,13 @@ def _choose(results: Path, names: list[str] | None) -> dict[Path, list[Path]]:
 
 
 def _save(place: Path, numbers: dict) -> None:
-    with runs.whole_folder(place) as folder:
+    with files.whole_folder(place) as folder:
         (folder / "attack.json").write_text(json.dumps(numbers["facts"], indent=2) + "\n")
-        runs.write_csv(folder / "accuracy.csv", numbers["accuracy"])
-        runs.write_csv(folder / "nearest.csv", numbers["nearest"])
+        files.write_csv(folder / "accuracy.csv", numbers["accuracy"])
+        files.write_csv(folder / "nearest.csv", numbers["nearest"])
         np.savez_compressed(folder / "samples.npz", **numbers["samples"])
         if numbers["landscape"]:
-            runs.write_csv(folder / "landscape.csv", numbers["landscape"])
+            files.write_csv(folder / "landscape.csv", numbers["landscape"])
 
 
 def _table(title: str, pairs: list) -> str:

@@ -104,6 +104,7 @@ def import_tensorflow():
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(null)
+    tf.get_logger().setLevel("ERROR")  # several models in one process are no retracing mistake
     tf.config.experimental.enable_op_determinism()
     return tf
 

@@ -7,6 +7,7 @@ against a recorded SHA-256, so equal names mean equal bytes on every machine.
 
 import contextlib
 import hashlib
+import http.client
 import os
 import re
 import sys
@@ -14,12 +15,12 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+import files
 from cli import ROOT, InputError, import_tensorflow
 
 CACHE = ROOT / "cache"
@@ -168,8 +169,11 @@ def _keys(digits: tuple[int, int]) -> list[str]:
 
 def digit_record(train: np.ndarray, test: np.ndarray) -> tuple[int, int, str]:
     """Counts and SHA-256 of one digit's images (uint8), as `KNOWN` holds them."""
-    digest = hashlib.sha256(np.ascontiguousarray(train))
-    digest.update(np.ascontiguousarray(test))
+    digest = hashlib.sha256()
+    for images in (train, test):
+        if images.dtype != np.uint8 or images.ndim < 2:
+            return 0, 0, "no images"
+        digest.update(np.ascontiguousarray(images))
     return len(train), len(test), digest.hexdigest()
 
 
@@ -226,27 +230,24 @@ def _mnist(digits: tuple[int, int], mnist_dir: Path | None, cache: Path) -> dict
 
 def _read_cache(path: Path, digits: tuple[int, int]) -> dict[str, np.ndarray] | None:
     """The cached images, or None where the file is absent or not exactly what it should be."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images = {key: file[key] for key in _keys(digits)}
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        print(f"NOTICE: rebuilding the damaged cache {path} ({error})", file=sys.stderr)
+    try:
+        images = files.read_npz(path, tuple(_keys(digits)))
+    except InputError as error:
+        print(f"NOTICE: rebuilding the cache: {error}", file=sys.stderr)
         return None
     if _differing("mnist", digits, images):
-        print(f"NOTICE: rebuilding the damaged cache {path} (checksum)", file=sys.stderr)
+        print(f"NOTICE: rebuilding the cache: {path} has a wrong checksum", file=sys.stderr)
         return None
     return images
 
 
 def _write_cache(path: Path, images: dict[str, np.ndarray]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
-            np.savez_compressed(Path(folder) / path.name, **images)
-            (Path(folder) / path.name).replace(path)
-    except OSError as error:  # a read-only checkout still works, only slower
+        with files.whole_file(path) as new:
+            np.savez_compressed(new, **images)
+    except InputError as error:  # a read-only checkout still works, only slower
         print(f"NOTICE: MNIST is not cached: {error}", file=sys.stderr)
 
 
@@ -311,8 +312,8 @@ def _unreachable() -> str:
             reason[0] = ""
         except urllib.error.HTTPError as error:
             reason[0] = f"HTTP status {error.code}"
-        except (OSError, ValueError) as error:
-            reason[0] = str(getattr(error, "reason", error))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason[0] = " ".join(str(getattr(error, "reason", error)).split())
 
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()

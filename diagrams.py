@@ -177,6 +177,8 @@ def landscape_robust(models: list) -> Figure:
     """
     model = first(models, robust=True)
     table = model.attack.landscape
+    if table is None:
+        raise Missing("it needs a robust run for the L-infinity ball")
     figure = Figure(figsize=(8, 5.2))
     panels = figure.subplots(2, 2, sharex=True)
     losses = (("hinge", "hinge", "black", "-"), ("robust_hinge", "robust hinge", GREEN, "--"))

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 import cli
 import diagrams
+import files
 import runs
 from cli import RESULTS, ROOT, InputError
 from diagrams import DARK, GREEN, GREY, Missing, first
@@ -86,7 +87,7 @@ def draw(results: Path, names: list[str] | None = None) -> list[Path]:
         try:
             with mpl.style.context(ROOT / "style.mplstyle"):
                 drawn = figure(*arguments)
-                with runs.whole_file(path) as file:
+                with files.whole_file(path) as file:
                     drawn.savefig(file, metadata={"Software": None})
             written.append(path)
         except Missing as error:
@@ -125,12 +126,14 @@ def _load_attack(folder: Path, run: runs.Run) -> Attack | None:
         print(f"NOTICE: {run.name} is not drawn until python attack.py is run", file=sys.stderr)
         return None
     names = ("labels", "logits", "radii", "image_index", "images")
-    landscape = runs.read_csv(folder / "landscape.csv") if run.settings.robust else None
+    landscape = None
+    if runs.has_landscape(run.settings):
+        landscape = files.read_csv(folder / "landscape.csv", text=("pixel",))
     return Attack(
         facts,
-        runs.read_csv(folder / "accuracy.csv"),
-        runs.read_csv(folder / "nearest.csv"),
-        runs.read_npz(folder / "samples.npz", names),
+        files.read_csv(folder / "accuracy.csv"),
+        files.read_csv(folder / "nearest.csv"),
+        files.read_npz(folder / "samples.npz", names),
         landscape,
     )
 

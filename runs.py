@@ -10,19 +10,15 @@
 A run is written beside its place and renamed into it, so there is never half a run.
 """
 
-import contextlib
-import csv
 import hashlib
 import json
 import math
-import shutil
-import tempfile
-import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
+import files
 from cli import InputError
 
 NORMS = {"inf": "L∞", "2": "L2", "1": "L1"}
@@ -153,6 +149,11 @@ def pixels_in_use(w: np.ndarray) -> int:
     return int(np.count_nonzero(size > PIXEL_IN_USE * size.max(initial=0.0)))
 
 
+def has_landscape(settings: Settings) -> bool:
+    """Whether attack.py stores the loss over one weight: where eps decides which pixels stay."""
+    return settings.robust and settings.norm == "inf"
+
+
 def save(results: Path, settings: Settings, facts: dict, w, b, history: dict, steps: dict) -> Path:
     """Write a run whole, in place of an earlier one of the same settings.
 
@@ -166,12 +167,12 @@ def save(results: Path, settings: Settings, facts: dict, w, b, history: dict, st
         The run's folder.
     """
     place = results / settings.dataset / settings.name
-    with whole_folder(place) as folder:
+    with files.whole_folder(place) as folder:
         config = asdict(settings) | facts
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         np.savez(folder / "weights.npz", w=np.float32(w), b=np.float32(b))
         epochs = range(1, len(next(iter(history.values()))) + 1)
-        write_csv(folder / "history.csv", {"epoch": epochs} | history)
+        files.write_csv(folder / "history.csv", {"epoch": epochs} | history)
         np.savez_compressed(folder / "steps.npz", **steps)
     return place
 
@@ -186,9 +187,7 @@ def load(folder: Path) -> Run:
     try:
         config = json.loads(path.read_text())
         settings = Settings(**{f.name: config[f.name] for f in fields(Settings)})
-        for f in fields(Settings):
-            if type(getattr(settings, f.name)) is not f.type:
-                raise TypeError(f"{f.name} is no {f.type.__name__}")
+        _check(settings)
         size = math.prod(config["image_shape"])
         config["data_sha256"]
     except FileNotFoundError:
@@ -196,14 +195,32 @@ def load(folder: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error})") from None
     path = folder / "weights.npz"
-    weights = read_npz(path, ("w", "b"))
+    weights = files.read_npz(path, ("w", "b"))
     for key, shape in (("w", (size,)), ("b", ())):
         if weights[key].shape != shape:
             raise InputError(f"{path}: {key} has shape {weights[key].shape}, not {shape}")
-    history = read_csv(folder / "history.csv")
-    steps = read_npz(folder / "steps.npz")
+        if not np.isfinite(weights[key]).all():
+            raise InputError(f"{path}: {key} is not finite")
+    history = files.read_csv(folder / "history.csv")
+    if not all(len(column) for column in history.values()):
+        raise InputError(f"{folder / 'history.csv'} has no rows")
+    steps = files.read_npz(folder / "steps.npz")
     w, b = weights["w"].astype(np.float64), float(weights["b"])
     return Run(folder, settings, config, w, b, history, steps)
+
+
+def _check(settings: Settings) -> None:
+    """Raise TypeError or ValueError at a setting that train.py would not have written."""
+    for f in fields(Settings):
+        value = getattr(settings, f.name)
+        if type(value) is not f.type:
+            raise TypeError(f"{f.name} is no {f.type.__name__}")
+        if f.type is float and not 0 <= value < math.inf:
+            raise ValueError(f"{f.name} is {value}")
+    known = {"recipe": RECIPES, "norm": NORMS, "schedule": SCHEDULES, "init": INITS}
+    for name, values in known.items():
+        if getattr(settings, name) not in values:
+            raise ValueError(f"{name} is {getattr(settings, name)!r}")
 
 
 def list_datasets(results: Path) -> list[Path]:
@@ -220,109 +237,3 @@ def _folders(parent: Path) -> list[Path]:
     if not parent.is_dir():
         return []
     return sorted(f for f in parent.iterdir() if f.is_dir() and not f.name.startswith("."))
-
-
-# --- files -----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def whole_folder(place: Path):
-    """A new folder to fill, renamed to `place` at the end; on any failure all stays as it was.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    new = old = None
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-        yield new
-        new.chmod(place.parent.stat().st_mode & 0o777)  # mkdtemp's own is for one user only
-        if place.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent)) / "old"
-            place.rename(old)
-        new.rename(place)
-    except OSError as error:
-        raise InputError(f"cannot write {place}: {error.strerror or error}") from None
-    finally:
-        if old and old.exists() and not place.exists():
-            old.rename(place)
-        for folder in (new, old and old.parent):
-            if folder:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def whole_file(path: Path):
-    """A path to write, renamed to `path` at the end; on any failure `path` stays as it was."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
-            yield Path(folder) / path.name
-            (Path(folder) / path.name).replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def check_writable(results: Path) -> None:
-    """Raise InputError at once where a run could not be written at the end. Leaves no trace."""
-    existing = results
-    while not existing.exists():
-        existing = existing.parent
-    try:
-        with tempfile.TemporaryDirectory(prefix=".probe-", dir=existing):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write to --results {results}: {error.strerror}") from None
-
-
-def write_csv(path: Path, columns: dict) -> None:
-    """Columns of equal length; floats with nine digits, enough for every float32."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in zip(*columns.values(), strict=True):
-            writer.writerow(f"{v:.9g}" if isinstance(v, float | np.floating) else v for v in row)
-
-
-def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a csv written by `write_csv`; a column of numbers becomes floats.
-
-    Raises:
-        InputError: the file is missing, empty, ragged, or holds a number that is not finite.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        columns = dict(zip(header, map(np.array, zip(*rows, strict=True)), strict=True))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is damaged ({error})") from None
-    for name, column in columns.items():
-        with contextlib.suppress(ValueError):
-            columns[name] = column.astype(np.float64)
-            if not np.isfinite(columns[name]).all():
-                raise InputError(f"{path}: {name} holds a number that is not finite")
-    return columns
-
-
-def read_npz(path: Path, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Arrays of an npz, all of them numbers, the floats finite; never unpickles.
-
-    Raises:
-        InputError: the file is missing, damaged, lacks one of `names`, or holds anything else.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged ({error})") from None
-    if missing := [name for name in names if name not in arrays]:
-        raise InputError(f"{path} lacks {', '.join(missing)}")
-    for name, array in arrays.items():
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise InputError(f"{path}: {name} holds something other than finite numbers")
-    return arrays

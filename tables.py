@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import cli
+import files
 import plots
 import runs
 from cli import RESULTS, ROOT, InputError
@@ -35,7 +36,7 @@ def main(results: Path = RESULTS, readme: Path = ROOT / "README.md") -> None:
         if not pattern.search(text):
             raise InputError(f"{readme} has no markers <!-- {name} --> and <!-- /{name} -->")
         text = pattern.sub(lambda found, table=table: found[1] + table + found[2], text)
-    with runs.whole_file(readme) as new:
+    with files.whole_file(readme) as new:
         new.write_text(text, encoding="utf-8")
     print(f"wrote the tables of {readme}")
 

@@ -15,6 +15,7 @@ import numpy as np
 
 import cli
 import data
+import files
 import runs
 from cli import RESULTS, InputError
 
@@ -53,7 +54,7 @@ def main(
     """
     if not robust and (eps is not None or norm != "inf"):
         raise InputError("--eps and --norm need --robust: the regular loss has no perturbation")
-    runs.check_writable(results)
+    files.check_writable(results)
     split = data.load(dataset, tuple(digits), mnist_dir)
     given = dict(
         epochs=epochs,
@@ -73,7 +74,7 @@ def main(
             f"{split.name}: choose at most {len(split.y_train)}"
         )
     folders = []
-    for radius in dict.fromkeys(eps or [0.2]) if robust else [0.0]:
+    for radius in dict.fromkeys(map(float, eps or [0.2])) if robust else [0.0]:
         settings = runs.Settings(split.name, recipe, robust, radius, norm, **chosen)
         folders.append(train(settings, split, results, quiet))
     return folders
@@ -125,6 +126,8 @@ def train(settings: runs.Settings, split: data.Dataset, results: Path, quiet: bo
     watchers.on_train_end()
 
     w, b = (variable.numpy() for variable in classifier.trainable_variables)
+    if not (np.isfinite(w).all() and np.isfinite(list(logs.values())).all()):
+        raise InputError(f"{settings.name} diverged, nothing is written: lower --learning-rate")
     columns = {_column(name): history.history[name] for name in logs}
     facts = dict(
         digits=list(split.digits),
