@@ -1,0 +1,419 @@
+"""The exact attack, against brute force and against the model itself."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import dual_norm, flat, tree
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import attack
+import cli
+import data
+import files
+import model
+import runs
+from cli import InputError
+
+NORMS = ["inf", "2", "1"]
+BALL_ORDER = {"inf": np.inf, "2": 2, "1": 1}  # the norm that measures a perturbation
+EPS = np.arange(101) * 0.5 / 100
+
+norms = st.sampled_from(NORMS)
+radii = st.floats(0, 10)
+# Weights of very different sizes, some of them zero; the square of each is a normal number.
+weight = st.just(0.0) | st.floats(1e-6, 1e3) | st.floats(-1e3, -1e-6)
+weights = arrays(np.float64, st.integers(1, 8), elements=weight)
+labels = arrays(np.float64, st.integers(1, 4), elements=st.sampled_from([-1.0, 1.0]))
+
+
+def made_up_run(split, seed=0, **settings) -> runs.Run:
+    """Random weights that lean towards the right classes, under these settings."""
+    fixed = dict(dataset=split.name, recipe="article", robust=True, eps=0.05, norm="inf")
+    tuned = runs.recipe_defaults("article", True, split.source)
+    settings = runs.Settings(**fixed | tuned | settings)
+    x = flat(split.x_train)
+    w = 0.3 * (x[split.y_train > 0].mean(0) - x[split.y_train < 0].mean(0))
+    w = np.random.default_rng(seed).normal(w, 0.05)
+    facts = dict(data_sha256=split.checksum)
+    return runs.Run(cli.RESULTS / "made-up", settings, facts, w, 0.1, {}, {})
+
+
+# --- the perturbation ------------------------------------------------------------------------
+
+
+@given(y=labels, w=weights, eps=radii, norm=norms)
+def test_perturbation_fills_the_ball_and_lowers_each_margin_by_the_dual_norm(y, w, eps, norm):
+    delta = attack.perturbation(y, w, eps, norm)
+    attack.check_perturbation(delta, (len(y), len(w)), eps, norm)
+    size, _ = dual_norm(w, norm)
+    # Up to eight products of at most 1e4 each, rounded to 1e-16 of their size.
+    np.testing.assert_allclose(y * (delta @ w), -eps * size, rtol=1e-12, atol=1e-12)
+    surface = eps if w.any() else 0.0
+    sizes = np.linalg.norm(delta, BALL_ORDER[norm], axis=1)
+    np.testing.assert_allclose(sizes, surface, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_perturbation_of_radius_zero_is_the_identity(norm):
+    x, w = np.random.default_rng(0).random((2, 5, 3))
+    assert (x + attack.perturbation(np.float64([1, -1, 1, 1, -1]), w[0], 0, norm) == x).all()
+
+
+@pytest.mark.parametrize("eps", [-0.1, -1e-300, np.nan, np.inf])
+def test_perturbation_of_no_radius_is_refused(eps):
+    with pytest.raises(ValueError, match="eps must be finite and at least 0"):
+        attack.perturbation(np.ones(2), np.ones(3), eps)
+
+
+@pytest.mark.parametrize(
+    ("delta", "message"),
+    [
+        (np.zeros((2, 4)), "shape"),
+        (np.zeros(6), "shape"),
+        (np.full((2, 3), np.nan), "not finite"),
+        (np.full((2, 3), -np.inf), "not finite"),
+        (np.eye(2, 3) * 0.11, "leaves the ball"),
+        (-np.eye(2, 3) * (0.1 + 1e-8), "leaves the ball"),
+    ],
+)
+@pytest.mark.parametrize("norm", NORMS)
+def test_check_perturbation_refuses(delta, message, norm):
+    with pytest.raises(ValueError, match=message):
+        attack.check_perturbation(delta, (2, 3), 0.1, norm)
+
+
+def test_check_perturbation_knows_the_balls():
+    delta = np.full((1, 4), 0.1)  # size 0.1, 0.2 and 0.4 in the three norms
+    for norm, size in zip(NORMS, (0.1, 0.2, 0.4), strict=True):
+        attack.check_perturbation(delta, (1, 4), size, norm)
+        with pytest.raises(ValueError, match="leaves the ball"):
+            attack.check_perturbation(delta, (1, 4), size - 1e-6, norm)
+
+
+# --- radii and the curve ---------------------------------------------------------------------
+
+
+@given(y=labels, w=weights, b=st.floats(-10, 10), norm=norms, seed=st.integers(0, 99))
+def test_a_sample_stays_correct_at_exactly_the_radii_below_its_own(y, w, b, norm, seed):
+    x = np.random.default_rng(seed).random((len(y), len(w)))
+    margins = y * (x @ w + b)
+    size, _ = dual_norm(w, norm)
+    # A margin of a millionth of the terms that make it has ten exact digits, enough for the
+    # 1e-3 by which the radius is missed on either side.
+    assume((np.abs(margins) > 1e-6 * (np.abs(w).sum() + abs(b))).all() and size > 0)
+    for i, radius in enumerate(attack.sample_radii(margins, w, norm)):
+        if margins[i] <= 0:
+            assert radius <= 0
+            continue
+        for factor, correct in ((0.999, True), (1.001, False)):
+            delta = attack.perturbation(y[[i]], w, factor * radius, norm)[0]
+            assert (y[i] * ((x[i] + delta) @ w + b) > 0) == correct
+
+
+def test_zero_weights_withstand_everything_or_nothing():
+    radii = attack.sample_radii(np.float64([0.5, 0, -0.5]), np.zeros(4))
+    assert radii.tolist() == [np.inf, -np.inf, -np.inf]
+    assert attack.robust_correct(radii, np.array([0, 1e9])).tolist() == [1, 1]
+
+
+GRID = [0.0, 0.1, 0.2, 0.30000000000000004, 1.0]  # so that radii and eps are often equal
+
+
+@given(
+    radii=st.lists(st.sampled_from([*GRID, -np.inf, np.inf, -0.1]) | st.floats(-1, 2), max_size=20),
+    eps=st.lists(st.sampled_from(GRID) | st.floats(0, 2), min_size=1, max_size=9),
+)
+def test_robust_correct_counts_the_larger_radii(radii, eps):
+    """In any order, and with equal ones: a tie is an error."""
+    found = attack.robust_correct(np.array(radii, dtype=float), np.array(eps))
+    assert found.tolist() == [sum(r > e for r in radii) for e in eps]
+
+
+def check_curve_is_the_models(run, split):
+    """At each radius, the perturbed images go through the Keras layer in float64. The margins of
+    the two ways differ by 1e-13, and no sample here is that close to the boundary."""
+    classifier = model.linear(split.x_test.shape[1:])
+    classifier.set_weights([run.w[:, None], np.array([run.b])])
+    assert classifier(np.float64(split.x_test[:1])).dtype == "float64"
+    y, x = np.float64(split.y_test), flat(split.x_test)
+    expected = []
+    for eps in EPS:
+        perturbed = x + attack.perturbation(y, run.w, eps)
+        logits = np.array(classifier(perturbed.reshape(split.x_test.shape)))[:, 0]
+        expected.append(int((y * logits > 0).sum()))
+    assert len(set(expected)) > 5
+    accuracy = attack.evaluate(run, split, EPS)["accuracy"]
+    assert accuracy["correct"].tolist() == expected
+    assert accuracy["accuracy"].tolist() == [correct / len(y) for correct in expected]
+
+
+def test_curve_is_the_models(digits, float64):
+    check_curve_is_the_models(made_up_run(digits), digits)
+
+
+@pytest.mark.mnist
+def test_curve_is_the_models_on_mnist(mnist, float64):
+    check_curve_is_the_models(runs.load(cli.RESULTS / "mnist-0-1" / "robust-eps0.2"), mnist)
+
+
+# --- the landscape ---------------------------------------------------------------------------
+
+
+def check_landscape_is_the_loss(run, split, landscape):
+    """Each point is the mean loss after the weight is replaced; sums in float64, to 1e-12."""
+    x, y = flat(split.x_train), np.float64(split.y_train)
+    for j, v, plain, robust in zip(
+        *(landscape[name] for name in ("index", "weight", "hinge", "robust_hinge")), strict=True
+    ):
+        w = run.w.copy()
+        w[j] = v
+        margins = y * (x @ w + run.b)
+        worst = margins - run.settings.eps * dual_norm(w, run.settings.norm)[0]
+        np.testing.assert_allclose(plain, np.maximum(0, 1 - margins).mean(), rtol=1e-12)
+        np.testing.assert_allclose(robust, np.maximum(0, 1 - worst).mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 15, 27])  # with 15 and 27, rounding can miss weight 0
+def test_landscape(digits, seed):
+    run = made_up_run(digits, seed)
+    landscape = attack.weight_landscape(run, digits)
+    check_landscape_is_the_loss(run, digits, landscape)
+    pixel, weight, loss = (
+        np.array(landscape[name]) for name in ("pixel", "weight", "robust_hinge")
+    )
+    strong, weak = (np.unique(np.array(landscape["index"])[pixel == p]) for p in ("strong", "weak"))
+    assert strong.tolist() == [np.argmax(np.abs(run.w))]
+    assert len(weak) == 1
+    # The weak pixel's loss is least where its weight is zero, which is one of the points.
+    loss, weight = loss[pixel == "weak"], weight[pixel == "weak"]
+    assert (weight == 0).sum() == 1
+    assert (loss[weight == 0] <= loss).all()
+    assert loss[weight == 0] < loss.max()
+
+
+@pytest.mark.parametrize("norm", ["2", "1"])
+def test_landscape_of_another_ball(digits, norm):
+    """There is none, or it is that of the loss that was trained."""
+    run = made_up_run(digits, norm=norm)
+    landscape = attack.evaluate(run, digits, EPS)["landscape"]
+    if landscape is not None:
+        check_landscape_is_the_loss(run, digits, landscape)
+
+
+def test_regular_runs_have_no_landscape(digits):
+    assert attack.evaluate(made_up_run(digits, robust=False), digits, EPS)["landscape"] is None
+
+
+# --- attack.py as a whole --------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(trained, tmp_path):
+    """A copy of the two trained runs, to be changed at will."""
+    return shutil.copytree(trained, tmp_path / "results")
+
+
+def stored(run):
+    return run.folder.parent / "attack" / "linf" / run.name
+
+
+def read_runs(results):
+    return [runs.load(folder) for folder in runs.list_runs(results / "digits-0-1")]
+
+
+def brute_force(run, split, eps):
+    """Logits of the perturbed test images, sample by sample, perturbing every pixel in turn."""
+    logits = []
+    for image, y in zip(flat(split.x_test), split.y_test, strict=True):
+        perturbed = [x - eps * y * np.sign(w) for x, w in zip(image, run.w, strict=True)]
+        logits.append(sum(x * w for x, w in zip(perturbed, run.w, strict=True)) + run.b)
+    return np.array(logits)
+
+
+def test_stored_numbers(results, digits, no_figures, capsys):
+    attack.main(results=results)
+    regular, robust = read_runs(results)
+    assert (regular.settings.robust, robust.settings.robust) == (False, True)
+    names = ["accuracy.csv", "attack.json", "nearest.csv", "samples.npz"]
+    assert sorted(tree(stored(regular))) == names
+    assert sorted(tree(stored(robust))) == sorted([*names, "landscape.csv"])
+    table = capsys.readouterr().out
+    for run in (regular, robust):
+        accuracy = files.read_csv(stored(run) / "accuracy.csv")
+        np.testing.assert_allclose(accuracy["eps"], EPS, rtol=1e-8)  # nine digits
+        assert (accuracy["samples"] == 120).all()
+        np.testing.assert_allclose(accuracy["accuracy"], accuracy["correct"] / 120, rtol=1e-8)
+        nearest = files.read_csv(stored(run) / "nearest.csv")
+        for step in range(0, 101, 10):
+            logits = brute_force(run, digits, EPS[step])
+            assert accuracy["correct"][step] == (digits.y_test * logits > 0).sum()
+            wrong = [i for i in np.argsort(np.abs(logits)) if digits.y_test[i] * logits[i] <= 0]
+            rows = np.isclose(nearest["eps"], EPS[step], rtol=0, atol=1e-6)
+            assert nearest["index"][rows].tolist() == wrong[:10]
+            assert nearest["rank"][rows].tolist() == list(range(len(wrong[:10])))
+            assert nearest["label"][rows].tolist() == digits.y_test[wrong[:10]].tolist()
+            np.testing.assert_allclose(nearest["logit"][rows], logits[wrong[:10]], rtol=1e-8)
+        samples = files.read_npz(stored(run) / "samples.npz")
+        assert (samples["labels"] == digits.y_test).all()
+        logits = brute_force(run, digits, 0)
+        np.testing.assert_allclose(samples["logits"], logits, rtol=1e-9)
+        size = np.abs(run.w).sum()
+        np.testing.assert_allclose(samples["radii"], digits.y_test * logits / size, rtol=1e-9)
+        # Figures show the nearest image at each tenth radius, and eight that are wrong unperturbed.
+        first, clean = nearest["rank"] == 0, nearest["eps"] == 0
+        shown = set(nearest["index"][first | (clean & (nearest["rank"] < 8))])
+        assert set(samples["image_index"]) == shown
+        assert (samples["images"] == digits.x_test[samples["image_index"], ..., 0]).all()
+        facts = json.loads((stored(run) / "attack.json").read_text())
+        assert (facts["norm"], facts["box"]) == ("inf", False)
+        assert facts["weights_sha256"] == run.weights_sha256
+        assert facts["data_sha256"] == digits.checksum
+        assert run.name in table
+        assert f"{accuracy['accuracy'][20]:.4f}" in table
+
+
+def test_stored_landscape(results, digits, no_figures):
+    attack.main(results=results)
+    robust = read_runs(results)[1]
+    written = files.read_csv(stored(robust) / "landscape.csv", text=("pixel",))
+    for name, column in attack.weight_landscape(robust, digits).items():
+        if name == "pixel":
+            assert written[name].tolist() == column
+        else:
+            np.testing.assert_allclose(written[name], column, rtol=1e-8, atol=1e-12)
+
+
+def test_attacking_twice_gives_the_same_bytes(results, no_figures):
+    attack.main(results=results)
+    once = tree(results)
+    attack.main(results=results)
+    assert tree(results) == once
+
+
+def test_norms_of_the_weights_are_stored(results, digits, no_figures):
+    attack.main(results=results)
+    for run in read_runs(results):
+        facts = json.loads((stored(run) / "attack.json").read_text())
+        unlit = [j for j in range(64) if not flat(digits.x_train)[:, j].any()]
+        assert facts["pixels_unlit"] == len(unlit) > 0
+        assert facts["w_l1"] == pytest.approx(sum(map(abs, run.w)), rel=1e-12)
+        assert facts["w_l1_unlit"] == pytest.approx(sum(abs(run.w[j]) for j in unlit), rel=1e-12)
+
+
+def test_number_and_range_of_the_radii(results, no_figures):
+    attack.main(results=results, eps_max=0.2, eps_steps=4)
+    for run in read_runs(results):
+        accuracy = files.read_csv(stored(run) / "accuracy.csv")
+        np.testing.assert_allclose(accuracy["eps"], [0, 0.05, 0.1, 0.15, 0.2], rtol=1e-8)
+        assert set(files.read_csv(stored(run) / "nearest.csv")["eps"]) <= {0}
+
+
+@pytest.mark.parametrize("name", ["regular-epochs5", "digits-0-1/regular-epochs5"])
+def test_attacking_one_run_leaves_the_others(results, no_figures, name):
+    attack.main(results=results)
+    regular, robust = read_runs(results)
+    before = tree(stored(regular)), tree(stored(robust))
+    attack.main(runs_named=[name], eps_steps=20, results=results)
+    assert tree(stored(robust)) == before[1]
+    assert tree(stored(regular)) != before[0]
+    assert len(files.read_csv(stored(regular) / "accuracy.csv")["eps"]) == 21
+
+
+def test_unknown_run_is_refused(results, no_figures):
+    before = tree(results)
+    with pytest.raises(InputError, match=r"no run robust-eps9 in .* digits-0-1/regular-epochs5"):
+        attack.main(runs_named=["regular-epochs5", "robust-eps9"], results=results)
+    assert tree(results) == before
+
+
+def test_no_runs(tmp_path, no_figures):
+    with pytest.raises(InputError, match=r"no runs in .*: python train\.py makes one"):
+        attack.main(results=tmp_path)
+
+
+@pytest.fixture
+def no_mnist(monkeypatch):
+    load_named = data.load_named
+
+    def load(name, mnist_dir=None):
+        if name.startswith("mnist"):
+            raise InputError("MNIST is out of reach")
+        return load_named(name, mnist_dir)
+
+    monkeypatch.setattr(data, "load_named", load)
+
+
+def test_data_set_out_of_reach_is_skipped(results, no_figures, capsys, no_mnist):
+    attack.main(results=results)
+    shutil.copytree(results / "digits-0-1", results / "mnist-0-1")
+    before = tree(results)
+    shutil.rmtree(results / "digits-0-1" / "attack")
+    capsys.readouterr()
+    attack.main(results=results)
+    assert tree(results) == before
+    out, err = capsys.readouterr()
+    assert "digits-0-1" in out
+    names = ", ".join(run.name for run in read_runs(results))
+    assert err == f"NOTICE: skipping mnist-0-1 ({names}): MNIST is out of reach\n"
+
+
+def test_no_data_set_at_all(results, no_figures, no_mnist):
+    (results / "digits-0-1").rename(results / "mnist-0-1")
+    before = tree(results)
+    with pytest.raises(InputError, match=r"python plots\.py redraws the figures"):
+        attack.main(results=results)
+    assert tree(results) == before
+
+
+def test_run_of_other_data_is_refused(results, no_figures):
+    path = read_runs(results)[1].folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"data_sha256": "0" * 64}))
+    before = tree(results)
+    with pytest.raises(InputError, match=re.escape(f"{path}: trained on other data than")):
+        attack.main(results=results)
+    assert tree(results) == before
+
+
+def test_damaged_run_is_named(results, no_figures):
+    path = read_runs(results)[0].folder / "weights.npz"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        attack.main(results=results)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.0], ids=["perfect", "zero"])
+def test_figures_of_a_model_that_no_radius_flips(results, digits, factor):
+    """So nothing is misclassified (but the ties of a zero logit), and there are few radii."""
+    shutil.rmtree(read_runs(results)[1].folder)
+    (run,) = read_runs(results)
+    x, y = flat(digits.x_test), digits.y_test
+    towards_ones = x[y > 0].mean(0) - x[y < 0].mean(0)
+    b = -(np.quantile(x[y < 0] @ towards_ones, 0.95) + (x[y > 0] @ towards_ones).min()) / 2
+    w = factor * towards_ones
+    assert ((y * (x @ w + b) > 0).all()) == (factor == 1)
+    np.savez(run.folder / "weights.npz", w=np.float32(w), b=np.float32(b))
+    attack.main(eps_max=1e-6, eps_steps=5, results=results)
+    assert (results / "digits-0-1" / "figures").is_dir()
+
+
+@pytest.mark.mnist
+def test_committed_numbers_are_of_the_committed_weights(mnist):
+    """Counts exactly, the rest to the nine digits of a csv file."""
+    folders = runs.list_runs(cli.RESULTS / "mnist-0-1")
+    assert folders
+    for run in map(runs.load, folders):
+        numbers = attack.evaluate(run, mnist, EPS)
+        accuracy = files.read_csv(stored(run) / "accuracy.csv")
+        assert accuracy["correct"].tolist() == numbers["accuracy"]["correct"].tolist()
+        assert (accuracy["samples"] == 2115).all()
+        nearest = files.read_csv(stored(run) / "nearest.csv")
+        for name, column in numbers["nearest"].items():
+            np.testing.assert_allclose(nearest[name], column, rtol=1e-8, atol=1e-12)
+        facts = json.loads((stored(run) / "attack.json").read_text())
+        assert facts["weights_sha256"] == run.weights_sha256
