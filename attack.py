@@ -1,12 +1,12 @@
 """Attack every trained run with the exact worst-case perturbation, then redraw the figures.
 
-    python attack.py                       every run under results/
+    python attack.py                       every run under results/, in the L-infinity ball
     python attack.py --runs regular        one of them
+    python attack.py --norm 2 --box        in the L2 ball, pixels staying in [0, 1]
 
-For a linear model the attack has a closed form: no perturbation of the ball beats delta* below,
-and the largest radius that a correct sample withstands is r = m / ||w||_dual. One forward pass
-and one sort therefore give the whole curve of accuracy over radius, exactly. The raw numbers go
-to results/<dataset>/attack/linf/<run>/:
+For a linear model the smallest perturbation that flips a sample is known exactly (exact.py), so
+one forward pass and one sort give the whole curve of accuracy over radius. The raw numbers go to
+results/<dataset>/attack/<threat>/<run>/, the threat being linf, linf-box, l2 and so on:
 
     attack.json    the threat model, the checksums of the weights and data, norms of the weights
     accuracy.csv   eps, correct, samples, accuracy
@@ -23,6 +23,7 @@ import numpy as np
 
 import cli
 import data
+import exact
 import files
 import plots
 import runs
@@ -30,12 +31,14 @@ from cli import RESULTS, InputError
 
 NEAREST = 10  # misclassified samples recorded at each tenth radius
 SHOWN = 8  # of the clean misclassified samples, the images stored for the figure
-DUAL = {"inf": 1, "2": 2, "1": np.inf}  # ball -> order of the norm of w that it costs
+EPS_MAX = {"inf": 0.5, "2": 5.0, "1": 50.0}  # in pixel units, by the norm of the ball
 
 
 def main(
     runs_named: list[str] | None = None,
-    eps_max: float = 0.5,
+    norm: str = "inf",
+    box: bool = False,
+    eps_max: float | None = None,
     eps_steps: int = 100,
     results: Path = RESULTS,
     mnist_dir: Path | None = None,
@@ -45,7 +48,7 @@ def main(
     Raises:
         InputError: there is no such run, a run is damaged, or no data set can be had.
     """
-    eps = np.arange(eps_steps + 1) * eps_max / eps_steps
+    eps = np.arange(eps_steps + 1) * (eps_max or EPS_MAX[norm]) / eps_steps
     chosen = _choose(results, runs_named)
     attacked = {}
     for dataset, folders in chosen.items():
@@ -56,7 +59,7 @@ def main(
             names = ", ".join(run.name for run in members)
             print(f"NOTICE: skipping {dataset.name} ({names}): {error}", file=sys.stderr)
             continue
-        attacked[dataset] = [(run, evaluate(run, split, eps)) for run in members]
+        attacked[dataset] = [(run, evaluate(run, split, eps, norm, box)) for run in members]
     if not attacked:
         raise InputError(
             "no data set of these runs can be had here, so nothing is attacked; "
@@ -64,83 +67,15 @@ def main(
         )
     for dataset, pairs in attacked.items():
         for run, numbers in pairs:
-            _save(dataset / "attack" / "linf" / run.name, numbers)
-        print(_table(dataset.name, pairs))
+            _save(dataset / "attack" / runs.threat(norm, box) / run.name, numbers)
+        print(_table(f"{dataset.name}, {runs.threat(norm, box)}", pairs))
     for path in plots.draw(results):
         print(path)
 
 
-# --- the attack ------------------------------------------------------------------------------
-
-
-def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
-    """What a unit of radius costs in margin: ||w||_1, ||w||_2, ||w||_inf for "inf", "2", "1"."""
-    return float(np.linalg.norm(w, DUAL[norm]))
-
-
-def perturbation(y: np.ndarray, w: np.ndarray, eps: float, norm: str = "inf") -> np.ndarray:
-    """The worst case within the ball of radius eps, without a pixel box.
-
-    -y eps sign(w) for the L-infinity ball (article, "in our linear case"), -y eps w / ||w||_2
-    for L2, and -y eps sign(w_k) on the one pixel k of largest |w_k| for L1. Each lowers the
-    margin by eps ||w||_dual, which by Hoelder's inequality nothing in the ball exceeds.
-
-    Args:
-        y: labels (n,) in {-1, +1}.
-        w: weights (d,).
-        eps: radius >= 0, in pixel units.
-
-    Returns:
-        delta (n, d).
-
-    Raises:
-        ValueError: eps is negative or not finite.
-    """
-    if not 0 <= eps < np.inf:
-        raise ValueError(f"eps must be finite and at least 0, not {eps}")
-    if norm == "inf":
-        direction = np.sign(w)
-    elif norm == "2":
-        direction = w / (np.linalg.norm(w) or 1.0)
-    else:
-        direction = np.zeros_like(w)
-        strongest = np.argmax(np.abs(w))
-        direction[strongest] = np.sign(w[strongest])
-    return -eps * np.outer(y, direction)
-
-
-def check_perturbation(delta: np.ndarray, shape: tuple, eps: float, norm: str = "inf") -> None:
-    """Raise ValueError unless delta is finite, of this shape, and inside the ball (to 1e-9)."""
-    if delta.shape != shape:
-        raise ValueError(f"perturbation of shape {delta.shape}, not {shape}")
-    if not np.isfinite(delta).all():
-        raise ValueError("perturbation is not finite")
-    order = {"inf": np.inf, "2": 2, "1": 1}[norm]
-    largest = np.linalg.norm(delta, order, axis=1).max(initial=0.0)
-    if largest > eps + 1e-9:
-        raise ValueError(f"perturbation of size {largest} leaves the ball of radius {eps}")
-
-
-def sample_radii(margins: np.ndarray, w: np.ndarray, norm: str = "inf") -> np.ndarray:
-    """r = m / ||w||_dual, shape (n,): a sample stays correct at exactly the radii below r.
-
-    A sample that is wrong from the start (m <= 0) has r <= 0. Zero weights make r infinite.
-    """
-    size = dual_norm(w, norm)
-    if size == 0:
-        return np.where(margins > 0, np.inf, -np.inf)
-    return margins / size
-
-
-def robust_correct(radii: np.ndarray, eps: np.ndarray) -> np.ndarray:
-    """How many samples withstand each radius: #{r > eps}, by one sort. Shapes (n,), (k,)."""
-    return len(radii) - np.searchsorted(np.sort(radii), eps, side="right")
-
-
-# --- its evaluation --------------------------------------------------------------------------
-
-
-def evaluate(run: runs.Run, split: data.Dataset, eps: np.ndarray) -> dict:
+def evaluate(
+    run: runs.Run, split: data.Dataset, eps: np.ndarray, norm: str = "inf", box: bool = False
+) -> dict:
     """Everything that `attack.py` stores about one run, as name -> columns or arrays.
 
     Raises:
@@ -151,12 +86,12 @@ def evaluate(run: runs.Run, split: data.Dataset, eps: np.ndarray) -> dict:
     x = split.x_test.reshape(len(split.y_test), -1).astype(np.float64)
     y = split.y_test.astype(np.float64)
     logits = x @ run.w + run.b
-    radii = sample_radii(y * logits, run.w)
-    correct = robust_correct(radii, eps)
+    radii = exact.sample_radii(x, y, run.w, run.b, norm, box)
+    correct = exact.robust_correct(radii, eps)
     nearest = {name: [] for name in ("eps", "rank", "index", "label", "logit")}
     for radius in eps[::10]:
-        delta = perturbation(y, run.w, radius)
-        check_perturbation(delta, x.shape, radius)
+        delta = exact.perturbation(x, y, run.w, radius, norm, box)
+        exact.check_perturbation(x, delta, radius, norm, box)
         perturbed = (x + delta) @ run.w + run.b
         wrong = np.flatnonzero(y * perturbed <= 0)
         wrong = wrong[np.argsort(np.abs(perturbed[wrong]), kind="stable")][:NEAREST]
@@ -173,8 +108,8 @@ def evaluate(run: runs.Run, split: data.Dataset, eps: np.ndarray) -> dict:
     unlit = ~split.x_train.any(axis=(0, 3)).ravel()
     return {
         "facts": {
-            "norm": "inf",
-            "box": False,
+            "norm": norm,
+            "box": box,
             "weights_sha256": run.weights_sha256,
             "data_sha256": split.checksum,
             "w_l1": np.abs(run.w).sum(),
@@ -275,8 +210,7 @@ def _table(title: str, pairs: list) -> str:
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog="attack.py",
-        description="Attack the trained runs exactly (L-infinity ball, no pixel box), store the "
-        "numbers and redraw all figures.",
+        description="Attack the trained runs exactly, store the numbers and redraw all figures.",
     )
     add = parser.add_argument
     add(
@@ -286,12 +220,14 @@ def _parser() -> cli.Parser:
         metavar="RUN",
         help="runs to attack, as robust-eps0.2 or mnist-0-1/robust-eps0.2 (default: all)",
     )
+    add("--norm", choices=runs.NORMS, default="inf", help="of the ball (default: inf)")
+    add("--box", action="store_true", help="perturbed pixels stay in [0, 1]")
     add(
         "--eps-max",
         type=cli.positive,
-        default=0.5,
         metavar="EPS",
-        help="largest radius, in pixel units of [0, 1] (default: 0.5)",
+        help="largest radius, in pixel units of [0, 1] "
+        f"(default: {', '.join(f'{v:g} for norm {k}' for k, v in EPS_MAX.items())})",
     )
     add(
         "--eps-steps",

@@ -23,6 +23,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
+    def add_data(self):
+        self.add_argument(
+            "--dataset",
+            choices=("auto", "mnist", "digits"),
+            default="auto",
+            help="auto: MNIST where it can be had, else scikit-learn's 8x8 digits (default: auto)",
+        )
+        self.add_argument(
+            "--digits",
+            type=digit,
+            nargs=2,
+            metavar=("A", "B"),
+            default=(0, 1),
+            help="the two classes; the lower digit is -1 (default: 0 1)",
+        )
+        self.add_mnist_dir()
+
     def add_mnist_dir(self):
         self.add_argument(
             "--mnist-dir",

@@ -1,4 +1,4 @@
-"""The hinge and the robust hinge of a linear model, as pure functions of tensors.
+"""The losses of a linear model and their robust twins, as pure functions of tensors.
 
 Notation: x (n, d) images in [0, 1], y (n,) labels in {-1, +1}, w (d,) weights, b bias,
 logit f(x) = w.x + b, margin m = y f(x), eps the radius of the perturbation ball in pixel
@@ -38,6 +38,22 @@ def worst_case_margins(margins, w, eps, norm: str = "inf"):
     return margins - eps * dual_norm(w, norm)
 
 
+def worst_case_margins_in_box(margins, x, y, w, eps):
+    """The smallest margins within the L-infinity ball where pixels also stay in [0, 1].
+
+    m - sum_j |w_j| min(eps, c_j), where the room c_j is x_j if y w_j > 0, else 1 - x_j.
+
+    x: (n, ...) images in [0, 1]; y, margins: (n,); w: (d, 1) or (d,). Returns (n,).
+    """
+    x = tf.reshape(x, [tf.shape(x)[0], -1])
+    w = tf.reshape(w, [-1])
+    down, up = tf.minimum(eps, x), tf.minimum(eps, 1.0 - x)  # how far each pixel can move
+    plus, minus = tf.nn.relu(w), tf.nn.relu(-w)
+    cost_of_ones = tf.linalg.matvec(down, plus) + tf.linalg.matvec(up, minus)
+    cost_of_zeros = tf.linalg.matvec(down, minus) + tf.linalg.matvec(up, plus)
+    return margins - tf.where(y > 0, cost_of_ones, cost_of_zeros)
+
+
 def hinge(margins):
     """max(0, 1 - m), averaged over the batch (article, "Regular Binary Classification")."""
     return tf.reduce_mean(tf.maximum(0.0, 1.0 - margins))
@@ -50,3 +66,11 @@ def robust_hinge(margins, w, eps, norm: str = "inf"):
     Classification"), solved exactly: the knee moves from m = 1 outward to 1 + eps ||w||_dual.
     """
     return hinge(worst_case_margins(margins, w, eps, norm))
+
+
+def logistic(margins):
+    """log(1 + exp(-m)), averaged over the batch: the smooth twin of the hinge.
+
+    Like the hinge it falls in the margin, so its worst case, too, is at the smallest margin.
+    """
+    return tf.reduce_mean(tf.nn.softplus(-margins))

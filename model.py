@@ -9,14 +9,19 @@ def linear(image_shape: tuple[int, ...], init: str = "glorot", seed: int = 0) ->
     Args:
         image_shape: (height, width, channels).
         init: "glorot" draws the weights uniformly from +-sqrt(6 / (d + 1)) (the article's,
-            Keras's default); "zeros" leaves no noise in pixels that no image ever lights.
-        seed: of the Glorot draw.
+            Keras's default), "pytorch" from +-sqrt(1 / d) (PyTorch's default); "zeros" leaves
+            no noise in pixels that no image ever lights.
+        seed: of the draw.
 
     Returns:
         A model from (n, *image_shape) to logits (n, 1). Its variables are the weights (d, 1)
         and the bias (1,), which starts at zero.
     """
-    initializers = {"glorot": keras.initializers.GlorotUniform(seed), "zeros": "zeros"}
+    initializers = {
+        "glorot": keras.initializers.GlorotUniform(seed),
+        "pytorch": keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed),
+        "zeros": "zeros",
+    }
     return keras.Sequential(
         [
             keras.Input(image_shape),

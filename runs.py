@@ -13,8 +13,10 @@ A run is written beside its place and renamed into it, so there is never half a 
 import hashlib
 import json
 import math
+import platform
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -22,14 +24,16 @@ import files
 from cli import InputError
 
 NORMS = {"inf": "L∞", "2": "L2", "1": "L1"}
-INITS = ("glorot", "zeros")
+LOSSES = ("hinge", "logistic")
+INITS = ("glorot", "zeros", "pytorch")
 SCHEDULES = ("constant", "linear")
 PIXEL_IN_USE = 0.01  # a pixel is in use where |w_j| exceeds this share of the largest |w|
 
-# recipe -> its defaults, for MNIST. The article's robust loss is a sum over 100 samples at
-# learning rate 1e-4, which is 1e-2 on the mean.
+# recipe -> its defaults on MNIST; {regular, robust} where they differ. The article's robust loss
+# is a sum over 100 samples at learning rate 1e-4, which is 1e-2 on the mean.
 RECIPES = {
     "article": dict(
+        loss="hinge",
         epochs=10,
         batch_size=100,
         learning_rate={"regular": 0.1, "robust": 0.01},
@@ -40,49 +44,69 @@ RECIPES = {
         eager=False,
     ),
     "converged": dict(
+        loss="hinge",
         epochs=200,
         batch_size=200,
-        learning_rate={"regular": 0.02, "robust": 0.02},
+        learning_rate=0.02,
         momentum=0.95,
         schedule="linear",
         init="zeros",
         seed=0,
         eager=False,
     ),
+    "kolter-madry": dict(  # Adversarial Robustness: Theory and Practice, chapter 2
+        loss="logistic",
+        epochs={"regular": 10, "robust": 20},
+        batch_size=100,
+        learning_rate={"regular": 1.0, "robust": 0.1},
+        momentum=0.0,
+        schedule="constant",
+        init="pytorch",
+        seed=0,
+        eager=False,
+    ),
 }
-# The offline digits give 3 steps an epoch in place of 127: more epochs, for as many steps.
-DIGITS_EPOCHS = {"article": 420, "converged": 1000}
+# The offline digits give 3 steps an epoch in place of 127: this many times the epochs.
+DIGITS_EPOCHS = {"article": 42, "converged": 5, "kolter-madry": 42}
+OPTIMAL = "optimal"  # what stands for the recipe of a run that optimum.py solved
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a run's outcome. `eps` is 0 for a regular run."""
+    """Everything that decides a run's outcome; the later half is None where nothing was trained.
+
+    `eps` is 0 for a regular run.
+    """
 
     dataset: str
     recipe: str
     robust: bool
     eps: float
     norm: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    schedule: str
-    init: str
-    seed: int
-    eager: bool
+    box: bool
+    loss: str
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    momentum: float | None = None
+    schedule: str | None = None
+    init: str | None = None
+    seed: int | None = None
+    eager: bool | None = None
 
     @property
     def model(self) -> str:
-        """ "regular", or "robust-eps0.2" and the like: what is trained, not how."""
+        """What is trained, not how: "regular", "robust-eps0.2", "robust-eps0.2-box"."""
         if not self.robust:
             return "regular"
         norm = "" if self.norm == "inf" else f"-l{self.norm}"
-        return f"robust-eps{_short(self.eps)}{norm}"
+        return f"robust-eps{_short(self.eps)}{norm}{'-box' * self.box}"
 
     @property
     def variant(self) -> str:
         """How it is trained, where that is not the article's recipe: "converged-seed1"."""
+        if self.recipe == OPTIMAL:
+            return OPTIMAL
         parts = [] if self.recipe == "article" else [self.recipe]
         defaults = recipe_defaults(self.recipe, self.robust, self.dataset.split("-")[0])
         for name, default in defaults.items():
@@ -94,15 +118,28 @@ class Settings:
     @property
     def name(self) -> str:
         """The run's folder under results/<dataset>: a different setting, a different name."""
+        if self.recipe == OPTIMAL:
+            return self.model.replace("robust", OPTIMAL)
         return "-".join(filter(None, [self.model, self.variant]))
+
+    def folder(self, results: Path) -> Path:
+        return results / self.dataset / self.name
+
+
+def optimal(dataset: str, eps: float) -> Settings:
+    """The settings of the exact minimum of the robust hinge for the L-infinity ball."""
+    return Settings(dataset, OPTIMAL, True, eps, "inf", False, "hinge")
 
 
 def recipe_defaults(recipe: str, robust: bool, source: str) -> dict:
     """The recipe's settings for a regular or robust model on "mnist" or "digits"."""
-    defaults = dict(RECIPES[recipe])
-    defaults["learning_rate"] = defaults["learning_rate"]["robust" if robust else "regular"]
+    kind = "robust" if robust else "regular"
+    defaults = {
+        name: value[kind] if isinstance(value, dict) else value
+        for name, value in RECIPES[recipe].items()
+    }
     if source == "digits":
-        defaults["epochs"] = DIGITS_EPOCHS[recipe]
+        defaults["epochs"] *= DIGITS_EPOCHS[recipe]
     return defaults
 
 
@@ -122,7 +159,8 @@ class Run:
     Attributes:
         w, b: weights (d,) and bias, float64 copies of the float32 ones.
         config: config.json: the settings, image_shape, checksum and versions.
-        history, steps: column name -> array with one number per epoch, per step.
+        history, steps: column name -> array with one number per epoch, per step; an optimum has
+            one epoch and no steps.
     """
 
     folder: Path
@@ -143,6 +181,11 @@ class Run:
         return hashlib.sha256(self.w.astype("<f8").tobytes() + np.float64(self.b)).hexdigest()
 
 
+def threat(norm: str, box: bool) -> str:
+    """The folder of a threat model's numbers: linf, linf-box, l2, ..."""
+    return f"l{norm}{'-box' * box}"
+
+
 def pixels_in_use(w: np.ndarray) -> int:
     """How many weights exceed 1 % of the largest, in absolute value."""
     size = np.abs(w)
@@ -151,29 +194,44 @@ def pixels_in_use(w: np.ndarray) -> int:
 
 def has_landscape(settings: Settings) -> bool:
     """Whether attack.py stores the loss over one weight: where eps decides which pixels stay."""
-    return settings.robust and settings.norm == "inf"
+    return settings.robust and settings.norm == "inf" and settings.loss == "hinge"
 
 
-def save(results: Path, settings: Settings, facts: dict, w, b, history: dict, steps: dict) -> Path:
+def facts(split, versions: dict[str, str]) -> dict:
+    """What config.json holds besides the settings, for a run on a `data.Dataset`."""
+    return dict(
+        digits=list(split.digits),
+        image_shape=list(split.x_train.shape[1:]),
+        train_samples=len(split.y_train),
+        test_samples=len(split.y_test),
+        data_sha256=split.checksum,
+        versions=dict(python=platform.python_version(), numpy=np.__version__) | versions,
+    )
+
+
+def save(results: Path, settings: Settings, facts: dict, w, b, history: dict, **archives) -> Path:
     """Write a run whole, in place of an earlier one of the same settings.
 
     Args:
         results: the folder of all data sets.
-        facts: what config.json holds besides the settings: image_shape, checksum, versions.
+        facts: what config.json holds besides the settings.
         w, b: weights (d,) and bias ().
-        history, steps: column name -> numbers, per epoch and per step.
+        history: column name -> one number per epoch.
+        archives: arrays by name, each written to an npz of its own: steps (by train.py), dual
+            (by optimum.py).
 
     Returns:
         The run's folder.
     """
-    place = results / settings.dataset / settings.name
+    place = settings.folder(results)
     with files.whole_folder(place) as folder:
         config = asdict(settings) | facts
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        np.savez(folder / "weights.npz", w=np.float32(w), b=np.float32(b))
+        np.savez(folder / "weights.npz", w=w, b=b)
         epochs = range(1, len(next(iter(history.values()))) + 1)
         files.write_csv(folder / "history.csv", {"epoch": epochs} | history)
-        np.savez_compressed(folder / "steps.npz", **steps)
+        for name, arrays in archives.items():
+            np.savez_compressed(folder / f"{name}.npz", **arrays)
     return place
 
 
@@ -204,7 +262,7 @@ def load(folder: Path) -> Run:
     history = files.read_csv(folder / "history.csv")
     if not all(len(column) for column in history.values()):
         raise InputError(f"{folder / 'history.csv'} has no rows")
-    steps = files.read_npz(folder / "steps.npz")
+    steps = {} if settings.recipe == OPTIMAL else files.read_npz(folder / "steps.npz")
     w, b = weights["w"].astype(np.float64), float(weights["b"])
     return Run(folder, settings, config, w, b, history, steps)
 
@@ -213,11 +271,18 @@ def _check(settings: Settings) -> None:
     """Raise TypeError or ValueError at a setting that train.py would not have written."""
     for f in fields(Settings):
         value = getattr(settings, f.name)
-        if type(value) is not f.type:
-            raise TypeError(f"{f.name} is no {f.type.__name__}")
-        if f.type is float and not 0 <= value < math.inf:
+        kinds = get_args(f.type) or (f.type,)
+        if type(value) not in kinds or (value is None and settings.recipe != OPTIMAL):
+            raise TypeError(f"{f.name} is {value!r}")
+        if type(value) is float and not 0 <= value < math.inf:
             raise ValueError(f"{f.name} is {value}")
-    known = {"recipe": RECIPES, "norm": NORMS, "schedule": SCHEDULES, "init": INITS}
+    known = {
+        "recipe": [*RECIPES, OPTIMAL],
+        "norm": NORMS,
+        "loss": LOSSES,
+        "schedule": [*SCHEDULES, None],
+        "init": [*INITS, None],
+    }
     for name, values in known.items():
         if getattr(settings, name) not in values:
             raise ValueError(f"{name} is {getattr(settings, name)!r}")

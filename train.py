@@ -8,7 +8,8 @@ The loop is plain Python over epochs and batches around one gradient step, with 
 and gradient in reach. Each run is written to results/<dataset>/<run>/ (see runs.py).
 """
 
-import platform
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import runs
 from cli import RESULTS, InputError
 
 # What the step reports of its batch, before the update: the trained loss, the accuracy, the
-# share of samples inside the knee (those that have a gradient), ||w||_1, the L2 norm of the
+# share of samples inside the hinge's knee at 1 in the worst case, ||w||_1, the L2 norm of the
 # loss's gradient by w, and the number of pixels in use.
 RECORD = ("loss", "accuracy", "active", "w_l1", "gradient", "pixels")
 
@@ -29,22 +30,28 @@ def main(
     robust: bool = False,
     eps: list[float] | None = None,
     norm: str = "inf",
+    box: bool = False,
     recipe: str = "article",
+    loss: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     momentum: float | None = None,
     schedule: str | None = None,
     init: str | None = None,
-    seed: int | None = None,
+    seeds: list[int] | None = None,
     dataset: str = "auto",
     digits: tuple[int, int] = (0, 1),
     mnist_dir: Path | None = None,
     results: Path = RESULTS,
     eager: bool = False,
     quiet: bool = False,
+    callbacks: Sequence = (),
 ) -> list[Path]:
-    """Train one model per radius (one regular model without `robust`); None: as the recipe says.
+    """Train one model per radius and seed (without `robust`, per seed); None: as the recipe says.
+
+    `callbacks` are Keras callbacks of your own. They see each step and epoch, and may stop the
+    training; as they are no part of the run's name, give such runs a `results` of their own.
 
     Returns:
         The folders of the runs.
@@ -52,8 +59,10 @@ def main(
     Raises:
         InputError: the settings contradict each other or the data, or cannot be written.
     """
-    if not robust and (eps is not None or norm != "inf"):
-        raise InputError("--eps and --norm need --robust: the regular loss has no perturbation")
+    if not robust and (eps is not None or norm != "inf" or box):
+        raise InputError("--eps, --norm and --box need --robust: the hinge has no perturbation")
+    if box and norm != "inf":
+        raise InputError(f"--box is implemented for --norm inf, not for {norm}: leave one out")
     files.check_writable(results)
     split = data.load(dataset, tuple(digits), mnist_dir)
     given = dict(
@@ -62,8 +71,8 @@ def main(
         learning_rate=learning_rate,
         momentum=momentum,
         schedule=schedule,
+        loss=loss,
         init=init,
-        seed=seed,
         eager=eager or None,
     )
     given = {name: value for name, value in given.items() if value is not None}
@@ -74,19 +83,27 @@ def main(
             f"{split.name}: choose at most {len(split.y_train)}"
         )
     folders = []
-    for radius in dict.fromkeys(map(float, eps or [0.2])) if robust else [0.0]:
-        settings = runs.Settings(split.name, recipe, robust, radius, norm, **chosen)
-        folders.append(train(settings, split, results, quiet))
+    radii = dict.fromkeys(map(float, eps or [0.2])) if robust else [0.0]
+    for radius, seed in itertools.product(radii, dict.fromkeys(seeds or [chosen["seed"]])):
+        chosen["seed"] = seed
+        settings = runs.Settings(split.name, recipe, robust, radius, norm, box, **chosen)
+        folders.append(train(settings, split, results, quiet, callbacks))
     return folders
 
 
-def train(settings: runs.Settings, split: data.Dataset, results: Path, quiet: bool) -> Path:
+def train(
+    settings: runs.Settings,
+    split: data.Dataset,
+    results: Path,
+    quiet: bool = False,
+    callbacks: Sequence = (),
+) -> Path:
     """Train and save one model, from its seed alone; print the result in one line."""
     tf = cli.import_tensorflow()
     import keras
 
-    import callbacks
     import model
+    from callbacks import ProgressBar, StepRecorder
 
     keras.utils.set_random_seed(settings.seed)
     n = len(split.y_train)
@@ -101,10 +118,13 @@ def train(settings: runs.Settings, split: data.Dataset, results: Path, quiet: bo
 
     step = make_step(classifier, settings)
     evaluate = make_evaluation(classifier, settings, split)
-    recorder, history = callbacks.StepRecorder(), keras.callbacks.History()
-    watchers = [recorder, history] + ([] if quiet else [callbacks.ProgressBar(settings.name)])
+    recorder, history = StepRecorder(), keras.callbacks.History()
+    progress = [] if quiet else [ProgressBar(settings.name)]
     watchers = keras.callbacks.CallbackList(
-        watchers, model=classifier, epochs=settings.epochs, steps=steps_per_epoch
+        [recorder, history, *progress, *callbacks],
+        model=classifier,
+        epochs=settings.epochs,
+        steps=steps_per_epoch,
     )
 
     shuffle = np.random.default_rng(settings.seed)
@@ -129,27 +149,31 @@ def train(settings: runs.Settings, split: data.Dataset, results: Path, quiet: bo
     if not (np.isfinite(w).all() and np.isfinite(list(logs.values())).all()):
         raise InputError(f"{settings.name} diverged, nothing is written: lower --learning-rate")
     columns = {_column(name): history.history[name] for name in logs}
-    facts = dict(
-        digits=list(split.digits),
-        image_shape=list(split.x_train.shape[1:]),
-        train_samples=n,
-        test_samples=len(split.y_test),
-        data_sha256=split.checksum,
-        versions=dict(
-            python=platform.python_version(),
-            tensorflow=tf.__version__,
-            keras=keras.__version__,
-            numpy=np.__version__,
-        ),
-    )
-    folder = runs.save(results, settings, facts, w.ravel(), b.item(), columns, recorder.arrays())
+    versions = dict(tensorflow=tf.__version__, keras=keras.__version__)
+    facts = runs.facts(split, versions)
+    steps = recorder.arrays()
+    folder = runs.save(results, settings, facts, w.ravel(), b[0], columns, steps=steps)
     report = [f"{settings.name}: test accuracy {columns['test_accuracy'][-1]:.4f}"]
     if settings.robust:
         robust_accuracy = columns["test_robust_accuracy"][-1]
-        ball = runs.NORMS[settings.norm]
+        ball = runs.NORMS[settings.norm] + " box" * settings.box
         report.append(f"robust accuracy {robust_accuracy:.4f} at {ball} radius {settings.eps}")
+        if minimum := _certified_minimum(results, settings, split):
+            excess = columns["train_loss"][-1] / minimum - 1
+            report.append(f"{100 * excess:.2f} % above the certified minimum {minimum:.7f}")
     print(", ".join([*report, f"written to {folder}"]), flush=True)
     return folder
+
+
+def _certified_minimum(results: Path, settings: runs.Settings, split: data.Dataset) -> float | None:
+    """The least possible training loss, where optimum.py has stored it for this very problem."""
+    if (settings.norm, settings.box, settings.loss) != ("inf", False, "hinge"):
+        return None
+    folder = runs.optimal(settings.dataset, settings.eps).folder(results)
+    if not folder.is_dir():
+        return None
+    config = runs.load(folder).config
+    return config["certificate"]["dual"] if config["data_sha256"] == split.checksum else None
 
 
 def make_step(classifier, settings: runs.Settings):
@@ -159,12 +183,13 @@ def make_step(classifier, settings: runs.Settings):
     import losses
 
     kernel, _ = classifier.trainable_variables
+    loss_of, worst_case = _loss(kernel, settings)
 
     def step(x, y):
         with tf.GradientTape() as tape:
             margins = losses.margins(classifier(x, training=True), y)
-            worst = losses.worst_case_margins(margins, kernel, settings.eps, settings.norm)
-            loss = losses.hinge(worst)  # the robust hinge; with eps = 0, the hinge
+            worst = worst_case(margins, x, y)
+            loss = loss_of(worst)  # the robust loss; with eps = 0, the regular one
             # Every sample weighs the same: a smaller last batch takes a smaller step, as in
             # the article, which sums. Else it ends each epoch with a jolt of size eps to ||w||_1.
             weighted = loss * tf.cast(tf.size(y), tf.float32) / settings.batch_size
@@ -191,17 +216,31 @@ def make_step(classifier, settings: runs.Settings):
     return tf.function(step, input_signature=[tf.TensorSpec(shape), tf.TensorSpec([None])])
 
 
+def _loss(kernel, settings: runs.Settings):
+    """The loss as a function of margins, and the worst-case margins of (margins, x, y)."""
+    import losses
+
+    def worst_case(margins, x, y):
+        if settings.box:
+            return losses.worst_case_margins_in_box(margins, x, y, kernel, settings.eps)
+        return losses.worst_case_margins(margins, kernel, settings.eps, settings.norm)
+
+    return getattr(losses, settings.loss), worst_case
+
+
 def make_evaluation(classifier, settings: runs.Settings, split: data.Dataset):
     """A function of nothing that gives the losses and accuracies on all of train and test.
 
     Its keys are Keras's: "loss" (the trained one) and "accuracy", "val_" before the test
-    set's. A robust run adds "hinge", the plain loss, and "robust_accuracy" at its radius.
+    set's. A robust run adds the plain loss, "hinge" or "logistic", and "robust_accuracy" at its
+    radius.
     """
     import tensorflow as tf
 
     import losses
 
     kernel, _ = classifier.trainable_variables
+    loss_of, worst_case = _loss(kernel, settings)
     splits = {
         "": (tf.constant(split.x_train), tf.constant(split.y_train)),
         "val_": (tf.constant(split.x_test), tf.constant(split.y_test)),
@@ -211,11 +250,11 @@ def make_evaluation(classifier, settings: runs.Settings, split: data.Dataset):
         logs = {}
         for prefix, (x, y) in splits.items():
             margins = losses.margins(classifier(x), y)
-            worst = losses.worst_case_margins(margins, kernel, settings.eps, settings.norm)
-            logs[prefix + "loss"] = float(losses.hinge(worst))
+            worst = worst_case(margins, x, y)
+            logs[prefix + "loss"] = float(loss_of(worst))
             logs[prefix + "accuracy"] = float(np.mean(margins > 0))
             if settings.robust:
-                logs[prefix + "hinge"] = float(losses.hinge(margins))
+                logs[prefix + settings.loss] = float(loss_of(margins))
                 logs[prefix + "robust_accuracy"] = float(np.mean(worst > 0))
         return logs
 
@@ -234,13 +273,12 @@ def _parser() -> cli.Parser:
     )
 
     def recipe_default(name: str) -> str:
+        """Per recipe; regular / robust where they differ."""
         texts = []
         for recipe, defaults in runs.RECIPES.items():
             text = str(defaults[name])
-            if name == "learning_rate":
-                text = " / ".join(str(rate) for rate in dict.fromkeys(defaults[name].values()))
-            if name == "epochs":
-                text += f", on the small digits {runs.DIGITS_EPOCHS[recipe]}"
+            if isinstance(defaults[name], dict):
+                text = " / ".join(map(str, defaults[name].values()))
             texts.append(f"{recipe}: {text}")
         return f"(default: {'; '.join(texts)})"
 
@@ -255,44 +293,40 @@ def _parser() -> cli.Parser:
         "(default: 0.2; needs --robust)",
     )
     add("--norm", choices=runs.NORMS, default="inf", help="of the ball (default: inf)")
+    add("--box", action="store_true", help="perturbed pixels stay in [0, 1] (norm inf only)")
     add(
         "--recipe",
         choices=runs.RECIPES,
         default="article",
-        help="defaults of the options below: the article's, or close to the minimum of the loss "
-        "(default: article)",
+        help="defaults of the options below: the article's; converged: close to the minimum of "
+        "the loss; kolter-madry: their tutorial's (default: article)",
     )
     settings = [
-        ("epochs", cli.positive_int, "passes over the training set"),
+        ("epochs", cli.positive_int, "passes over the training set, more on the small digits"),
         ("batch_size", cli.positive_int, "images per step; the last batch may be smaller"),
-        ("learning_rate", cli.positive, "of SGD on the mean loss, regular / robust"),
+        ("learning_rate", cli.positive, "of SGD on the mean loss"),
         ("momentum", cli.fraction, "of SGD, from 0 to below 1"),
-        ("seed", cli.seed, "of the initial weights and the order of the batches"),
     ]
     for name, kind, text in settings:
         flag = "--" + name.replace("_", "-")
         add(flag, type=kind, metavar="N", help=f"{text} {recipe_default(name)}")
     add(
+        "--seed",
+        "--seeds",
+        dest="seeds",
+        type=cli.seed,
+        nargs="+",
+        metavar="N",
+        help="of the initial weights and the order of the batches; one model each (default: 0)",
+    )
+    add(
         "--schedule",
         choices=runs.SCHEDULES,
         help=f"learning rate: constant, or linearly to 0 {recipe_default('schedule')}",
     )
+    add("--loss", choices=runs.LOSSES, help=f"of the margin {recipe_default('loss')}")
     add("--init", choices=runs.INITS, help=f"initial weights {recipe_default('init')}")
-    add(
-        "--dataset",
-        choices=("auto", "mnist", "digits"),
-        default="auto",
-        help="auto: MNIST where it can be had, else scikit-learn's 8x8 digits (default: auto)",
-    )
-    add(
-        "--digits",
-        type=cli.digit,
-        nargs=2,
-        metavar=("A", "B"),
-        default=(0, 1),
-        help="the two classes; the lower digit is -1 (default: 0 1)",
-    )
-    parser.add_mnist_dir()
+    parser.add_data()
     parser.add_results()
     add("--eager", action="store_true", help="do not compile the step: slower, for debugging")
     add("--quiet", action="store_true", help="no progress bar")
