@@ -58,48 +58,43 @@ class Parser(argparse.ArgumentParser):
         )
 
 
+def _number(text: str, kind: type, wanted: str, holds) -> float:
+    """`text` as a number for which `holds` is true; else argparse's error says what is wanted."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not holds(value):
+        raise argparse.ArgumentTypeError(f"needs {wanted}, not {text!r}")
+    return value
+
+
 def radius(text: str) -> float:
-    """A finite number >= 0, in pixel units of [0, 1]."""
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0, not {text}")
-    return value + 0.0  # -0.0 and 0.0 are one radius, so they get one name
+    """A finite number >= 0, in pixel units of [0, 1]; -0.0 becomes 0.0, so that it has one name."""
+    wanted = "a finite number of at least 0 (several apart by spaces)"
+    return _number(text, float, wanted, lambda value: 0 <= value < math.inf) + 0.0
 
 
-def positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
-    return value
-
-
-def seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, not {text}")
-    return value
+def positive(text: str) -> float:
+    return _number(text, float, "a finite number above 0", lambda value: 0 < value < math.inf)
 
 
 def fraction(text: str) -> float:
     """A number in [0, 1), such as a momentum."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, not {text}")
-    return value
+    return _number(text, float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
 
 
-def positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a finite number above 0, not {text}")
-    return value
+def positive_int(text: str) -> int:
+    return _number(text, int, "a whole number of at least 1", lambda value: value >= 1)
+
+
+def seed(text: str) -> int:
+    wanted = "a whole number from 0 to 2^32 - 1"
+    return _number(text, int, wanted, lambda value: 0 <= value < 2**32)
 
 
 def digit(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 9:
-        raise argparse.ArgumentTypeError(f"must be a digit from 0 to 9, not {text}")
-    return value
+    return _number(text, int, "a digit from 0 to 9", lambda value: 0 <= value <= 9)
 
 
 def import_tensorflow():

@@ -278,6 +278,8 @@ def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.
             reason = " ".join(str(error).split(":\n")[0].split())
             raise InputError(f"MNIST could not be prepared in {prepared}: {reason}") from None
 
+    print(f"reading digits {digits[0]} and {digits[1]} of MNIST (once; then cached)", flush=True)
+
     def chosen(example):
         return tf.reduce_any(tf.equal(example["label"], digits))
 

@@ -122,6 +122,11 @@ class Settings:
             return self.model.replace("robust", OPTIMAL)
         return "-".join(filter(None, [self.model, self.variant]))
 
+    @property
+    def repetition(self) -> bool:
+        """Whether this is a recipe's run with another seed: in tables, but in no figure."""
+        return self.recipe != OPTIMAL and self.seed != RECIPES[self.recipe]["seed"]
+
     def folder(self, results: Path) -> Path:
         return results / self.dataset / self.name
 
@@ -295,7 +300,9 @@ def list_datasets(results: Path) -> list[Path]:
 
 def list_runs(dataset: Path) -> list[Path]:
     """The run folders of one data set: the regular models first, then by radius and variant."""
-    return [folder for folder in _folders(dataset) if folder.name not in ("attack", "figures")]
+    return [
+        folder for folder in _folders(dataset) if folder.name not in ("attack", "claims", "figures")
+    ]
 
 
 def _folders(parent: Path) -> list[Path]:
