@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import tqdm
 
 import cli
 import data
@@ -31,7 +32,7 @@ from cli import RESULTS, InputError
 
 NEAREST = 10  # misclassified samples recorded at each tenth radius
 SHOWN = 8  # of the clean misclassified samples, the images stored for the figure
-EPS_MAX = {"inf": 0.5, "2": 5.0, "1": 50.0}  # in pixel units, by the norm of the ball
+EPS_MAX = {"inf": 0.5, "2": 5.0, "1": 20.0}  # in pixel units, by the norm of the ball
 
 
 def main(
@@ -57,9 +58,13 @@ def main(
             split = data.load_named(dataset.name, mnist_dir)
         except InputError as error:
             names = ", ".join(run.name for run in members)
-            print(f"NOTICE: skipping {dataset.name} ({names}): {error}", file=sys.stderr)
+            print(
+                f"NOTICE: not attacking {dataset.name} ({names}), stored numbers stay: {error}",
+                file=sys.stderr,
+            )
             continue
-        attacked[dataset] = [(run, evaluate(run, split, eps, norm, box)) for run in members]
+        bar = tqdm.tqdm(members, "attacking", leave=False, disable=not sys.stderr.isatty())
+        attacked[dataset] = [(run, evaluate(run, split, eps, norm, box)) for run in bar]
     if not attacked:
         raise InputError(
             "no data set of these runs can be had here, so nothing is attacked; "
@@ -69,7 +74,8 @@ def main(
         for run, numbers in pairs:
             _save(dataset / "attack" / runs.threat(norm, box) / run.name, numbers)
         print(_table(f"{dataset.name}, {runs.threat(norm, box)}", pairs))
-    for path in plots.draw(results):
+    article = (norm, box) == ("inf", False)  # the threat model of all figures but one
+    for path in plots.draw(results, None if article else ["threats"]):
         print(path)
 
 
@@ -99,10 +105,11 @@ def evaluate(
             row = (float(radius), rank, int(i), int(y[i]), perturbed[i])
             for column, value in zip(nearest.values(), row, strict=True):
                 column.append(value)
+    figures_show = (norm, box) == ("inf", False) and not run.settings.repetition
     shown = {
         i
         for radius, rank, i in zip(nearest["eps"], nearest["rank"], nearest["index"], strict=True)
-        if rank == 0 or (radius == 0 and rank < SHOWN)
+        if figures_show and (rank == 0 or (radius == 0 and rank < SHOWN))
     }
     shown = np.array(sorted(shown), dtype=np.int64)
     unlit = ~split.x_train.any(axis=(0, 3)).ravel()

@@ -8,24 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
+from stored import Missing, first
+
 GREEN, DARK, PALE, GREY = "#2a9d5c", "#0b5d33", "#cfe8d6", "#777777"
-
-
-class Missing(Exception):
-    """What a figure needs and the results do not hold; the message says how to get it."""
-
-
-def first(models: list, robust: bool):
-    """The regular model, or the robust one with the radius closest to the article's 0.2."""
-    chosen = [model for model in models if model.run.settings.robust == robust]
-    if not chosen:
-        command = "python train.py --robust --eps 0.2" if robust else "python train.py"
-        raise Missing(f"it needs a {'robust' if robust else 'regular'} run ({command})")
-    return min(chosen, key=lambda model: abs(model.run.settings.eps - 0.2 * robust))
 
 
 def hinge(margins):
     return np.maximum(0, 1 - margins)
+
+
+def _needs_hinge(model) -> None:
+    if model.run.settings.loss != "hinge":
+        raise Missing(f"{model.run.name} was not trained with the hinge")
 
 
 def hinge_loss() -> Figure:
@@ -58,9 +52,9 @@ def hinge_margin() -> Figure:
 
 
 def landscape_complex() -> Figure:
-    """The hinge over one input of a small non-linear network: irregular.
+    """The hinge over one input of a small non-linear network, at y = +1: irregular.
 
-    The network is real: 8 inputs, two hidden layers of 64 sines, weights from a fixed seed.
+    The network is real but untrained: 8 inputs, two hidden layers of 64 sines, a fixed seed.
     """
     rng = np.random.default_rng(4)
     inputs = np.repeat(rng.uniform(0, 1, (1, 8)), 1001, axis=0)
@@ -74,34 +68,42 @@ def landscape_complex() -> Figure:
     axes = figure.subplots()
     axes.plot(inputs[:, 0], hinge(logits), color="black")
     axes.set(
-        xlabel="one input coordinate $x_i$",
+        xlabel="one of 8 inputs, $x_i$",
         ylabel="loss",
-        title="A network with two hidden layers: irregular",
+        title="The hinge of a random network of 2 × 64 sines",
         ylim=(0, None),
     )
     return figure
 
 
 def landscape_simple(models: list) -> Figure:
-    """The same for the regular linear model: a straight line of slope -y w_i.
+    """The same for the regular linear model: a straight line of slope -y w_i, up to the knee.
 
-    Its test sample of smallest margin, moved along its heaviest pixel.
+    The test sample nearest to the boundary among the misclassified, over its heaviest pixel.
     """
     model = first(models, robust=False)
-    samples = model.attack.samples
-    margins = samples["labels"] * samples["logits"]
-    sample = int(np.argmin(margins))
+    _needs_hinge(model)
+    nearest = model.attack.nearest
+    if not len(nearest["index"]):
+        raise Missing("no sample is misclassified at any radius")
+    sample, y = int(nearest["index"][0]), int(nearest["label"][0])
     pixel = int(np.argmax(np.abs(model.run.w)))
-    slope = -samples["labels"][sample] * model.run.w[pixel]
-    step = np.linspace(-1, 1, 201)
+    slope = -y * model.run.w[pixel]
+    value = np.linspace(0, 1, 201)
+    here = model.attack.image(sample).ravel()[pixel]
+    margin = y * model.attack.samples["logits"][sample]
     figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
-    axes.plot(step, hinge(margins[sample] - slope * step), color="black")
-    axes.plot(0, hinge(margins[sample]), "o", color=GREEN)
+    axes.plot(value, hinge(margin - slope * (value - here)), color="black")
+    axes.plot(here, hinge(margin), "o", color=GREEN)
+    axes.annotate(
+        "its value", (here, hinge(margin)), (8, -16), textcoords="offset points", color=DARK
+    )
+    row, column = divmod(pixel, model.run.config["image_shape"][1])
     axes.set(
-        xlabel=f"change of one input coordinate, pixel {pixel}",
+        xlabel=f"one input $x_i$: row {row}, column {column} of test image {sample}, $y = {y:+d}$",
         ylabel="loss",
-        title=rf"The linear model: a straight line, slope $-y w_i$ = {slope:+.2f}",
+        title=f"The linear model: a straight line, slope $-y w_i = {slope:+.2f}$",
         ylim=(0, None),
     )
     return figure
@@ -129,10 +131,10 @@ def perturbation_boxes() -> Figure:
         axes.plot(*point[:, None], "o", color="black", ms=5, zorder=2 * z + 1)
     axes.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), xlabel="$x_1$", ylabel="$x_2$", zlabel="$x_3$")
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.set_ticks([0, 0.5, 1])
+        axis.set_ticks([0.5, 1])
         axis.set_pane_color("white")
     axes.set_box_aspect(None, zoom=0.9)
-    axes.set_title(r"Every point of a box, $\Vert\delta\Vert_\infty \leq \epsilon$, counts")
+    axes.set_title(r"Allowed perturbations: a box of side $2\epsilon$ around each point")
     return figure
 
 
@@ -142,7 +144,9 @@ def hinge_robust(models: list) -> Figure:
     The knee moves outward, from margin 1 to 1 + eps ||w||_1: the robust loss is stricter. The
     article draws the shift inward.
     """
-    run = first(models, robust=True).run
+    model = first(models, robust=True)
+    _needs_hinge(model)
+    run = model.run
     shift = run.settings.eps * np.abs(run.w).sum()
     figure = Figure(figsize=(8, 3.6))
     f = np.linspace(-1.6 - shift, 1.6 + shift, 801)
@@ -162,12 +166,19 @@ def hinge_robust(models: list) -> Figure:
         label = rf"$\epsilon\Vert w\Vert_1$ = {shift:.2f}"
         axes.text(middle, 1.4 * height, label, ha="center", va="top", color=DARK)
         axes.set(xlabel=r"logit $\hat y$", title=f"$y = {y:+d}$", ylim=(3.2 * height, None))
+        axes.set_yticks([tick for tick in axes.get_yticks() if tick >= 0])
     axes.legend(loc="upper left")
     figure.axes[0].set_ylabel("loss")
     figure.suptitle(
-        rf"The knee moves outward, to $1 + \epsilon\Vert w\Vert_1$ ({run.name})", fontsize=11
+        rf"The knee moves outward, from margin 1 to $1 + \epsilon\Vert w\Vert_1$ = {1 + shift:.2f} "
+        f"({run.name})",
+        fontsize=11,
     )
     return figure
+
+
+def _least_at(weight: float) -> str:
+    return f"least at about {weight:+.2f}" if weight else "least at exactly 0"
 
 
 def landscape_robust(models: list) -> Figure:
@@ -194,11 +205,19 @@ def landscape_robust(models: list) -> Figure:
             loss = table[name][rows]
             best = np.argmin(loss)
             axes.plot(weight, loss, color=shade, ls=style)
-            axes.plot(weight[best], loss[best], "o", color=shade)
-            text = f"least at {weight[best]:+.2f}" if weight[best] else "least at exactly 0"
-            axes.text(0.5, 0.85, text, transform=axes.transAxes, ha="center", color=shade)
             axes.axvline(0, color=GREY, lw=1, ls=":")
-            axes.set_ylabel(f"mean {label}" if pixel == "strong" else "")
+            axes.plot(weight[best], loss[best], "o", color=shade, label=_least_at(weight[best]))
+            trained = model.run.w[index]
+            axes.plot(
+                trained,
+                np.interp(trained, weight, loss),
+                "d",
+                color="white",
+                mec=shade,
+                label=f"trained: {trained:+.2f}" if abs(trained) >= 0.005 else "trained: about 0",
+            )
+            axes.set(ylim=(0, None), ylabel=f"mean {label}" if pixel == "strong" else "")
+            axes.legend(loc="upper center", fontsize=9, frameon=True, edgecolor="none")
     figure.suptitle(
         f"The mean loss over one weight, others as trained ({model.run.name})", fontsize=11
     )

@@ -1,0 +1,217 @@
+"""The figures that compare models across recipes: what the article's claim rests on.
+
+Each takes all attacked models of a data set by name, and the data set's folder, and returns a
+Figure; it raises Missing where a run or a file of numbers is not there.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import files
+import runs
+from diagrams import DARK, GREEN, GREY
+from figures import STAMP, STYLES, curve
+from stored import Missing, Model, load_models
+
+SHADES = ("black", "#6fc48f", GREEN, DARK)
+THREATENED = ("regular", "robust-eps0.2", "robust-eps0.2-converged")
+MODELS = ("regular", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
+
+
+def choose(models: dict[str, Model], names) -> list[Model]:
+    for name in names:
+        if name not in models:
+            raise Missing(f"it needs the attacked run {name}")
+    return [models[name] for name in names]
+
+
+def claim(dataset: Path, name: str, text: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """A table of numbers from results/<dataset>/claims/."""
+    path = dataset / "claims" / f"{name}.csv"
+    if not path.exists():
+        script = "masking.py" if name == "masking" else "claims.py"
+        raise Missing(f"it needs python {script}")
+    return files.read_csv(path, text)
+
+
+def _stamp(axes, model: Model, title: str) -> None:
+    run = model.run
+    size = np.abs(run.w).max() or 1.0
+    axes.imshow(run.w.reshape(run.config["image_shape"][:2]) / size, cmap=STAMP, vmin=-1, vmax=1)
+    axes.set_title(f"{title}\n{runs.pixels_in_use(run.w)} pixels > 1 %", fontsize=9)
+    axes.axis("off")
+
+
+def _curves(axes, models: list[Model], labels: list[str], end: float = 0.5) -> None:
+    """Exact accuracy over the radius, one line per model."""
+    shades = ("black", GREEN, "#6fc48f")
+    for model, label, shade, style in zip(models, labels, shades, STYLES, strict=False):
+        axes.plot(*curve(model, end), color=shade, ls=style, label=label, lw=1.6)
+    axes.set(xlim=(0, end), ylim=(0, 1.01), xlabel=r"radius $\epsilon$ (no pixel box)")
+
+
+def optimum(models: dict[str, Model], dataset: Path) -> Figure:
+    """Stamps and curves of the article's recipe, the converged one, and the exact minimum."""
+    radii = (0.1, 0.2, 0.3)
+    figure = Figure(figsize=(8, 8.4))
+    panels = figure.subplots(3, 4, width_ratios=(1, 1, 1, 1.5))
+    names = ("article's recipe", "converged", "exact minimum")
+    for row, eps in zip(panels, radii, strict=True):
+        chosen = choose(
+            models, (f"robust-eps{eps}", f"robust-eps{eps}-converged", f"optimal-eps{eps}")
+        )
+        for axes, model, name in zip(row, chosen, names, strict=False):
+            _stamp(axes, model, f"{name}\nloss {model.run.history['train_loss'][-1]:.4f}")
+        _curves(row[3], chosen, names)
+        row[3].axvline(eps, color=GREY, lw=1, ls=":")
+        row[3].set_title(rf"$\epsilon$ = {eps}", fontsize=10)
+        row[3].set_ylabel("test accuracy")
+    handles = panels[0, 3].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3)
+    figure.suptitle("How far training goes: weights (each to its own max |w|) and accuracy")
+    return figure
+
+
+def init_ablation(models: dict[str, Model], dataset: Path) -> Figure:
+    """The regular model from Glorot and from zero weights: what is initial noise."""
+    chosen = choose(models, ("regular", "regular-initzeros"))
+    names = ("from Glorot noise", "from zeros")
+    figure = Figure(figsize=(8, 3.2))
+    panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.8))
+    for axes, model, name in zip(panels, chosen, names, strict=False):
+        _stamp(axes, model, f"{name}\n‖w‖₁ = {np.abs(model.run.w).sum():.1f}")
+    _curves(panels[2], chosen, names)
+    panels[2].set_ylabel("test accuracy")
+    panels[2].legend()
+    unlit = chosen[0].attack.facts["pixels_unlit"]
+    figure.suptitle(
+        f"The regular model: {unlit} pixels are never lit in training and keep their first weights",
+        fontsize=11,
+    )
+    return figure
+
+
+def radii(models: dict[str, Model], dataset: Path) -> Figure:
+    """The smallest perturbation that flips each test sample, per model."""
+    chosen = choose(models, MODELS)
+    figure = Figure(figsize=(8, 5))
+    panels = figure.subplots(len(chosen), 1, sharex=True)
+    bins = np.linspace(0, 0.6, 121)
+    for axes, model, shade in zip(panels, chosen, SHADES, strict=True):
+        found = model.attack.samples["radii"]
+        axes.hist(np.clip(found, 0, 0.6), bins, color=shade, alpha=0.5)
+        median = np.median(found)
+        axes.axvline(median, color=shade)
+        axes.annotate(
+            f"{model.label}: half flip below {median:.3f}",
+            (0.99, 0.75),
+            xycoords="axes fraction",
+            ha="right",
+        )
+        axes.set_ylabel("images")
+    panels[-1].set_xlabel(r"smallest $\epsilon$ that flips the image ($L_\infty$, no pixel box)")
+    count = len(chosen[0].attack.samples["radii"])
+    figure.suptitle(f"The radius of each of {count} test images (at 0: wrong from the start)")
+    return figure
+
+
+def threats(models: dict[str, Model], dataset: Path) -> Figure:
+    """Exact accuracy under each threat model: three balls, without and with the pixel box."""
+    cases = [(norm, box) for norm in runs.NORMS for box in (False, True)]
+    attacked = {case: load_models(dataset, runs.threat(*case)) for case in cases}
+    names = [name for name in THREATENED if all(name in found for found in attacked.values())]
+    if not names:
+        raise Missing(
+            f"it needs {' or '.join(THREATENED)} attacked in every ball "
+            "(python attack.py --box, --norm 2, --norm 2 --box, --norm 1, --norm 1 --box)"
+        )
+    figure = Figure(figsize=(8, 3.8))
+    panels = figure.subplots(1, 3, sharey=True)
+    for name, shade in zip(names, (SHADES[0], GREEN, "#6fc48f"), strict=False):
+        for (norm, box), found in attacked.items():
+            model = found[name]
+            end = model.attack.accuracy["eps"][-1]
+            axes = panels[list(runs.NORMS).index(norm)]
+            label = name + ", box" * box
+            style = "--" if box else "-"
+            axes.plot(*curve(model, end), color=shade, ls=style, lw=1.4, label=label)
+            axes.set(xlim=(0, end), ylim=(0, 1.01), title=f"{runs.NORMS[norm]} ball")
+            axes.set_xlabel(r"radius $\epsilon$")
+    panels[0].set_ylabel("test accuracy")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=9)
+    figure.suptitle("Exact accuracy in three balls; dashed: pixels stay in [0, 1]", fontsize=11)
+    return figure
+
+
+def noise_or_attack(models: dict[str, Model], dataset: Path) -> Figure:
+    """Accuracy under random noise of +-eps per pixel beside the worst case."""
+    table = claim(dataset, "noise", ("run",))
+    figure = Figure(figsize=(8, 3.6))
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, name in zip(panels, ("regular", "robust-eps0.2"), strict=True):
+        rows = table["run"] == name
+        (model,) = choose(models, [name])
+        eps = table["eps"][rows]
+        axes.plot(*curve(model, eps[-1]), color="black", label="worst case")
+        axes.plot(eps, table["normal"][rows], color=GREEN, ls="--", label="random, normal approx.")
+        axes.errorbar(
+            eps,
+            table["random"][rows],
+            2 * table["error"][rows],
+            fmt="o",
+            ms=4,
+            color=DARK,
+            label="random, drawn (± 2 s.e.)",
+        )
+        axes.set(title=model.label, xlabel=r"$\epsilon$: each pixel moves by $\pm\epsilon$")
+        axes.set(xlim=(0, eps[-1]), ylim=(0, 1.02))
+    panels[0].set_ylabel("test accuracy")
+    panels[1].legend(loc="lower left")
+    figure.suptitle("Random noise or attack: the same size, another direction", fontsize=11)
+    return figure
+
+
+def transfer(models: dict[str, Model], dataset: Path) -> Figure:
+    """Accuracy of each model (column) under the perturbation computed on another (row)."""
+    table = claim(dataset, "transfer", ("source", "target"))
+    names = list(dict.fromkeys(table["source"]))
+    figure = Figure(figsize=(8, 4.6))
+    for axes, eps in zip(figure.subplots(1, 2, sharey=True), (0.1, 0.2), strict=True):
+        rows = np.isclose(table["eps"], eps)
+        matrix = table["accuracy"][rows].reshape(len(names), len(names))
+        axes.imshow(matrix, cmap="Greens_r", vmin=0, vmax=1.3, aspect="auto")
+        axes.grid(False)
+        for (i, k), value in np.ndenumerate(matrix):
+            shade = "white" if value < 0.6 else "black"
+            axes.text(k, i, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=8)
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set(title=rf"$\epsilon$ = {eps}", xlabel="attacked model")
+    figure.axes[0].set_ylabel("perturbation computed on")
+    figure.suptitle("Transfer: test accuracy when the attack knows another model", fontsize=11)
+    return figure
+
+
+def masking(models: dict[str, Model], dataset: Path) -> Figure:
+    """Gradient attacks on a model of raw 0-255 pixels against the exact accuracy."""
+    table = claim(dataset, "masking", ())
+    figure = Figure(figsize=(6, 3.6))
+    axes = figure.subplots()
+    lines = (
+        ("fgsm", "FGSM (cross-entropy)", "#6fc48f", (0, (4, 1, 1, 1))),
+        ("pgd", "PGD, 40 steps (cross-entropy)", GREEN, "--"),
+        ("exact", "exact", "black", "-"),
+    )
+    for name, label, shade, style in lines:
+        axes.plot(table["eps"], table[name], color=shade, ls=style, label=label)
+    axes.set(
+        xlabel=r"radius $\epsilon$, as a share of the pixel range",
+        ylabel="test accuracy",
+        ylim=(0, 1.02),
+        title="Raw 0-255 pixels: float32 gradients vanish, accuracy does not",
+    )
+    axes.legend(loc="center left")
+    return figure

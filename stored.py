@@ -1,0 +1,109 @@
+"""What results/ holds, as the figures and tables need it: runs with the attacks on them."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import files
+import runs
+from cli import InputError
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What attack.py stored about one run: attack.json, tables as column -> array, samples.npz."""
+
+    facts: dict
+    accuracy: dict[str, np.ndarray]
+    nearest: dict[str, np.ndarray]
+    samples: dict[str, np.ndarray]
+    landscape: dict[str, np.ndarray] | None
+
+    def image(self, index: int) -> np.ndarray:
+        """The stored test image (height, width) of this index, in [0, 1]."""
+        return self.samples["images"][np.flatnonzero(self.samples["image_index"] == index)[0]]
+
+
+@dataclass(frozen=True)
+class Model:
+    run: runs.Run
+    attack: Attack
+
+    @property
+    def label(self) -> str:
+        settings = self.run.settings
+        if not settings.robust:
+            return "regular"
+        ball = "" if settings.norm == "inf" else f", {runs.NORMS[settings.norm]}"
+        return f"robust ε = {settings.eps:g}{ball}{', box' * settings.box}"
+
+
+class Missing(Exception):
+    """What a figure needs and the results do not hold; the message says how to get it."""
+
+
+def first(models: list, robust: bool):
+    """The regular model, or the robust one with the radius closest to the article's 0.2."""
+    chosen = [model for model in models if model.run.settings.robust == robust]
+    if not chosen:
+        command = "python train.py --robust --eps 0.2" if robust else "python train.py"
+        raise Missing(f"it needs a {'robust' if robust else 'regular'} run ({command})")
+    return min(chosen, key=lambda model: abs(model.run.settings.eps - 0.2 * robust))
+
+
+def load_models(dataset: Path, threat: str = "linf") -> dict[str, Model]:
+    """The attacked runs of a data set by name, with a notice for each that has no attack."""
+    models = {}
+    for folder in runs.list_runs(dataset):
+        run = runs.load(folder)
+        attack = _load_attack(dataset / "attack" / threat / run.name, run)
+        if attack:
+            models[run.name] = Model(run, attack)
+        elif threat == "linf":
+            print(f"NOTICE: {run.name} is not drawn until python attack.py is run", file=sys.stderr)
+    return models
+
+
+def groups(models: dict[str, Model]) -> dict[str, list[Model]]:
+    """Models that differ only in their radius, by ball and variant: regular first, then by radius.
+
+    Repetitions with other seeds are left out.
+    """
+    found = {}
+    for model in models.values():
+        settings = model.run.settings
+        if not settings.repetition:
+            ball = runs.threat(settings.norm, settings.box).removeprefix("linf").strip("-")
+            found.setdefault("-".join(filter(None, [ball, settings.variant])), []).append(model)
+    for members in found.values():
+        members.sort(
+            key=lambda model: (model.run.settings.robust, model.run.settings.eps, model.run.name)
+        )
+    return dict(sorted(found.items()))
+
+
+def _load_attack(folder: Path, run: runs.Run) -> Attack | None:
+    """The stored attack on this run, or None where there is none of its present weights."""
+    try:
+        facts = json.loads((folder / "attack.json").read_text())
+        current = facts["weights_sha256"] == run.weights_sha256
+    except FileNotFoundError:
+        current = False
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'attack.json'} is damaged ({error})") from None
+    if not current:
+        return None
+    names = ("labels", "logits", "radii", "image_index", "images")
+    landscape = None
+    if runs.has_landscape(run.settings):
+        landscape = files.read_csv(folder / "landscape.csv", text=("pixel",))
+    return Attack(
+        facts,
+        files.read_csv(folder / "accuracy.csv"),
+        files.read_csv(folder / "nearest.csv"),
+        files.read_npz(folder / "samples.npz", names),
+        landscape,
+    )
