@@ -1,0 +1,110 @@
+"""Numbers behind two claims of the article, from the stored runs alone.
+
+    python claims.py
+
+results/<dataset>/claims/ gets
+
+    noise.csv      accuracy under random +-eps noise per pixel: drawn, with its standard error,
+                   and by the normal approximation Phi(m / (eps ||w||_2)); and the worst case
+    transfer.csv   accuracy of one model under the perturbation computed on another
+
+Both need only weights and logits: a perturbation delta shifts the margin by y w.delta.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import norm
+
+import cli
+import exact
+import files
+import plots
+import runs
+import stored
+from cli import RESULTS, InputError
+
+DRAWS = 50  # random noises per test sample
+NOISY = ("regular", "regular-initzeros", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
+TRANSFERRED = ("regular", "regular-seed1", "regular-initzeros", "regular-initzeros-seed1")
+TRANSFERRED += ("robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
+
+
+def main(results: Path = RESULTS) -> None:
+    """Write the numbers for every data set under `results`, and draw the figures.
+
+    Raises:
+        InputError: no data set has the attacked runs that are needed.
+    """
+    needed = set(NOISY + TRANSFERRED)
+    written = []
+    for dataset in runs.list_datasets(results):
+        models = stored.load_models(dataset)
+        if needed <= set(models):
+            noise = random_noise([models[name] for name in NOISY])
+            moved = transfer([models[name] for name in TRANSFERRED])
+            for name, columns in (("noise", noise), ("transfer", moved)):
+                with files.whole_file(dataset / "claims" / f"{name}.csv") as path:
+                    files.write_csv(path, columns)
+                written.append(dataset / "claims" / f"{name}.csv")
+    if not written:
+        raise InputError(f"no data set in {results} has all of: {', '.join(sorted(needed))}")
+    for path in [*written, *plots.draw(results, ["noise_or_attack", "transfer"])]:
+        print(path)
+
+
+def random_noise(models: list[stored.Model], seed: int = 0) -> dict:
+    """Accuracy of each model when each pixel moves by +eps or -eps with equal chance.
+
+    The noise changes the margin by eps y w.s, s in {-1, 1}^d, which has mean 0 and standard
+    deviation eps ||w||_2 while the worst case takes eps ||w||_1: sqrt(d) times as much at most.
+    """
+    columns = {name: [] for name in ("run", "eps", "random", "error", "normal", "worst")}
+    rng = np.random.default_rng(seed)
+    for model in models:
+        w = model.run.w
+        samples = model.attack.samples
+        margins = samples["labels"] * samples["logits"]
+        signs = rng.integers(0, 2, (DRAWS, len(margins), len(w)), dtype=np.int8)
+        shifts = 2.0 * (signs @ w) - w.sum()  # w.s, per draw and sample
+        for eps in model.attack.accuracy["eps"][::10]:
+            share = np.mean(margins + eps * shifts > 0, axis=0)
+            spread = eps * exact.dual_norm(w, "2")
+            columns["run"].append(model.run.name)
+            columns["eps"].append(eps)
+            columns["random"].append(share.mean())
+            # of the noise alone: the test samples are the same in every draw
+            columns["error"].append(np.sqrt((share * (1 - share)).sum() / DRAWS) / len(share))
+            normal = norm.cdf(margins / spread) if spread else margins > 0
+            columns["normal"].append(float(np.mean(normal)))
+            columns["worst"].append(np.mean(samples["radii"] > eps))
+    return columns
+
+
+def transfer(models: list[stored.Model], radii=(0.1, 0.2)) -> dict:
+    """Accuracy of each target under -y eps sign(w of the source): m - eps sign(w').w > 0."""
+    columns = {name: [] for name in ("source", "target", "eps", "accuracy")}
+    for eps in radii:
+        for source in models:
+            for target in models:
+                samples = target.attack.samples
+                margins = samples["labels"] * samples["logits"]
+                cost = eps * np.sign(source.run.w) @ target.run.w
+                columns["source"].append(source.run.name)
+                columns["target"].append(target.run.name)
+                columns["eps"].append(eps)
+                columns["accuracy"].append(np.mean(margins > cost))
+    return columns
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="claims.py",
+        description="Random noise against the worst case, and transfer, from the stored runs.",
+    )
+    parser.add_results()
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main, _parser())
