@@ -48,7 +48,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    monkeypatch.setattr(plots, "draw", lambda results: [])
+    monkeypatch.setattr(plots, "draw", lambda *arguments: [])
 
 
 @pytest.fixture

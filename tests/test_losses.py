@@ -11,7 +11,7 @@ from conftest import dual_norm, flat
 from hypothesis import given
 from hypothesis import strategies as st
 
-import attack
+import exact
 import losses
 
 NORMS = ["inf", "2", "1"]
@@ -63,7 +63,7 @@ def test_hinge(problem):
 def test_robust_hinge_is_the_hinge_at_the_worst_perturbation(problem, norm, eps):
     """Sample by sample, so that no average hides a difference."""
     x, y, w, b = problem
-    worst = hinge(x + attack.perturbation(y, w, eps, norm), y, w, b)
+    worst = hinge(x + exact.perturbation(x, y, w, eps, norm), y, w, b)
     for i in range(len(y)):
         one = slice(i, i + 1)
         value = loss_tensor(*map(tf.constant, (x[one], y[one], w)), b, eps, norm)
@@ -74,7 +74,7 @@ def test_robust_hinge_is_the_hinge_at_the_worst_perturbation(problem, norm, eps)
 def test_worst_case_margins_are_those_of_the_worst_perturbation(problem, norm):
     x, y, w, b = problem
     found = losses.worst_case_margins(tf.constant(y * (x @ w + b)), tf.constant(w), 0.2, norm)
-    expected = y * ((x + attack.perturbation(y, w, 0.2, norm)) @ w + b)
+    expected = y * ((x + exact.perturbation(x, y, w, 0.2, norm)) @ w + b)
     np.testing.assert_allclose(found, expected, **EXACT)
 
 
@@ -164,6 +164,95 @@ def test_gradients_are_the_finite_differences(problem, norm):
         np.testing.assert_allclose(difference, expected, rtol=0, atol=1e-8)
 
 
+def boxed_margins(x, y, w, b, eps):
+    """The worst-case margins in the box as train.py composes them."""
+    margins = losses.margins(tf.linalg.matvec(x, w) + b, y)
+    return losses.worst_case_margins_in_box(margins, x, y, w, eps)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.05, 0.3, 1.0, 2.0])
+def test_margins_in_the_box_are_those_of_the_worst_perturbation(problem, eps):
+    x, y, w, b = problem
+    expected = y * ((x + exact.perturbation(x, y, w, eps, "inf", True)) @ w + b)
+    np.testing.assert_allclose(
+        boxed_margins(*map(tf.constant, (x, y, w)), b, eps), expected, **EXACT
+    )
+    # As in training: images of rank 4, weights (d, 1), and float32, whose sums of 64 products
+    # of size 1 are right to 1e-5.
+    single = [tf.constant(np.float32(v)) for v in (y * (x @ w + b), x, y, w)]
+    found = losses.worst_case_margins_in_box(
+        single[0], tf.reshape(single[1], [-1, 8, 8, 1]), single[2], single[3][:, None], eps
+    )
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    shifted = y * (x @ w + b) - eps * np.abs(w).sum()
+    assert (found.numpy() >= shifted - 1e-5).all()
+
+
+def boxed_loss_and_gradients(loss_of, x, y, w, b, eps):
+    """A loss at the worst-case margins in the box, and its gradients by w and b."""
+    variables = [tf.Variable(v, dtype=tf.float64) for v in (w, b)]
+    with tf.GradientTape() as tape:
+        loss = loss_of(boxed_margins(tf.constant(x), tf.constant(y), *variables, eps))
+    return loss.numpy(), [g.numpy() for g in tape.gradient(loss, variables)]
+
+
+@pytest.mark.parametrize("loss", ["hinge", "logistic"])
+@pytest.mark.parametrize("eps", [0.05, 0.3])
+def test_gradients_in_the_box(problem, loss, eps):
+    """The closed formulas, and central differences away from the kinks at w_j = 0 and at the
+    knee: over 2e-6, rounding is 1e-10 and the logistic loss's third derivative less."""
+    x, y, w, b = problem
+    loss_of = getattr(losses, loss)
+    worst = y * ((x + exact.perturbation(x, y, w, eps, "inf", True)) @ w + b)
+    assert np.abs(w).min() > 1e-5
+    assert np.abs(1 - worst).min() > 1e-4
+    _, (by_w, by_b) = boxed_loss_and_gradients(loss_of, x, y, w, b, eps)
+    slope = worst < 1 if loss == "hinge" else 1 / (1 + np.exp(worst))
+    moved = np.minimum(eps, exact.room(x, y, w)) * np.sign(w)
+    np.testing.assert_allclose(by_w, (slope[:, None] * (moved - y[:, None] * x)).mean(0), **EXACT)
+    np.testing.assert_allclose(by_b, (slope * -y).mean(), **EXACT)
+
+    parameters = np.append(w, b)
+    for j, expected in enumerate([*by_w, by_b]):
+        step = np.zeros_like(parameters)
+        step[j] = 1e-6
+        up, down = (
+            boxed_loss_and_gradients(loss_of, x, y, p[:-1], p[-1], eps)[0]
+            for p in (parameters + step, parameters - step)
+        )
+        np.testing.assert_allclose((up - down) / 2e-6, expected, rtol=0, atol=1e-8)
+
+
+def test_gradient_in_the_box_at_zero_weights_is_the_plain_hinges(problem):
+    x, y, w, _ = problem
+    zeros = np.zeros_like(w)
+    _, (by_w, by_b) = boxed_loss_and_gradients(losses.hinge, x, y, zeros, 0.0, 0.2)
+    np.testing.assert_allclose(by_w, -(y[:, None] * x).mean(0), **EXACT)
+    np.testing.assert_allclose(by_b, -y.mean(), **EXACT)
+
+
+def test_logistic(problem):
+    """log(1 + exp(-m)) and its gradient -sigmoid(-m) y x, in NumPy."""
+    x, y, w, b = problem
+    margins = y * (x @ w + b)
+    variables = [tf.Variable(v, dtype=tf.float64) for v in (w, b)]
+    with tf.GradientTape() as tape:
+        logits = tf.linalg.matvec(tf.constant(x), variables[0]) + variables[1]
+        loss = losses.logistic(losses.margins(logits, tf.constant(y)))
+    by_w, by_b = tape.gradient(loss, variables)
+    np.testing.assert_allclose(loss, np.logaddexp(0, -margins).mean(), **EXACT)
+    slope = -y / (1 + np.exp(margins))
+    np.testing.assert_allclose(by_w, (slope[:, None] * x).mean(0), **EXACT)
+    np.testing.assert_allclose(by_b, slope.mean(), **EXACT)
+
+
+def test_logistic_of_large_margins():
+    """No overflow: 1000 for a margin of -1000, and 0 for one of 1000."""
+    found = [losses.logistic(tf.constant([m])).numpy() for m in (-1000.0, 0.0, 1000.0)]
+    np.testing.assert_allclose(found, [1000, np.log(2), 0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_gradient_at_zero_weights_is_the_plain_hinges(problem, norm):
     x, y, w, _ = problem
@@ -179,7 +268,7 @@ def test_dual_norm(problem, norm):
     _, _, w, _ = problem
     expected, _ = dual_norm(w, norm)
     np.testing.assert_allclose(losses.dual_norm(tf.constant(w[:, None]), norm), expected, **EXACT)
-    np.testing.assert_allclose(attack.dual_norm(w, norm), expected, **EXACT)
+    np.testing.assert_allclose(exact.dual_norm(w, norm), expected, **EXACT)
     assert losses.dual_norm(tf.zeros(3), norm).numpy() == 0
 
 

@@ -28,6 +28,15 @@ def test_glorot_limits():
     assert bias == 0
 
 
+def test_pytorch_limits():
+    """Uniform in +-1 / sqrt(d), as torch.nn.Linear draws; the tolerances are those above."""
+    kernel, bias = model.linear((28, 28, 1), "pytorch").get_weights()
+    limit = 1 / 28
+    assert 0.99 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6)  # float32
+    assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.05)
+    assert bias == 0
+
+
 def test_seed_decides_the_weights():
     one, same, other = (model.linear((8, 8, 1), seed=s).get_weights()[0] for s in (3, 3, 4))
     assert (one == same).all()

@@ -9,8 +9,10 @@ import pytest
 
 import attack
 import diagrams
+import figures
 import plots
 import runs
+import stored
 import train
 from cli import ROOT, InputError
 
@@ -34,7 +36,7 @@ def test_every_figure_of_the_article_is_drawn(trained):
         "hinge_robust landscape_robust accuracy misclassified_regular model_weights "
         "accuracy_noise misclassified_noise misclassified_logits training"
     ).split()
-    assert set(article) <= set(plots.DIAGRAMS | plots.FIGURES)
+    assert set(article) <= set(plots.ALL)
     paths = {path.name for path in (trained / "digits-0-1").rglob("*.png")}
     assert {f"{name}.png" for name in article} <= paths
 
@@ -56,7 +58,9 @@ def test_drawing_needs_neither_tensorflow_nor_the_data(trained):
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
-def test_a_figure_without_its_run_is_left_out_with_the_command_that_makes_it(trained, tmp_path):
+def test_a_figure_without_its_run_is_left_out_with_the_command_that_makes_it(
+    trained, tmp_path, capsys
+):
     dataset = tmp_path / "digits-0-1"
     for part in (REGULAR, "attack"):
         shutil.copytree(trained / "digits-0-1" / part, dataset / part)
@@ -65,8 +69,9 @@ def test_a_figure_without_its_run_is_left_out_with_the_command_that_makes_it(tra
     stale.write_bytes(HEADER)
     assert stale not in plots.draw(tmp_path)
     assert not stale.exists()
-    with pytest.raises(InputError, match=r"train\.py --robust"):
-        plots.draw(tmp_path, ["hinge_robust"])
+    with pytest.raises(InputError, match="none of these"):
+        plots.main(["hinge_robust"], tmp_path)
+    assert "python train.py --robust" in capsys.readouterr().err
 
 
 def test_a_run_trained_anew_is_not_drawn_with_the_old_attack(trained, tmp_path, capsys):
@@ -74,8 +79,7 @@ def test_a_run_trained_anew_is_not_drawn_with_the_old_attack(trained, tmp_path, 
     dataset = tmp_path / "results" / "digits-0-1"
     run = runs.load(dataset / REGULAR)
     np.savez(run.folder / "weights.npz", w=np.float32(2 * run.w), b=np.float32(run.b))
-    ((_, models),) = plots.load_groups(dataset)
-    assert [model.run.name for model in models] == [f"robust-eps0.{k}-epochs3" for k in (1, 2, 3)]
+    assert list(stored.load_models(dataset)) == [f"robust-eps0.{k}-epochs3" for k in (1, 2, 3)]
     assert f"{REGULAR} is not drawn until python attack.py" in capsys.readouterr().err
 
 
@@ -91,13 +95,13 @@ def lines(figure, axes=0):
 
 
 def models_of(results):
-    ((_, models),) = plots.load_groups(results / "digits-0-1")
+    (models,) = stored.groups(stored.load_models(results / "digits-0-1")).values()
     return models
 
 
 def test_the_knee_of_the_robust_hinge_is_drawn_outward(trained):
     models = models_of(trained)
-    robust = diagrams.first(models, robust=True).run
+    robust = stored.first(models, robust=True).run
     knee = 1 + 0.2 * np.abs(robust.w).sum()
     curve = lines(diagrams.hinge_robust(models))["robust hinge"]
     logit, loss = curve[:, 0], curve[:, 1]
@@ -106,9 +110,8 @@ def test_the_knee_of_the_robust_hinge_is_drawn_outward(trained):
 
 def test_the_linear_landscape_is_straight_with_slope_minus_y_w(trained):
     models = models_of(trained)
-    regular = diagrams.first(models, robust=False)
-    samples = regular.attack.samples
-    label = samples["labels"][np.argmin(samples["labels"] * samples["logits"])]
+    regular = stored.first(models, robust=False)
+    label = regular.attack.nearest["label"][0]
     curve = next(iter(lines(diagrams.landscape_simple(models)).values()))
     curve = curve[curve[:, 1] > 0]
     slopes = np.diff(curve[:, 1]) / np.diff(curve[:, 0])
@@ -118,21 +121,42 @@ def test_the_linear_landscape_is_straight_with_slope_minus_y_w(trained):
 
 def test_the_weak_pixel_is_drawn_with_its_least_loss_at_exactly_zero(trained):
     *_, weak_robust = diagrams.landscape_robust(models_of(trained)).axes
-    assert [text.get_text() for text in weak_robust.texts] == ["least at exactly 0"]
+    labels = [line.get_label() for line in weak_robust.get_lines()]
+    assert "least at exactly 0" in labels
 
 
-def test_accuracy_noise_draws_the_stored_curves(trained):
+def test_accuracy_noise_is_exact_at_every_stored_radius(trained):
+    """The step function drawn, read off at the 101 stored radii, gives the stored accuracies."""
     models = models_of(trained)
-    curves = lines(plots.accuracy_noise(models))
+    curves = lines(figures.accuracy_noise(models))
     for model in models:
         table = model.attack.accuracy
-        stored = np.stack([table["eps"], table["accuracy"]], 1)
-        np.testing.assert_array_equal(curves[model.label], stored)
+        eps, share = curves[model.label].T
+        drawn = share[np.searchsorted(eps, table["eps"][:-1], side="right") - 1]
+        np.testing.assert_allclose(drawn, table["accuracy"][:-1], atol=1e-8)  # nine digits
+
+
+def test_misclassified_noise_names_the_radius_of_every_column(trained):
+    models = models_of(trained)
+    figure = figures.misclassified_noise(models)
+    titles = [axes.get_title(loc="center") for axes in figure.axes[:11]]
+    assert titles == [f"{eps:g}" for eps in models[0].attack.accuracy["eps"][::10]]
+
+
+def test_histograms_of_logits_keep_to_their_side_of_the_boundary(trained):
+    """Misclassified zeros have logits >= 0, ones <= 0: as many on each side as there are."""
+    models = models_of(trained)
+    regular = stored.first(models, robust=False)
+    axes = figures.misclassified_logits(models).axes[0]
+    y, logits = (regular.attack.samples[name] for name in ("labels", "logits"))
+    perturbed = logits - y * 0.5 * np.abs(regular.run.w).sum()
+    wrong = y * perturbed <= 0
+    assert f"{wrong.sum()}" in [text.get_text() for text in axes.texts]
 
 
 def test_stamps_are_symmetric_around_zero(trained):
-    figure = plots.model_weights(models_of(trained))
-    for axes, model in zip(figure.axes, models_of(trained), strict=False):
+    drawn = figures.model_weights(models_of(trained))
+    for axes, model in zip(drawn.axes, models_of(trained), strict=False):
         (image,) = axes.get_images()
         assert image.get_clim() == (-1, 1)
         size = np.abs(model.run.w).max()

@@ -5,6 +5,7 @@ import re
 import pytest
 
 import plots
+import stored
 import tables
 from cli import RESULTS, ROOT, InputError
 
@@ -18,8 +19,8 @@ def test_the_tables_are_those_of_the_results():
 
 def test_the_numbers_in_the_prose_are_those_of_the_results():
     dataset = RESULTS / "mnist-0-1"
-    models = {m.run.name: m for _, group in plots.load_groups(dataset) for m in group}
-    prose = re.sub(r"<!-- (\w+) -->.*<!-- /\1 -->", "", TEXT, flags=re.DOTALL)
+    models = stored.load_models(dataset)
+    prose = re.sub(r"<!-- ([\w-]+) -->.*<!-- /\1 -->", "", TEXT, flags=re.DOTALL)
     robust = models["robust-eps0.2"]
     for text, model, eps in (
         (r"test accuracy (\.\d{4})", models["regular"], 0),
@@ -43,7 +44,7 @@ def test_every_link_and_every_file_named_is_there():
 
 def test_every_figure_is_listed():
     listed = TEXT.split("## Figures")[1].split("## ")[0]
-    for name in plots.DIAGRAMS | plots.FIGURES:
+    for name in plots.ALL:
         assert f"`{name}`" in listed
 
 

@@ -19,8 +19,9 @@ from cli import InputError
 
 ARTICLE = {robust: runs.recipe_defaults("article", robust, "mnist") for robust in (False, True)}
 CONVERGED = runs.recipe_defaults("converged", True, "mnist")
-REGULAR = runs.Settings("mnist-0-1", "article", False, 0.0, "inf", **ARTICLE[False])
-ROBUST = runs.Settings("mnist-0-1", "article", True, 0.2, "inf", **ARTICLE[True])
+KOLTER_MADRY = runs.recipe_defaults("kolter-madry", True, "mnist")
+REGULAR = runs.Settings("mnist-0-1", "article", False, 0.0, "inf", False, **ARTICLE[False])
+ROBUST = runs.Settings("mnist-0-1", "article", True, 0.2, "inf", False, **ARTICLE[True])
 FACTS = dict(image_shape=[4, 4, 1], data_sha256="0" * 64, versions={})
 
 
@@ -30,7 +31,7 @@ def save(results, settings=ROBUST, seed=0) -> Path:
     history = {name: random.random(2).tolist() for name in ("train_loss", "test_accuracy")}
     steps = {name: np.float32(random.random(6)) for name in ("loss", "w_l1")}
     w, b = random.normal(size=16).astype(np.float32), np.float32(random.normal())
-    return runs.save(results, settings, FACTS, w, b, history, steps)
+    return runs.save(results, settings, FACTS, w, b, history, steps=steps)
 
 
 # --- names -----------------------------------------------------------------------------------
@@ -43,6 +44,13 @@ def save(results, settings=ROBUST, seed=0) -> Path:
         (ROBUST, {}, "robust-eps0.2"),
         (ROBUST, {"eps": 1.0}, "robust-eps1"),
         (ROBUST, {"norm": "2"}, "robust-eps0.2-l2"),
+        (ROBUST, {"box": True}, "robust-eps0.2-box"),
+        (
+            ROBUST,
+            {"norm": "1", "box": True, "loss": "logistic"},
+            "robust-eps0.2-l1-box-losslogistic",
+        ),
+        (ROBUST, {"recipe": "kolter-madry"} | KOLTER_MADRY, "robust-eps0.2-kolter-madry"),
         (
             ROBUST,
             CONVERGED,
@@ -70,6 +78,8 @@ ROBUST_SETTINGS = st.builds(
     robust=st.just(True),
     eps=st.sampled_from([0.0, 0.1, 0.2, 1.0, 10.0, 1e-5]) | st.floats(0, 10),
     norm=st.sampled_from(list(runs.NORMS)),
+    box=st.booleans(),
+    loss=st.sampled_from(runs.LOSSES),
     epochs=st.sampled_from([1, 10, 200]) | st.integers(1, 999),
     batch_size=st.sampled_from([1, 100, 200]) | st.integers(1, 999),
     learning_rate=st.sampled_from([0.01, 0.02, 0.1, 1.0, 1e-5]) | st.floats(1e-9, 10),
@@ -81,7 +91,7 @@ ROBUST_SETTINGS = st.builds(
 )
 # A regular run has no ball.
 SETTINGS = ROBUST_SETTINGS | ROBUST_SETTINGS.map(
-    lambda s: dataclasses.replace(s, robust=False, eps=0.0, norm="inf")
+    lambda s: dataclasses.replace(s, robust=False, eps=0.0, norm="inf", box=False)
 )
 TUNED = list(CONVERGED)
 
@@ -92,6 +102,10 @@ def test_different_settings_have_different_names(first, second, taken):
     """`second` takes some fields of `first`, so that they often differ in one or two alone."""
     second = dataclasses.replace(second, **{name: getattr(first, name) for name in taken})
     assert (first.name == second.name) == (first == second)
+
+
+def test_neighbouring_radii_have_different_names():
+    assert ROBUST.name != dataclasses.replace(ROBUST, eps=np.nextafter(0.2, 1).item()).name
 
 
 @given(SETTINGS)
@@ -109,7 +123,7 @@ def test_round_trip(tmp_path):
     w, b = random.normal(size=16).astype(np.float32), np.float32(0.1)
     history = {"train_loss": [float(v) for v in np.float32(random.random(3))]}
     steps = {"loss": np.float32(random.random(9))}
-    folder = runs.save(tmp_path, ROBUST, FACTS, w, b, history, steps)
+    folder = runs.save(tmp_path, ROBUST, FACTS, w, b, history, steps=steps)
     assert folder == tmp_path / "mnist-0-1" / "robust-eps0.2"
     run = runs.load(folder)
     assert (run.settings, run.name, run.folder) == (ROBUST, folder.name, folder)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import dual_norm, flat, tree
 
-import attack
 import callbacks
 import cli
+import exact
 import model
 import runs
 import train
@@ -26,7 +26,7 @@ def train_digits(results, **options):
 
 
 def descend(split, settings):
-    """SGD on the (robust) hinge in NumPy and float64: weights, bias, and what each step reports.
+    """SGD on the (robust) loss in NumPy and float64: weights, bias, and what each step reports.
 
     It shares with train.py the initial weights and the seed of the order of the samples alone.
     """
@@ -41,13 +41,23 @@ def descend(split, settings):
         for start in range(0, n, size):
             batch = order[start : start + size]
             margins = y[batch] * (x[batch] @ w + b)
-            norm, slope = dual_norm(w, settings.norm)
-            worst = margins - settings.eps * norm
+            if settings.box:  # how far each pixel moves, and what that costs each sample
+                against = y[batch, None] * np.sign(w)
+                moved = np.minimum(settings.eps, np.where(against > 0, x[batch], 1 - x[batch]))
+                cost, slope = moved @ np.abs(w), moved * np.sign(w)
+            else:
+                norm, slope = dual_norm(w, settings.norm)
+                cost, slope = settings.eps * norm, settings.eps * np.tile(slope, (len(batch), 1))
+            worst = margins - cost
             active = worst < 1
-            by_w = -(active * y[batch]) @ x[batch] + settings.eps * slope * active.sum()
-            by_b = -(active * y[batch]).sum()
+            if settings.loss == "hinge":
+                loss, pull = np.maximum(0, 1 - worst), active
+            else:
+                loss, pull = np.logaddexp(0, -worst), 1 / (1 + np.exp(worst))
+            by_w = -(pull * y[batch]) @ x[batch] + pull @ slope
+            by_b = -(pull * y[batch]).sum()
             report = dict(
-                loss=np.maximum(0, 1 - worst).mean(),
+                loss=loss.mean(),
                 accuracy=(margins > 0).mean(),
                 active=active.mean(),
                 w_l1=np.abs(w).sum(),
@@ -83,10 +93,17 @@ def errors(run, split, radius=0.0):
         dict(),
         dict(robust=True, eps=[0.05]),
         dict(robust=True, eps=[0.3], norm="2", init="zeros"),
-        dict(robust=True, eps=[0.5], norm="1", seed=4),
+        dict(robust=True, eps=[0.5], norm="1", seeds=[4]),
         dict(momentum=0.9, schedule="linear", learning_rate=0.05),
-        dict(robust=True, eps=[0.02], momentum=0.9, schedule="linear", batch_size=64, seed=1),
+        dict(robust=True, eps=[0.02], momentum=0.9, schedule="linear", batch_size=64, seeds=[1]),
         dict(robust=True, eps=[0.02], recipe="converged"),
+        dict(robust=True, eps=[0.1], box=True),
+        dict(robust=True, eps=[0.3], box=True, recipe="converged", seeds=[2]),
+        dict(loss="logistic", learning_rate=1.0),
+        dict(recipe="kolter-madry"),
+        dict(robust=True, eps=[0.2], recipe="kolter-madry", batch_size=64),
+        dict(robust=True, eps=[1.0], norm="2", loss="logistic", init="zeros"),
+        dict(robust=True, eps=[0.2], box=True, loss="logistic", momentum=0.5),
     ],
     ids=str,
 )
@@ -127,10 +144,10 @@ def test_history_is_of_the_saved_weights(tmp_path, digits):
 
 
 def test_config_tells_the_settings_and_the_data(tmp_path, digits):
-    (run,) = train_digits(tmp_path, robust=True, eps=[0.05], seed=7)
+    (run,) = train_digits(tmp_path, robust=True, eps=[0.05], seeds=[7])
     defaults = runs.recipe_defaults("article", True, "digits")
     tuned = defaults | dict(epochs=3, seed=7)
-    assert run.settings == runs.Settings("digits-0-1", "article", True, 0.05, "inf", **tuned)
+    assert run.settings == runs.Settings("digits-0-1", "article", True, 0.05, "inf", False, **tuned)
     assert run.config["data_sha256"] == digits.checksum
     assert run.config["image_shape"] == [8, 8, 1]
     assert (run.config["train_samples"], run.config["test_samples"]) == (240, 120)
@@ -150,7 +167,8 @@ def test_eager_is_compiled(tmp_path):
 
 def test_runs_do_not_touch_each_other(tmp_path):
     """Several radii in one process give the bytes of each alone, and so does each once more."""
-    train_digits(tmp_path / "together", robust=True, eps=[0.1, 0.05, 0.1])
+    made = train_digits(tmp_path / "together", robust=True, eps=[0.1, 0.05, 0.1])
+    assert [run.settings.eps for run in made] == [0.1, 0.05]
     for eps in (0.05, 0.1):
         train_digits(tmp_path / "alone", robust=True, eps=[eps])
     assert tree(tmp_path / "alone") == tree(tmp_path / "together")
@@ -159,8 +177,41 @@ def test_runs_do_not_touch_each_other(tmp_path):
     assert tree(tmp_path / "alone") == tree(tmp_path / "together")
 
 
+def test_seeds_are_single_runs(tmp_path):
+    """Radii first, then seeds; each once; the bytes of each alone."""
+    options = dict(robust=True, eps=[0.1, 0.05], epochs=2)
+    made = train_digits(tmp_path / "together", seeds=[1, 2, 1], **options)
+    found = [(run.settings.eps, run.settings.seed) for run in made]
+    assert found == [(0.1, 1), (0.1, 2), (0.05, 1), (0.05, 2)]
+    for eps, seed in found:
+        train_digits(tmp_path / "alone", robust=True, eps=[eps], epochs=2, seeds=[seed])
+    assert tree(tmp_path / "alone") == tree(tmp_path / "together")
+    assert len(tree(tmp_path / "alone")) == 4 * 4
+
+
+def test_history_of_another_loss_and_of_the_box(tmp_path, digits):
+    """The last row as above, from the exact worst-case perturbation in the box."""
+    for loss in ("hinge", "logistic"):
+        (run,) = train_digits(tmp_path, robust=True, eps=[0.1], box=True, loss=loss)
+        x, y = flat(digits.x_test), np.float64(digits.y_test)
+        delta = exact.perturbation(x, y, run.w, 0.1, "inf", True)
+        margins, worst = (y * (images @ run.w + run.b) for images in (x, x + delta))
+        mean = {
+            "hinge": lambda m: np.maximum(0, 1 - m).mean(),
+            "logistic": lambda m: np.logaddexp(0, -m).mean(),
+        }[loss]
+        expected = {
+            "test_loss": mean(worst),
+            f"test_{loss}": mean(margins),
+            "test_accuracy": (margins > 0).mean(),
+            "test_robust_accuracy": (worst > 0).mean(),
+        }
+        columns = {name: column[-1] for name, column in run.history.items()}
+        assert {name: columns[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
 def test_seed_decides_the_run(tmp_path):
-    (one,), (other,) = (train_digits(tmp_path, seed=seed, epochs=1) for seed in (0, 1))
+    (one,), (other,) = (train_digits(tmp_path, seeds=[seed], epochs=1) for seed in (0, 1))
     assert (one.w != other.w).any()
 
 
@@ -192,8 +243,10 @@ def test_one_line_tells_the_result(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(eps=[0.1]), "--eps and --norm need --robust"),
-        (dict(norm="2"), "--eps and --norm need --robust"),
+        (dict(eps=[0.1]), "--eps, --norm and --box need --robust"),
+        (dict(norm="2"), "--eps, --norm and --box need --robust"),
+        (dict(box=True), "--eps, --norm and --box need --robust"),
+        (dict(robust=True, box=True, norm="2"), "--box is implemented for --norm inf, not for 2"),
         (dict(batch_size=241), "--batch-size 241 is larger than .* choose at most 240"),
         (dict(digits=(3, 3)), "two different digits"),
     ],
@@ -232,6 +285,33 @@ def test_keras_callbacks_see_and_stop_the_training(tmp_path, monkeypatch):
     assert run.history["epoch"].tolist() == [1, 2]
 
 
+def test_own_callbacks_see_and_stop_the_training(tmp_path):
+    """Early stopping on the loss, which never falls by 1e9: the first epoch sets the mark, the
+    second ends the training. The other callback sees every step, epoch, and the model."""
+    seen, models = [], []
+    stop = keras.callbacks.EarlyStopping(monitor="loss", patience=0, min_delta=1e9)
+    watch = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: models.append(watch.model),
+        on_train_batch_end=lambda batch, logs: seen.append((batch, set(logs))),
+        on_epoch_end=lambda epoch, logs: seen.append((epoch, set(logs))),
+    )
+    (run,) = train_digits(tmp_path, epochs=9, callbacks=[stop, watch])
+    batches = [(batch, set(train.RECORD)) for batch in range(3)]
+    logs = {"loss", "accuracy", "val_loss", "val_accuracy"}
+    ended = len(run.history["epoch"])
+    assert ended == 2
+    assert seen == [entry for epoch in range(ended) for entry in [*batches, (epoch, logs)]]
+    assert len(run.steps["loss"]) == 3 * ended
+    (classifier,) = models
+    assert (classifier.get_weights()[0].ravel() == np.float32(run.w)).all()
+
+
+def test_own_callbacks_do_not_change_the_numbers(tmp_path):
+    train_digits(tmp_path / "without")
+    train_digits(tmp_path / "with", callbacks=(keras.callbacks.Callback(),))
+    assert tree(tmp_path / "with") == tree(tmp_path / "without")
+
+
 def test_step_recorder():
     recorder = callbacks.StepRecorder()
     for repeat in range(2):  # a second training starts a new record
@@ -246,7 +326,7 @@ def test_step_recorder():
     assert all(array.dtype == np.float32 for array in arrays.values())
 
 
-# --- MNIST, against the article and the design -----------------------------------------------
+# --- MNIST, against the article and its replication in NumPy ------------------------------------
 
 
 def committed(name) -> runs.Run:
@@ -298,12 +378,11 @@ def test_clean_accuracy_is_the_articles(mnist, name, accuracy):
         ("robust-eps0.3", [0.992, 0.947, 0.829, 0.575]),
     ],
 )
-def test_robust_accuracy_is_the_designs(mnist, name, curve):
+def test_robust_accuracy_is_the_replicated_one(mnist, name, curve):
     """Against its replication in NumPy, to the 0.03 that the seed makes."""
     run = committed(name)
-    margins = mnist.y_test * (flat(mnist.x_test) @ run.w + run.b)
-    radii = attack.sample_radii(margins, run.w)
-    found = attack.robust_correct(radii, np.array([0.1, 0.2, 0.3, 0.4])) / 2115
+    radii = exact.sample_radii(flat(mnist.x_test), mnist.y_test, run.w, run.b)
+    found = exact.robust_correct(radii, np.array([0.1, 0.2, 0.3, 0.4])) / 2115
     np.testing.assert_allclose(found, curve, rtol=0, atol=0.03)
     assert found[1] == 1 - errors(run, mnist, 0.2) / 2115
 
@@ -314,7 +393,7 @@ def test_robust_accuracy_is_the_designs(mnist, name, curve):
     [(0.1, 0.0222018, 0.10), (0.2, 0.0754299, 0.05), (0.3, 0.1219451, 0.05)],
 )
 def test_converged_runs_are_near_the_certified_minimum(mnist, eps, minimum, excess):
-    """Against the optimum of the linear program (DESIGN.md), given to seven digits."""
+    """Against the minima of the linear program solved whole, given to seven digits."""
     run = committed(f"robust-eps{eps}-converged")
     assert run.settings.eps == eps
     found = objective(run, mnist.x_train, mnist.y_train)
