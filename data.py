@@ -253,7 +253,7 @@ def _write_cache(path: Path, images: dict[str, np.ndarray]) -> None:
 
 def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.ndarray]:
     """Two digits of MNIST 3.0.1, prepared first where it has to be."""
-    prepared = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    prepared = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     ready = (prepared / "mnist/3.0.1/dataset_info.json").is_file()
     if not ready and mnist_dir is None and (why := _unreachable()):
         raise _Unreachable(

@@ -18,8 +18,9 @@ def hinge(margins):
 
 
 def _needs_hinge(model) -> None:
-    if model.run.settings.loss != "hinge":
-        raise Missing(f"{model.run.name} was not trained with the hinge")
+    settings = model.run.settings
+    if (settings.loss, settings.norm, settings.box) != ("hinge", "inf", False):
+        raise Missing(f"{model.run.name} was not trained with the hinge in the plain L∞ ball")
 
 
 def hinge_loss() -> Figure:

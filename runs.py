@@ -199,7 +199,8 @@ def pixels_in_use(w: np.ndarray) -> int:
 
 def has_landscape(settings: Settings) -> bool:
     """Whether attack.py stores the loss over one weight: where eps decides which pixels stay."""
-    return settings.robust and settings.norm == "inf" and settings.loss == "hinge"
+    threat = (settings.norm, settings.box, settings.loss)
+    return settings.robust and threat == ("inf", False, "hinge")
 
 
 def facts(split, versions: dict[str, str]) -> dict:
@@ -253,6 +254,8 @@ def load(folder: Path) -> Run:
         _check(settings)
         size = math.prod(config["image_shape"])
         config["data_sha256"]
+        if settings.recipe == OPTIMAL:
+            config["certificate"]["dual"]
     except FileNotFoundError:
         raise InputError(f"{path} is missing: train the run again or remove its folder") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -306,9 +306,9 @@ def _departures(models: Models) -> str:
             "Initial weights",
             "blames the brittle regular model on weak features",
             f"it starts from Glorot noise of ‖w‖₁ = {regular.run.steps['w_l1'][0]:.1f} and ends at "
-            f"{facts['w_l1']:.1f}; on {facts['pixels_unlit']} pixels that no training image lights "
-            f"the noise never moves. From zero weights its accuracy at ε = .1 is {better} instead "
-            f"of {brittle} (`python train.py --init zeros`)",
+            f"{facts['w_l1']:.1f}, of which {facts['w_l1_unlit']:.1f}, on {facts['pixels_unlit']} "
+            "pixels that no training image lights, never moves. From zero weights its accuracy at "
+            f"ε = .1 is {better} instead of {brittle} (`python train.py --init zeros`)",
         ),
         (
             "The table",
