@@ -7,6 +7,7 @@ results/<dataset>/claims/ gets
     noise.csv      accuracy under random +-eps noise per pixel: drawn, with its standard error,
                    and by the normal approximation Phi(m / (eps ||w||_2)); and the worst case
     transfer.csv   accuracy of one model under the perturbation computed on another
+    copies.csv     the same among regular models that differ only in their seed
 
 Both need only weights and logits: a perturbation delta shifts the margin by y w.delta.
 """
@@ -27,6 +28,7 @@ from cli import RESULTS, InputError
 DRAWS = 50  # random noises per test sample
 NOISY = ("regular", "regular-initzeros", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
 TRANSFERRED = ("regular", "regular-seed1", "regular-initzeros", "regular-initzeros-seed1")
+COPIES = ("regular", *(f"regular-seed{k}" for k in range(1, 6)))
 TRANSFERRED += ("robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
 
 
@@ -36,14 +38,15 @@ def main(results: Path = RESULTS) -> None:
     Raises:
         InputError: no data set has the attacked runs that are needed.
     """
-    needed = set(NOISY + TRANSFERRED)
+    needed = set(NOISY + TRANSFERRED + COPIES)
     written = []
     for dataset in runs.list_datasets(results):
         models = stored.load_models(dataset)
         if needed <= set(models):
             noise = random_noise([models[name] for name in NOISY])
             moved = transfer([models[name] for name in TRANSFERRED])
-            for name, columns in (("noise", noise), ("transfer", moved)):
+            copies = transfer([models[name] for name in COPIES])
+            for name, columns in (("noise", noise), ("transfer", moved), ("copies", copies)):
                 with files.whole_file(dataset / "claims" / f"{name}.csv") as path:
                     files.write_csv(path, columns)
                 written.append(dataset / "claims" / f"{name}.csv")

@@ -3,7 +3,9 @@
 import argparse
 import math
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -121,8 +123,18 @@ def import_tensorflow():
     return tf
 
 
+INTERRUPTED = threading.Event()  # set by Ctrl-C, which TensorFlow's C++ code may swallow
+
+
 def run(main, parser: Parser) -> None:
     """Parse the command line and call `main` with it; exit 2 on bad input, 130 on Ctrl-C."""
+
+    def interrupt(signal_number, frame):
+        INTERRUPTED.set()
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, interrupt)
     try:
         main(**vars(parser.parse_args()))
     except InputError as error:
@@ -130,5 +142,7 @@ def run(main, parser: Parser) -> None:
     except BrokenPipeError:  # as in `| head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
+    except BaseException:
+        if not INTERRUPTED.is_set():
+            raise
         parser.exit(130, f"{parser.prog}: interrupted\n")

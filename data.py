@@ -293,7 +293,13 @@ def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.
         )
         # The filter comes first, so that only two digits in ten are decoded.
         examples = examples.filter(chosen).map(decoded).batch(70000)
-        x, y = next(iter(examples.as_numpy_iterator()))
+        try:
+            x, y = next(iter(examples.as_numpy_iterator()))
+        except (tf.errors.OpError, StopIteration) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{builder.data_path} is damaged; remove it to have it prepared anew ({reason})"
+            ) from None
         for digit in digits:
             images[f"{split}_{digit}"] = x[y == digit]
     return images
@@ -302,8 +308,8 @@ def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.
 def _unreachable() -> str:
     """Why MNIST's host does not answer within a few seconds, or "" where it does.
 
-    The request honours the proxy settings of the
-    environment, and runs in a thread of its own since a name look-up has no time limit.
+    The request honours the proxy settings of the environment, and runs in a thread of its own
+    since a name look-up has no time limit.
     """
     reason = [f"no answer within {PROBE_SECONDS} s"]
 

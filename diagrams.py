@@ -105,7 +105,8 @@ def landscape_simple(models: list) -> Figure:
         xlabel=f"one input $x_i$: row {row}, column {column} of test image {sample}, $y = {y:+d}$",
         ylabel="loss",
         title=f"The linear model: a straight line, slope $-y w_i = {slope:+.2f}$",
-        ylim=(0, None),
+        xlim=(-0.05, 1.05),
+        ylim=(0, 1.2 * hinge(margin - slope * (value - here)).max()),
     )
     return figure
 

@@ -16,7 +16,7 @@ give the smallest eps that flips a sample. Shapes: x (n, d), y and margins (n,),
 
 import numpy as np
 
-NORMS = {"inf": np.inf, "2": 2, "1": 1}  # ball -> order of the norm of delta
+ORDER = {"inf": np.inf, "2": 2, "1": 1}  # ball -> order of the norm of delta
 DUAL = {"inf": 1, "2": 2, "1": np.inf}  # ball -> order of the norm of w that it costs
 
 
@@ -32,10 +32,12 @@ def perturbation(x, y, w, eps: float, norm: str = "inf", box: bool = False) -> n
     -y eps w / ||w||_2 for L2, and for L1 -y eps sign(w_k) on the pixel k of largest |w_k|.
 
     Raises:
-        ValueError: eps is negative or not finite.
+        ValueError: eps is negative or not finite, or the norm is none of the three.
     """
     if not 0 <= eps < np.inf:
         raise ValueError(f"eps must be finite and at least 0, not {eps}")
+    if norm not in ORDER:
+        raise ValueError(f"norm must be inf, 2 or 1, not {norm!r}")
     size = np.abs(w)
     c = room(x, y, w) if box else np.broadcast_to(np.where(w != 0, np.inf, 0.0), x.shape)
     if norm == "inf":
@@ -128,7 +130,7 @@ def check_perturbation(x, delta, eps: float, norm: str = "inf", box: bool = Fals
         raise ValueError(f"perturbation of shape {delta.shape}, not {x.shape}")
     if not np.isfinite(delta).all():
         raise ValueError("perturbation is not finite")
-    largest = np.linalg.norm(delta, NORMS[norm], axis=1).max(initial=0.0)
+    largest = np.linalg.norm(delta, ORDER[norm], axis=1).max(initial=0.0)
     if largest > eps + 1e-9:
         raise ValueError(f"perturbation of size {largest} leaves the ball of radius {eps}")
     if box and not ((x + delta >= -1e-9) & (x + delta <= 1 + 1e-9)).all():

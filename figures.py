@@ -10,7 +10,7 @@ from diagrams import DARK, GREEN, GREY
 from stored import Missing, Model, first
 
 STAMP = LinearSegmentedColormap.from_list("stamp", ["white", "#5f9873", "black"])
-FEW = 20  # fewer samples than this are drawn one by one, not as a histogram
+FEW = 100  # fewer samples than this are drawn one by one, not as a histogram
 
 
 def colour(models: list[Model], model: Model) -> str:

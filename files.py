@@ -4,6 +4,7 @@ import contextlib
 import csv
 import shutil
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,7 +21,9 @@ DAMAGED = (
     TypeError,
     AttributeError,
     EOFError,
-    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -126,6 +129,7 @@ def read_npz(path: Path, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     if missing := [name for name in names if name not in arrays]:
         raise InputError(f"{path} lacks {', '.join(missing)}")
     for name, array in arrays.items():
-        if array.dtype.kind not in "fiu" or np.isnan(array).any():
+        numbers = isinstance(array, np.ndarray) and array.dtype.kind in "fiu"
+        if not numbers or np.isnan(array).any():
             raise InputError(f"{path}: {name} holds something that is no number")
     return arrays

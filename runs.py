@@ -268,9 +268,12 @@ def load(folder: Path) -> Run:
         if not np.isfinite(weights[key]).all():
             raise InputError(f"{path}: {key} is not finite")
     history = files.read_csv(folder / "history.csv")
-    if not all(len(column) for column in history.values()):
-        raise InputError(f"{folder / 'history.csv'} has no rows")
-    steps = {} if settings.recipe == OPTIMAL else files.read_npz(folder / "steps.npz")
+    wanted = {"epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}
+    if not wanted <= set(history) or not len(history["epoch"]):
+        raise InputError(f"{folder / 'history.csv'} lacks rows or columns")
+    steps = {}
+    if settings.recipe != OPTIMAL:
+        steps = files.read_npz(folder / "steps.npz", ("loss", "active", "w_l1", "pixels"))
     w, b = weights["w"].astype(np.float64), float(weights["b"])
     return Run(folder, settings, config, w, b, history, steps)
 
@@ -282,7 +285,7 @@ def _check(settings: Settings) -> None:
         kinds = get_args(f.type) or (f.type,)
         if type(value) not in kinds or (value is None and settings.recipe != OPTIMAL):
             raise TypeError(f"{f.name} is {value!r}")
-        if type(value) is float and not 0 <= value < math.inf:
+        if type(value) in (int, float) and not 0 <= value < math.inf:
             raise ValueError(f"{f.name} is {value}")
     known = {
         "recipe": [*RECIPES, OPTIMAL],
@@ -302,7 +305,7 @@ def list_datasets(results: Path) -> list[Path]:
 
 
 def list_runs(dataset: Path) -> list[Path]:
-    """The run folders of one data set: the regular models first, then by radius and variant."""
+    """The run folders of one data set, by name."""
     return [
         folder for folder in _folders(dataset) if folder.name not in ("attack", "claims", "figures")
     ]

@@ -1,4 +1,4 @@
-"""Train a linear classifier of two digits with the hinge or the robust hinge loss.
+"""Train a linear classifier of two digits with a loss or its robust twin.
 
     python train.py                            the regular model
     python train.py --robust --eps 0.2         the robust one
@@ -22,7 +22,7 @@ from cli import RESULTS, InputError
 
 # What the step reports of its batch, before the update: the trained loss, the accuracy, the
 # share of samples inside the hinge's knee at 1 in the worst case, ||w||_1, the L2 norm of the
-# loss's gradient by w, and the number of pixels in use.
+# step's gradient by w, and the number of pixels in use.
 RECORD = ("loss", "accuracy", "active", "w_l1", "gradient", "pixels")
 
 
@@ -83,7 +83,7 @@ def main(
             f"{split.name}: choose at most {len(split.y_train)}"
         )
     folders = []
-    radii = dict.fromkeys(map(float, eps or [0.2])) if robust else [0.0]
+    radii = dict.fromkeys(map(float, [0.2] if eps is None else eps)) if robust else [0.0]
     for radius, seed in itertools.product(radii, dict.fromkeys(seeds or [chosen["seed"]])):
         chosen["seed"] = seed
         settings = runs.Settings(split.name, recipe, robust, radius, norm, box, **chosen)
@@ -139,6 +139,8 @@ def train(
             x, y = tf.constant(split.x_train[batch]), tf.constant(split.y_train[batch])
             record, _gradients = step(x, y)
             watchers.on_train_batch_end(i, dict(zip(RECORD, record.numpy().tolist(), strict=True)))
+            if cli.INTERRUPTED.is_set():
+                raise KeyboardInterrupt
         logs = evaluate()
         watchers.on_epoch_end(epoch, logs)
         if classifier.stop_training:
@@ -269,7 +271,7 @@ def _column(name: str) -> str:
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog="train.py",
-        description="Train a linear classifier of two digits with the hinge or robust hinge.",
+        description="Train a linear classifier of two digits with a loss or its robust twin.",
     )
 
     def recipe_default(name: str) -> str:
@@ -283,7 +285,7 @@ def _parser() -> cli.Parser:
         return f"(default: {'; '.join(texts)})"
 
     add = parser.add_argument
-    add("--robust", action="store_true", help="train with the robust hinge (default: the hinge)")
+    add("--robust", action="store_true", help="train with the robust loss (default: the plain one)")
     add(
         "--eps",
         type=cli.radius,

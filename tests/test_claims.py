@@ -80,6 +80,23 @@ def test_gradient_attacks_reach_the_exact_accuracy_where_gradients_do_not_vanish
             assert abs(found - best) <= 1 / len(y)  # float32 at a tie: one sample
 
 
+def test_a_step_on_the_margin_is_exact_where_the_cross_entropy_is_masked(split):
+    """Logits in the hundreds: the cross-entropy moves little, the margin's gradient is y w."""
+    x, y = images(split)
+    rng = np.random.default_rng(0)
+    w = 300 * (x[y > 0].mean(0) - x[y < 0].mean(0)) + rng.normal(size=x.shape[1])
+    b = -float((x @ w).mean())
+    run = runs.Run(None, None, {}, w, b, {}, {})
+    radii = exact.sample_radii(x, y, w, b)
+    for eps in (0.05, 0.2, 0.4):
+        best = exact.robust_correct(radii, np.array([eps]))[0] / len(y)
+        margin = masking.gradient_attack(run, x.astype(np.float32), y, eps, 1, "margin")
+        usual = masking.gradient_attack(run, x.astype(np.float32), y, eps, 1)
+        assert abs(margin - best) <= 1 / len(y)  # float32 at a tie: one sample
+        assert usual >= best - 1 / len(y)
+    assert usual > best + 0.2
+
+
 def test_masking_never_goes_below_exact_and_is_stored(tmp_path, split, capsys):
     masking.main(dataset="digits", results=tmp_path)
     path = tmp_path / "digits-0-1" / "claims" / "masking.csv"

@@ -110,7 +110,7 @@ def test_help_and_defaults(module, name):
     parameters.pop("callbacks", None)  # objects, which no command line can name
     for parameter in parameters:
         option = "--" + parameter.removesuffix("_named").replace("_", "-")
-        assert re.search(rf"^  (--seed .*, )?{option}\b", options, re.MULTILINE)
+        assert re.search(rf"^  (--seed.*, )?{option}\b", options, re.MULTILINE)
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     assert vars(module._parser().parse_args([])) == defaults
 
@@ -143,7 +143,14 @@ def test_interrupted_training_leaves_nothing(tmp_path):
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (25, 200))
     command = [sys.executable, "train.py", *DIGITS, "--epochs", "100000", "--results", tmp_path]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        # Where the tests run in the background, children inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     shown, deadline = b"", time.monotonic() + 120
 
     def read() -> bytes:

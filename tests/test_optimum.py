@@ -17,7 +17,7 @@ import files
 import optimum
 import runs
 import train
-from cli import InputError
+from cli import RESULTS, InputError
 
 EPS = [0.05, 0.2, 0.3]
 TIGHT = 1e-7  # HiGHS keeps its constraints to 1e-7 by default, and values here are of size 0.1
@@ -289,7 +289,8 @@ def test_stored_run(optima, digits, eps):
 def test_stored_run_can_be_attacked(optima, tmp_path, digits, no_figures, capsys):
     for folder in runs.list_runs(optima / "digits-0-1"):
         run = runs.load(folder)
-        runs.save(tmp_path, run.settings, run.config, run.w, run.b, {"loss": [0.0]})
+        history = {name: values for name, values in run.history.items() if name != "epoch"}
+        runs.save(tmp_path, run.settings, run.config, run.w, run.b, history)
     x, y = flat(digits.x_test), digits.y_test
     for norm, box in (("inf", False), ("inf", True), ("2", True)):
         attack.main(norm=norm, box=box, results=tmp_path)
@@ -422,3 +423,16 @@ def test_command(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("optimal-eps0.2: minimum ")
     assert all(line.startswith("eps 0.2: ") for line in done.stderr.splitlines())
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("eps", [0.1, 0.2, 0.3])
+def test_pixels_are_used_where_weighted_class_means_differ_by_two_eps(mnist, eps):
+    """What README.md says of the minimum, from the published weights and dual (to 1e-9)."""
+    folder = RESULTS / "mnist-0-1" / f"optimal-eps{eps}"
+    w = np.load(folder / "weights.npz")["w"]
+    alpha = np.load(folder / "dual.npz")["alpha"]
+    x, y = optimum.flat(mnist.x_train, mnist.y_train)
+    ones, zeros = (np.average(x[y == side], axis=0, weights=alpha[y == side]) for side in (1, -1))
+    np.testing.assert_allclose((ones - zeros)[w != 0], 2 * eps * np.sign(w[w != 0]), atol=1e-9)
+    assert np.abs(ones - zeros).max() <= 2 * eps + 1e-9

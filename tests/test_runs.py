@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import shutil
 import struct
@@ -22,14 +23,16 @@ CONVERGED = runs.recipe_defaults("converged", True, "mnist")
 KOLTER_MADRY = runs.recipe_defaults("kolter-madry", True, "mnist")
 REGULAR = runs.Settings("mnist-0-1", "article", False, 0.0, "inf", False, **ARTICLE[False])
 ROBUST = runs.Settings("mnist-0-1", "article", True, 0.2, "inf", False, **ARTICLE[True])
+COLUMNS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+STEPS = ("loss", "active", "w_l1", "pixels")
 FACTS = dict(image_shape=[4, 4, 1], data_sha256="0" * 64, versions={})
 
 
 def save(results, settings=ROBUST, seed=0) -> Path:
     """A made-up run of two epochs of three steps."""
     random = np.random.default_rng(seed)
-    history = {name: random.random(2).tolist() for name in ("train_loss", "test_accuracy")}
-    steps = {name: np.float32(random.random(6)) for name in ("loss", "w_l1")}
+    history = {name: random.random(2).tolist() for name in COLUMNS}
+    steps = {name: np.float32(random.random(6)) for name in STEPS}
     w, b = random.normal(size=16).astype(np.float32), np.float32(random.normal())
     return runs.save(results, settings, FACTS, w, b, history, steps=steps)
 
@@ -121,8 +124,8 @@ def test_name_is_a_plain_folder_name(settings):
 def test_round_trip(tmp_path):
     random = np.random.default_rng(1)
     w, b = random.normal(size=16).astype(np.float32), np.float32(0.1)
-    history = {"train_loss": [float(v) for v in np.float32(random.random(3))]}
-    steps = {"loss": np.float32(random.random(9))}
+    history = {name: [float(v) for v in np.float32(random.random(3))] for name in COLUMNS}
+    steps = {name: np.float32(random.random(9)) for name in STEPS}
     folder = runs.save(tmp_path, ROBUST, FACTS, w, b, history, steps=steps)
     assert folder == tmp_path / "mnist-0-1" / "robust-eps0.2"
     run = runs.load(folder)
@@ -133,7 +136,8 @@ def test_round_trip(tmp_path):
     assert run.b == b
     assert run.history["epoch"].tolist() == [1, 2, 3]
     # Nine digits name a float32 among all.
-    assert np.float32(run.history["train_loss"]).tolist() == history["train_loss"]
+    for name in COLUMNS:
+        assert np.float32(run.history[name]).tolist() == history[name]
     assert (run.steps["loss"] == steps["loss"]).all()
 
 
@@ -285,9 +289,9 @@ def test_no_flipped_bit_changes_an_array(tmp_path, name):
     path = save(tmp_path) / name
     whole, arrays = path.read_bytes(), files.read_npz(path)
     refused = []
-    for place in range(len(whole)):
+    for place, bit in itertools.product(range(len(whole)), (0, 3)):
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << place % 8
+        damaged[place] ^= 1 << bit
         path.write_bytes(damaged)
         try:
             found = files.read_npz(path, tuple(arrays))
