@@ -102,7 +102,7 @@ def radii(models: dict[str, Model], dataset: Path) -> Figure:
         axes.axvline(median, color=shade)
         axes.annotate(
             f"{model.label}: half flip below {median:.3f}",
-            (0.42 if median < 0.3 else 0.02, 0.75),
+            (0.42 if median < 0.2 else 0.02, 0.75),
             xycoords="axes fraction",
         )
         axes.set_ylabel("images")
