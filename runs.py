@@ -45,7 +45,7 @@ RECIPES = {
     ),
     "converged": dict(
         loss="hinge",
-        epochs=200,
+        epochs=150,
         batch_size=200,
         learning_rate=0.02,
         momentum=0.95,
