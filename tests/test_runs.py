@@ -57,7 +57,7 @@ def save(results, settings=ROBUST, seed=0) -> Path:
         (
             ROBUST,
             CONVERGED,
-            "robust-eps0.2-epochs200-batchsize200-learningrate0.02-momentum0.95-schedulelinear"
+            "robust-eps0.2-epochs150-batchsize200-learningrate0.02-momentum0.95-schedulelinear"
             "-initzeros",
         ),
         (ROBUST, {"learning_rate": 0.1}, "robust-eps0.2-learningrate0.1"),
