@@ -102,11 +102,14 @@ def digit(text: str) -> int:
 def import_tensorflow():
     """TensorFlow, set up to repeat its results and to start without its page of chatter.
 
-    Its start-up messages go to the file descriptor of stderr before any log level counts;
-    Python's own errors still come through.
+    It gets one thread: handing a step's small operations from thread to thread takes longer than
+    they do, and so no sum depends on the number of cores. Its start-up messages go to the file
+    descriptor of stderr before any log level counts; Python's own errors still come through.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its sums depend on the processor
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     sys.stderr.flush()
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)

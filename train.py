@@ -4,8 +4,8 @@
     python train.py --robust --eps 0.2         the robust one
     python train.py --robust --eps 0.1 0.2 0.3 --recipe converged
 
-The loop is plain Python over epochs and batches around one gradient step, with every variable
-and gradient in reach. Each run is written to results/<dataset>/<run>/ (see runs.py).
+A loop of Python over epochs, around a compiled loop over batches, around one gradient step, with
+every variable and gradient in reach. Each run is written to results/<dataset>/<run>/ (see runs.py).
 """
 
 import itertools
@@ -50,8 +50,9 @@ def main(
 ) -> list[Path]:
     """Train one model per radius and seed (without `robust`, per seed); None: as the recipe says.
 
-    `callbacks` are Keras callbacks of your own. They see each step and epoch, and may stop the
-    training; as they are no part of the run's name, give such runs a `results` of their own.
+    `callbacks` are Keras callbacks of your own. They see each step and epoch as it happens, and may
+    stop the training; as they are no part of the run's name, give such runs a `results` of their
+    own.
 
     Returns:
         The folders of the runs.
@@ -103,7 +104,7 @@ def train(
     import keras
 
     import model
-    from callbacks import ProgressBar, StepRecorder
+    from callbacks import ProgressBar
 
     keras.utils.set_random_seed(settings.seed)
     n = len(split.y_train)
@@ -116,29 +117,36 @@ def train(
         rate = keras.optimizers.schedules.PolynomialDecay(rate, total, end_learning_rate=0.0)
     classifier.compile(keras.optimizers.SGD(rate, settings.momentum))
 
-    step = make_step(classifier, settings)
-    evaluate = make_evaluation(classifier, settings, split)
-    recorder, history = StepRecorder(), keras.callbacks.History()
+    train_set, test_set = (
+        (tf.constant(x), tf.constant(y))
+        for x, y in ((split.x_train, split.y_train), (split.x_test, split.y_test))
+    )
+    take_steps = make_steps(classifier, settings, *train_set)
+    evaluate = make_evaluation(classifier, settings, train_set, test_set)
+    history = keras.callbacks.History()
     progress = [] if quiet else [ProgressBar(settings.name)]
     watchers = keras.callbacks.CallbackList(
-        [recorder, history, *progress, *callbacks],
+        [history, *progress, *callbacks],
         model=classifier,
         epochs=settings.epochs,
         steps=steps_per_epoch,
     )
+    # An epoch in one call; one step in each where callbacks want to see the weights at each.
+    steps_per_call = 1 if callbacks else steps_per_epoch
 
+    records = []
     shuffle = np.random.default_rng(settings.seed)
     watchers.on_train_begin()
     for epoch in range(settings.epochs):
         watchers.on_epoch_begin(epoch)
-        order = shuffle.permutation(n)
-        for i in range(steps_per_epoch):
-            watchers.on_train_batch_begin(i)
-            batch = order[i * settings.batch_size : (i + 1) * settings.batch_size]
-            # Tensors, as the compiled step takes no NumPy arrays.
-            x, y = tf.constant(split.x_train[batch]), tf.constant(split.y_train[batch])
-            record, _gradients = step(x, y)
-            watchers.on_train_batch_end(i, dict(zip(RECORD, record.numpy().tolist(), strict=True)))
+        order = tf.constant(shuffle.permutation(n), tf.int32)
+        for first in range(0, steps_per_epoch, steps_per_call):
+            watchers.on_train_batch_begin(first)
+            last = first + steps_per_call
+            records.append(take_steps(order, first, last).numpy())
+            watchers.on_train_batch_end(
+                last - 1, dict(zip(RECORD, records[-1][-1].tolist(), strict=True))
+            )
             if cli.INTERRUPTED.is_set():
                 raise KeyboardInterrupt
         logs = evaluate()
@@ -153,7 +161,7 @@ def train(
     columns = {_column(name): history.history[name] for name in logs}
     versions = dict(tensorflow=tf.__version__, keras=keras.__version__)
     facts = runs.facts(split, versions)
-    steps = recorder.arrays()
+    steps = dict(zip(RECORD, np.concatenate(records).T.copy(), strict=True))
     folder = runs.save(results, settings, facts, w.ravel(), b[0], columns, steps=steps)
     report = [f"{settings.name}: test accuracy {columns['test_accuracy'][-1]:.4f}"]
     if settings.robust:
@@ -178,8 +186,14 @@ def _certified_minimum(results: Path, settings: runs.Settings, split: data.Datas
     return config["certificate"]["dual"] if config["data_sha256"] == split.checksum else None
 
 
-def make_step(classifier, settings: runs.Settings):
-    """One gradient step: (x, y) -> (record of the batch before the update, gradients)."""
+def make_steps(classifier, settings: runs.Settings, x, y):
+    """Gradient steps on batches of x (n, height, width, 1) and y (n,), many in one call.
+
+    Returns:
+        A function of (order, first, last): it takes the steps from `first` to before `last` of an
+        epoch that goes through the samples in this order (n,), and returns what each reports of its
+        batch before the update, as RECORD names it: (last - first, 6), float32.
+    """
     import tensorflow as tf
 
     import losses
@@ -207,16 +221,22 @@ def make_step(classifier, settings: runs.Settings):
             tf.reduce_sum(tf.cast(in_use, tf.float32)),
         ]
         classifier.optimizer.apply(gradients, classifier.trainable_variables)
-        return tf.stack(record), gradients
+        return tf.stack(record)
 
     def share(condition):
         return tf.reduce_mean(tf.cast(condition, tf.float32))
 
+    def take_steps(order, first, last):
+        records = tf.TensorArray(tf.float32, last - first, element_shape=[len(RECORD)])
+        for i in tf.range(first, last):
+            batch = order[i * settings.batch_size : (i + 1) * settings.batch_size]
+            records = records.write(i - first, step(tf.gather(x, batch), tf.gather(y, batch)))
+        return records.stack()
+
     if settings.eager:
-        return step
-    shape = (None, *classifier.input_shape[1:])
-    compiled = tf.function(step, input_signature=[tf.TensorSpec(shape), tf.TensorSpec([None])])
-    return compiled.get_concrete_function()  # a third less time per call than `compiled` itself
+        return take_steps
+    signature = [tf.TensorSpec([None], tf.int32), *2 * [tf.TensorSpec([], tf.int32)]]
+    return tf.function(take_steps, input_signature=signature)
 
 
 def _loss(kernel, settings: runs.Settings):
@@ -231,27 +251,21 @@ def _loss(kernel, settings: runs.Settings):
     return getattr(losses, settings.loss), worst_case
 
 
-def make_evaluation(classifier, settings: runs.Settings, split: data.Dataset):
+def make_evaluation(classifier, settings: runs.Settings, train_set, test_set):
     """A function of nothing that gives the losses and accuracies on all of train and test.
 
-    Its keys are Keras's: "loss" (the trained one) and "accuracy", "val_" before the test
-    set's. A robust run adds the plain loss, "hinge" or "logistic", and "robust_accuracy" at its
-    radius.
+    Each set is (x, y). The keys are Keras's: "loss" (the trained one) and "accuracy", "val_" before
+    the test set's. A robust run adds the plain loss, "hinge" or "logistic", and "robust_accuracy"
+    at its radius.
     """
-    import tensorflow as tf
-
     import losses
 
     kernel, _ = classifier.trainable_variables
     loss_of, worst_case = _loss(kernel, settings)
-    splits = {
-        "": (tf.constant(split.x_train), tf.constant(split.y_train)),
-        "val_": (tf.constant(split.x_test), tf.constant(split.y_test)),
-    }
 
     def evaluate() -> dict[str, float]:
         logs = {}
-        for prefix, (x, y) in splits.items():
+        for prefix, (x, y) in (("", train_set), ("val_", test_set)):
             margins = losses.margins(classifier(x), y)
             worst = worst_case(margins, x, y)
             logs[prefix + "loss"] = float(loss_of(worst))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from conftest import dual_norm, flat, tree
 
-import callbacks
 import cli
 import exact
 import model
@@ -265,26 +264,6 @@ def test_largest_batch_is_the_training_set(tmp_path):
 # --- callbacks -------------------------------------------------------------------------------
 
 
-def test_keras_callbacks_see_and_stop_the_training(tmp_path, monkeypatch):
-    """Keras's own early stopping, in the place of the progress bar, ends the second epoch."""
-    seen = []
-
-    def stopper(label):
-        stop = keras.callbacks.EarlyStopping(monitor="val_loss", min_delta=99, patience=1)
-        watch = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: seen.append((batch, set(logs))),
-            on_epoch_end=lambda epoch, logs: seen.append((epoch, set(logs))),
-        )
-        return keras.callbacks.CallbackList([stop, watch])
-
-    monkeypatch.setattr(callbacks, "ProgressBar", stopper)
-    (run,) = train_digits(tmp_path, epochs=9, quiet=False)
-    batches = [(batch, set(train.RECORD)) for batch in range(3)]
-    logs = {"loss", "accuracy", "val_loss", "val_accuracy"}
-    assert seen == [*batches, (0, logs), *batches, (1, logs)]
-    assert run.history["epoch"].tolist() == [1, 2]
-
-
 def test_own_callbacks_see_and_stop_the_training(tmp_path):
     """Early stopping on the loss, which never falls by 1e9: the first epoch sets the mark, the
     second ends the training. The other callback sees every step, epoch, and the model."""
@@ -310,20 +289,6 @@ def test_own_callbacks_do_not_change_the_numbers(tmp_path):
     train_digits(tmp_path / "without")
     train_digits(tmp_path / "with", callbacks=(keras.callbacks.Callback(),))
     assert tree(tmp_path / "with") == tree(tmp_path / "without")
-
-
-def test_step_recorder():
-    recorder = callbacks.StepRecorder()
-    for repeat in range(2):  # a second training starts a new record
-        recorder.on_train_begin()
-        for batch in range(3):
-            recorder.on_train_batch_end(batch, {"loss": batch + repeat, "w_l1": 0.5})
-    arrays = recorder.arrays()
-    assert {name: array.tolist() for name, array in arrays.items()} == {
-        "loss": [1, 2, 3],
-        "w_l1": [0.5, 0.5, 0.5],
-    }
-    assert all(array.dtype == np.float32 for array in arrays.values())
 
 
 # --- MNIST, against the article and its replication in NumPy ------------------------------------
