@@ -1,9 +1,13 @@
-"""Files and folders that are written whole or not at all, and read with suspicion."""
+"""Files and folders that are written whole or not at all, and read with suspicion.
+
+What is being written lies in a hidden folder, `.<name>.part`, beside its place. A process that is
+killed leaves it there; the next that reads or writes beside it puts back what was moved aside.
+"""
 
 import contextlib
 import csv
+import os
 import shutil
-import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -12,6 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from cli import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: there, processes are not told of each other
+    fcntl = None
+
+PART = ".part"
 
 # What NumPy raises on an npz file that is cut short, altered, or no npz file.
 DAMAGED = (
@@ -34,38 +45,99 @@ def whole_folder(place: Path):
     """A new folder to fill, renamed to `place` at the end; on any failure all stays as it was.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or another process is just writing it.
     """
-    new = old = None
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    with _workshop(place) as workshop:
+        new = workshop / "new"
+        new.mkdir()
         yield new
-        new.chmod(place.parent.stat().st_mode & 0o777)  # mkdtemp's own is for one user only
         if place.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent)) / "old"
-            place.rename(old)
+            place.rename(workshop / "old")
         new.rename(place)
-    except OSError as error:
-        raise InputError(f"cannot write {place}: {error.strerror or error}") from None
-    finally:
-        if old and old.exists() and not place.exists():
-            old.rename(place)
-        for folder in (new, old and old.parent):
-            if folder:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path):
-    """A path to write, renamed to `path` at the end; on any failure `path` stays as it was."""
+    """A path to write, renamed to `path` at the end; on any failure `path` stays as it was.
+
+    Raises:
+        InputError: the file cannot be written, or another process is just writing it.
+    """
+    with _workshop(path) as workshop:
+        yield workshop / path.name
+        (workshop / path.name).replace(path)
+
+
+@contextlib.contextmanager
+def _workshop(place: Path):
+    """The hidden folder beside `place`, locked for this process, gone at the end."""
+    workshop = place.with_name(f".{place.name}{PART}")
+    with contextlib.ExitStack() as stack:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(3):  # another's `recover` may come between the folder and its lock
+                recover(place.parent)
+                with contextlib.suppress(FileExistsError):
+                    workshop.mkdir()
+                    if stack.enter_context(_locked(workshop)):
+                        break
+            else:
+                raise InputError(
+                    f"another process is writing {place}, so this one leaves it alone: "
+                    "wait for the other, or write elsewhere (--results)"
+                )
+            stack.callback(_clear, workshop)
+            yield workshop
+        except OSError as error:
+            raise InputError(f"cannot write {place}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path):
+    """Whether this process alone holds the folder. The hold ends with the block or the process."""
+    if fcntl is None:
+        yield True
+        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
-            yield Path(folder) / path.name
-            (Path(folder) / path.name).replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # it is gone
+        yield False
+        return
+    try:
+        yield _flock(handle) and _is(handle, folder)
+    finally:
+        os.close(handle)
+
+
+def _flock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks is as Windows
+        pass
+    return True
+
+
+def _is(handle: int, folder: Path) -> bool:
+    """Whether the open folder is still the one of this name, and not an earlier one."""
+    return folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())
+
+
+def recover(parent: Path) -> None:
+    """Put back what a killed process had moved aside, and remove what it left unfinished."""
+    for workshop in parent.glob(f".*{PART}"):
+        with _locked(workshop) as held:
+            if held:
+                _clear(workshop)
+
+
+def _clear(workshop: Path) -> None:
+    place, old = workshop.with_name(workshop.name[1 : -len(PART)]), workshop / "old"
+    with contextlib.suppress(OSError):  # a reader of read-only results can change nothing
+        if old.exists() and not place.exists():
+            old.rename(place)
+        shutil.rmtree(workshop)
 
 
 def check_writable(results: Path) -> None:
@@ -73,9 +145,11 @@ def check_writable(results: Path) -> None:
     existing = results
     while not existing.exists():
         existing = existing.parent
+    probe = existing / f".probe-{os.getpid()}{PART}"  # what `recover` removes, should it stay
     try:
-        with tempfile.TemporaryDirectory(prefix=".probe-", dir=existing):
-            pass
+        probe.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            probe.rmdir()
     except OSError as error:
         raise InputError(f"cannot write to --results {results}: {error.strerror}") from None
 

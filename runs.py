@@ -314,4 +314,5 @@ def list_runs(dataset: Path) -> list[Path]:
 def _folders(parent: Path) -> list[Path]:
     if not parent.is_dir():
         return []
+    files.recover(parent)
     return sorted(f for f in parent.iterdir() if f.is_dir() and not f.name.startswith("."))

@@ -1,12 +1,14 @@
 """Runs on disk: their names, saving whole, and loading nothing that is damaged."""
 
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
 import shutil
 import struct
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -400,6 +402,46 @@ def test_whole_file(tmp_path, exists):
         write_half_and_raise(files.whole_file(path), "", KeyboardInterrupt)
     assert tree(tmp_path) == before == ({"figures/x.svg": b"whole"} if exists else {})
     assert list(path.parent.iterdir()) == [path] * exists
+
+
+def test_second_writer_is_told_and_the_first_wins(tmp_path):
+    """flock takes two openings in one process for two processes."""
+    place = tmp_path / "mnist-0-1" / "robust-eps0.2"
+    with files.whole_folder(place) as folder:
+        (folder / "config.json").write_text("first")
+        runs.list_runs(place.parent)  # a reader leaves it alone
+        with pytest.raises(InputError, match=f"another process is writing {place}"):
+            save(tmp_path, seed=1)
+    assert tree(tmp_path) == {"mnist-0-1/robust-eps0.2/config.json": b"first"}
+    save(tmp_path, seed=1)
+    assert runs.load(place)
+
+
+@pytest.mark.parametrize("moved_aside", [True, False])
+def test_what_a_killed_process_left_is_put_back_by_reading_or_writing(tmp_path, moved_aside):
+    for act in (runs.list_runs, lambda dataset: save(tmp_path, REGULAR)):
+        place = save(tmp_path)
+        before = tree(place)
+        workshop = place.with_name(f".{place.name}.part")
+        shutil.copytree(place, workshop / "new")
+        if moved_aside:
+            place.rename(workshop / "old")
+        act(place.parent)
+        assert tree(place) == before
+        assert not list(place.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("locks", ["none", "unsupported"])
+def test_writing_where_there_are_no_locks(tmp_path, monkeypatch, locks):
+    """On Windows, and on some network folders."""
+    if locks == "none":
+        monkeypatch.setattr(files, "fcntl", None)
+    else:
+        error = OSError(errno.ENOLCK, "No locks available")
+        monkeypatch.setattr(files.fcntl, "flock", mock.Mock(side_effect=error))
+    place = save(tmp_path)
+    save(tmp_path, seed=1)
+    assert list(place.parent.iterdir()) == [place]
 
 
 @pytest.mark.parametrize("writer", [files.whole_folder, files.whole_file])
