@@ -3,6 +3,7 @@
     python attack.py                       every run under results/, in the L-infinity ball
     python attack.py --runs regular        one of them
     python attack.py --norm 2 --box        in the L2 ball, pixels staying in [0, 1]
+    python attack.py --check               recompute what is stored, and print what differs
 
 For a linear model the smallest perturbation that flips a sample is known exactly (exact.py), so
 one forward pass and one sort give the whole curve of accuracy over radius. The raw numbers go to
@@ -28,6 +29,7 @@ import exact
 import files
 import plots
 import runs
+import stored
 from cli import RESULTS, InputError
 
 NEAREST = 10  # misclassified samples recorded at each tenth radius
@@ -41,18 +43,26 @@ def main(
     box: bool = False,
     eps_max: float | None = None,
     eps_steps: int = 100,
+    check: bool = False,
     results: Path = RESULTS,
     mnist_dir: Path | None = None,
 ) -> None:
     """Attack the runs on their test sets, store the numbers, print a table, draw the figures.
 
+    With `check`, in place of that: recompute every stored number of the runs and print which
+    differ; nothing is written.
+
     Raises:
-        InputError: there is no such run, a run is damaged, or no data set can be had.
+        InputError: there is no such run, a run is damaged, no data set can be had, or a stored
+            number differs from the recomputed one.
     """
-    eps = np.arange(eps_steps + 1) * (eps_max or EPS_MAX[norm]) / eps_steps
-    chosen = _choose(results, runs_named)
-    attacked = {}
-    for dataset, folders in chosen.items():
+    if check and (norm, box, eps_max, eps_steps) != ("inf", False, None, 100):
+        raise InputError(
+            "--check takes the balls and radii from the stored numbers: leave --norm, --box, "
+            "--eps-max and --eps-steps out"
+        )
+    loaded = {}
+    for dataset, folders in _choose(results, runs_named).items():
         members = [runs.load(folder) for folder in folders]
         try:
             split = data.load_named(dataset.name, mnist_dir)
@@ -63,13 +73,22 @@ def main(
                 file=sys.stderr,
             )
             continue
-        bar = tqdm.tqdm(members, "attacking", leave=False, disable=not sys.stderr.isatty())
-        attacked[dataset] = [(run, evaluate(run, split, eps, norm, box)) for run in bar]
-    if not attacked:
+        loaded[dataset] = (
+            split,
+            tqdm.tqdm(members, "attacking", leave=False, disable=not sys.stderr.isatty()),
+        )
+    if not loaded:
         raise InputError(
             "no data set of these runs can be had here, so nothing is attacked; "
             "python plots.py redraws the figures from the stored numbers alone"
         )
+    if check:
+        return check_stored(loaded)
+    eps = np.arange(eps_steps + 1) * (eps_max or EPS_MAX[norm]) / eps_steps
+    attacked = {
+        dataset: [(run, evaluate(run, split, eps, norm, box)) for run in members]
+        for dataset, (split, members) in loaded.items()
+    }
     for dataset, pairs in attacked.items():
         for run, numbers in pairs:
             _save(dataset / "attack" / runs.threat(norm, box) / run.name, numbers)
@@ -77,6 +96,41 @@ def main(
     article = (norm, box) == ("inf", False)  # the threat model of all figures but one
     for path in plots.draw(results, None if article else ["threats"]):
         print(path)
+
+
+def check_stored(loaded: dict) -> None:
+    """Recompute what is stored of data set folder -> (data.Dataset, runs); print what differs.
+
+    Raises:
+        InputError: something does.
+    """
+    import checks
+
+    differing = 0
+    for dataset, (split, members) in loaded.items():
+        attacks, farthest = 0, {}
+        for run in members:
+            rows = list(checks.history(run, split))
+            if run.settings.recipe == runs.OPTIMAL:
+                rows += checks.certificate(run, split)
+            for folder in sorted((dataset / "attack").glob(f"*/{run.name}")):
+                old = stored.load_attack(folder, run)
+                new = old and evaluate(
+                    run, split, old.accuracy["eps"], old.facts["norm"], old.facts["box"]
+                )
+                found = checks.attack(old, new) if old else [("of other weights", np.inf, 0)]
+                rows += [(f"{folder.parent.name}: {what}", *rest) for what, *rest in found]
+                attacks += 1
+            for what, difference, allowed in rows:
+                farthest[allowed] = max(farthest.get(allowed, 0), difference)
+                if difference > allowed:
+                    differing += 1
+                    print(f"{run.name}: {what}: {difference:.2g} apart, {allowed:g} allowed")
+        print(f"{dataset.name}: recomputed {len(members)} runs and {attacks} attacks on them")
+        for allowed, difference in sorted(farthest.items()):
+            print(f"largest difference where {allowed:g} is allowed: {difference:.2g}")
+    if differing:
+        raise InputError(f"{differing} stored numbers differ from the recomputed ones")
 
 
 def evaluate(
@@ -243,6 +297,7 @@ def _parser() -> cli.Parser:
         metavar="N",
         help="equal steps from 0 to it (default: 100, so 101 radii)",
     )
+    add("--check", action="store_true", help="recompute what is stored and print what differs")
     parser.add_mnist_dir()
     parser.add_results()
     return parser

@@ -140,11 +140,14 @@ def run(main, parser: Parser) -> None:
         signal.signal(signal.SIGINT, interrupt)
     try:
         main(**vars(parser.parse_args()))
+        sys.stdout.flush()
     except InputError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
-    except BrokenPipeError:  # as in `| head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except OSError as error:  # of stdout: what the scripts read and write is an InputError
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
+        if isinstance(error, BrokenPipeError):  # as in `| head`: nobody reads on
+            sys.exit(1)
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     except BaseException:
         if not INTERRUPTED.is_set():
             raise

@@ -59,7 +59,7 @@ def load_models(dataset: Path, threat: str = "linf") -> dict[str, Model]:
     models = {}
     for folder in runs.list_runs(dataset):
         run = runs.load(folder)
-        attack = _load_attack(dataset / "attack" / threat / run.name, run)
+        attack = load_attack(dataset / "attack" / threat / run.name, run)
         if attack:
             models[run.name] = Model(run, attack)
         elif threat == "linf":
@@ -85,7 +85,7 @@ def groups(models: dict[str, Model]) -> dict[str, list[Model]]:
     return dict(sorted(found.items()))
 
 
-def _load_attack(folder: Path, run: runs.Run) -> Attack | None:
+def load_attack(folder: Path, run: runs.Run) -> Attack | None:
     """The stored attack on this run, or None where there is none of its present weights."""
     try:
         facts = json.loads((folder / "attack.json").read_text())

@@ -20,10 +20,10 @@ import files
 import runs
 from cli import RESULTS, InputError
 
-# What the step reports of its batch, before the update: the trained loss, the accuracy, the
-# share of samples inside the hinge's knee at 1 in the worst case, ||w||_1, the L2 norm of the
-# step's gradient by w, and the number of pixels in use.
-RECORD = ("loss", "accuracy", "active", "w_l1", "gradient", "pixels")
+# What a step reports of its batch, before the update: the accuracy, the share of samples inside
+# the hinge's knee at 1 in the worst case, the L2 norm of the step's gradient by w, the trained
+# loss, the number of pixels in use, and ||w||_1.
+RECORD = ("accuracy", "active", "gradient", "loss", "pixels", "w_l1")
 
 
 def main(
@@ -212,16 +212,16 @@ def make_steps(classifier, settings: runs.Settings, x, y):
         gradients = tape.gradient(weighted, classifier.trainable_variables)
         size = tf.abs(kernel)
         in_use = size > runs.PIXEL_IN_USE * tf.reduce_max(size)
-        record = [  # as RECORD names them
-            loss,
-            share(margins > 0),
-            share(worst < 1),
-            tf.reduce_sum(size),
-            tf.norm(gradients[0]),
-            tf.reduce_sum(tf.cast(in_use, tf.float32)),
-        ]
+        record = dict(
+            accuracy=share(margins > 0),
+            active=share(worst < 1),
+            gradient=tf.norm(gradients[0]),
+            loss=loss,
+            pixels=tf.reduce_sum(tf.cast(in_use, tf.float32)),
+            w_l1=tf.reduce_sum(size),
+        )
         classifier.optimizer.apply(gradients, classifier.trainable_variables)
-        return tf.stack(record)
+        return tf.stack([record[name] for name in RECORD])
 
     def share(condition):
         return tf.reduce_mean(tf.cast(condition, tf.float32))
