@@ -15,7 +15,6 @@ Both need only weights and logits: a perturbation delta shifts the margin by y w
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import norm
 
 import cli
 import exact
@@ -62,6 +61,8 @@ def random_noise(models: list[stored.Model], seed: int = 0) -> dict:
     The noise changes the margin by eps y w.s, s in {-1, 1}^d, which has mean 0 and standard
     deviation eps ||w||_2 while the worst case takes eps ||w||_1: sqrt(d) times as much at most.
     """
+    from scipy.special import ndtr
+
     columns = {name: [] for name in ("run", "eps", "random", "error", "normal", "worst")}
     rng = np.random.default_rng(seed)
     for model in models:
@@ -78,9 +79,9 @@ def random_noise(models: list[stored.Model], seed: int = 0) -> dict:
             columns["random"].append(share.mean())
             # of the noise alone: the test samples are the same in every draw
             columns["error"].append(np.sqrt((share * (1 - share)).sum() / DRAWS) / len(share))
-            normal = norm.cdf(margins / spread) if spread else margins > 0
+            normal = ndtr(margins / spread) if spread else margins > 0
             columns["normal"].append(float(np.mean(normal)))
-            columns["worst"].append(np.mean(samples["radii"] > eps))
+            columns["worst"].append(model.accuracy(eps))
     return columns
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-import files
 import runs
 from diagrams import DARK, GREEN, GREY
 from figures import STAMP, STYLES, curve
-from stored import Missing, Model, load_models
+from stored import Missing, Model, claim, under
 
 SHADES = ("black", "#6fc48f", GREEN, DARK)
 THREATENED = ("regular", "robust-eps0.2", "robust-eps0.2-converged")
@@ -25,15 +24,6 @@ def choose(models: dict[str, Model], names) -> list[Model]:
         if name not in models:
             raise Missing(f"it needs the attacked run {name}")
     return [models[name] for name in names]
-
-
-def claim(dataset: Path, name: str, text: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """A table of numbers from results/<dataset>/claims/."""
-    path = dataset / "claims" / f"{name}.csv"
-    if not path.exists():
-        script = "masking.py" if name == "masking" else "claims.py"
-        raise Missing(f"it needs python {script}")
-    return files.read_csv(path, text)
 
 
 def _stamp(axes, model: Model, title: str) -> None:
@@ -115,8 +105,9 @@ def radii(models: dict[str, Model], dataset: Path) -> Figure:
 def threats(models: dict[str, Model], dataset: Path) -> Figure:
     """Exact accuracy under each threat model: three balls, without and with the pixel box."""
     cases = [(norm, box) for norm in runs.NORMS for box in (False, True)]
-    attacked = {case: load_models(dataset, runs.threat(*case)) for case in cases}
-    names = [name for name in THREATENED if all(name in found for found in attacked.values())]
+    models = {name: models[name] for name in THREATENED if name in models}
+    attacked = {case: under(runs.threat(*case), models) for case in cases}
+    names = [name for name in models if all(name in found for found in attacked.values())]
     if not names:
         raise Missing(
             f"it needs {' or '.join(THREATENED)} attacked in every ball "

@@ -150,7 +150,7 @@ def accuracy_noise(models: list[Model]) -> Figure:
         axes.plot(eps, share, color=shade, ls=STYLES[k % len(STYLES)], label=model.label)
         trained = model.run.settings.eps
         if model.run.settings.robust and model.run.settings.norm == "inf" and trained <= end:
-            axes.plot(trained, np.mean(model.attack.samples["radii"] > trained), "o", color=shade)
+            axes.plot(trained, model.accuracy(trained), "o", color=shade)
     labels = models[0].attack.samples["labels"]
     constant = max(np.mean(labels > 0), np.mean(labels < 0))
     axes.axhline(constant, color=GREY, lw=1, ls=":")

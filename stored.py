@@ -40,6 +40,10 @@ class Model:
         ball = "" if settings.norm == "inf" else f", {runs.NORMS[settings.norm]}"
         return f"robust ε = {settings.eps:g}{ball}{', box' * settings.box}"
 
+    def accuracy(self, eps: float) -> float:
+        """Exact accuracy on the test set at any radius: the share of samples that withstand it."""
+        return float(np.mean(self.attack.samples["radii"] > eps))
+
 
 class Missing(Exception):
     """What a figure needs and the results do not hold; the message says how to get it."""
@@ -54,17 +58,38 @@ def first(models: list, robust: bool):
     return min(chosen, key=lambda model: abs(model.run.settings.eps - 0.2 * robust))
 
 
-def load_models(dataset: Path, threat: str = "linf") -> dict[str, Model]:
-    """The attacked runs of a data set by name, with a notice for each that has no attack."""
+def load_models(dataset: Path) -> dict[str, Model]:
+    """The runs of a data set by name, attacked in the plain L-infinity ball.
+
+    A notice tells of each that is not.
+    """
     models = {}
     for folder in runs.list_runs(dataset):
         run = runs.load(folder)
-        attack = load_attack(dataset / "attack" / threat / run.name, run)
-        if attack:
+        if attack := load_attack(dataset / "attack" / "linf" / run.name, run):
             models[run.name] = Model(run, attack)
-        elif threat == "linf":
+        else:
             print(f"NOTICE: {run.name} is not drawn until python attack.py is run", file=sys.stderr)
     return models
+
+
+def under(threat: str, models: dict[str, Model]) -> dict[str, Model]:
+    """Those of the models that are attacked in another threat model, too, with that attack."""
+    found = {}
+    for name, model in models.items():
+        folder = model.run.folder.parent / "attack" / threat / name
+        if attack := load_attack(folder, model.run):
+            found[name] = Model(model.run, attack)
+    return found
+
+
+def claim(dataset: Path, name: str, text: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """A table of numbers from results/<dataset>/claims/."""
+    path = dataset / "claims" / f"{name}.csv"
+    if not path.exists():
+        script = "masking.py" if name == "masking" else "claims.py"
+        raise Missing(f"it needs python {script}")
+    return files.read_csv(path, text)
 
 
 def groups(models: dict[str, Model]) -> dict[str, list[Model]]:

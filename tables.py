@@ -7,10 +7,8 @@ import re
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest
 
 import cli
-import comparisons
 import files
 import runs
 import stored
@@ -62,7 +60,7 @@ def tables(results: Path) -> dict[str, str]:
         "results": _results(models),
         "seeds": _seeds(models),
         "optimum": _optimum(models),
-        "threats": _threats(dataset),
+        "threats": _threats(models),
         "kolter-madry": _kolter_madry(models),
         "claims": _claims(models, dataset),
         "departures": _departures(models),
@@ -76,11 +74,6 @@ class Models(dict):
         raise InputError(f"the tables need the attacked run {name}")
 
 
-def accuracy(model: stored.Model, eps: float) -> float:
-    """Exact test accuracy at any radius."""
-    return float(np.mean(model.attack.samples["radii"] > eps))
-
-
 def _share(value: float) -> str:
     """.9986, as the field writes shares."""
     return f"{value:.4f}".removeprefix("0")
@@ -88,6 +81,8 @@ def _share(value: float) -> str:
 
 def _interval(model: stored.Model) -> str:
     """The 95 % Clopper-Pearson interval of one model's clean accuracy, as [.9974, 1.0000]."""
+    from scipy.stats import binomtest  # slow to import: not for --help
+
     correct = model.attack.samples["radii"] > 0
     found = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, "exact")
     return f"[{_share(found.low)}, {_share(found.high)}]"
@@ -112,7 +107,7 @@ def _results(models: Models) -> str:
             sources.append((name.replace("robust", "optimal"), "the exact minimum"))
         for run, source in sources:
             model = models[run]
-            shares = [_share(accuracy(model, eps)) for eps in RADII]
+            shares = [_share(model.accuracy(eps)) for eps in RADII]
             loss = f"{model.run.history['train_loss'][-1]:.4f}"
             text += _row(["", source, *shares, loss, str(runs.pixels_in_use(model.run.w))])
     return text
@@ -126,9 +121,9 @@ def _seeds(models: Models) -> str:
         members = [m for run, m in models.items() if re.fullmatch(rf"{name}(-seed\d+)?", run)]
         cells = []
         for eps in RADII:
-            values = [accuracy(model, eps) for model in members]
+            values = [model.accuracy(eps) for model in members]
             cells.append(f"{_share(np.mean(values))} ± {_share(np.std(values, ddof=1))}")
-        interval = f"{_share(accuracy(models[name], 0))} {_interval(models[name])}"
+        interval = f"{_share(models[name].accuracy(0))} {_interval(models[name])}"
         text += _row([f"**{models[name].label}**", str(len(members)), *cells, interval])
     return text
 
@@ -160,19 +155,16 @@ def _optimum(models: Models) -> str:
     return text
 
 
-def _threats(dataset: Path) -> str:
+def _threats(models: Models) -> str:
     """Accuracy at one radius for each threat model."""
     radii = {"inf": 0.2, "2": 2.0, "1": 5.0}
     names = ("regular", "regular-initzeros", "robust-eps0.2", "robust-eps0.2-converged")
     names += ("robust-eps0.2-box-converged", "optimal-eps0.2", "optimal-eps0.3")
     cases = [(norm, box) for norm in radii for box in (False, True)]
     text = _head("run", *(f"{runs.NORMS[n]}, {radii[n]:g}{', box' * box}" for n, box in cases))
-    found = [Models(stored.load_models(dataset, runs.threat(*case))) for case in cases]
+    found = [(radii[case[0]], Models(stored.under(runs.threat(*case), models))) for case in cases]
     for name in names:
-        shares = [
-            _share(accuracy(models[name], radii[norm]))
-            for models, (norm, _) in zip(found, cases, strict=True)
-        ]
+        shares = [_share(attacked[name].accuracy(eps)) for eps, attacked in found]
         text += _row([f"`{name}`", *shares])
     return text
 
@@ -186,7 +178,7 @@ def _kolter_madry(models: Models) -> str:
             raise InputError(f"the tables need the attacked run {name}-kolter-madry")
         cells = []
         for eps, reference in zip((0.0, 0.2), KOLTER_MADRY[kind], strict=True):
-            errors = [1 - accuracy(model, eps) for model in members]
+            errors = [1 - model.accuracy(eps) for model in members]
             spread = f"{np.mean(errors):.4f} ± {np.std(errors, ddof=1):.4f}"
             cells += [reference, f"{spread} (n = {len(errors)})"]
         text += _row([kind, *cells])
@@ -195,6 +187,8 @@ def _kolter_madry(models: Models) -> str:
 
 def _against(one: stored.Model, other: stored.Model) -> str:
     """Clean errors of two models on the same images: where only one errs, and McNemar's exact p."""
+    from scipy.stats import binomtest
+
     wrong, others = (model.attack.samples["radii"] <= 0 for model in (one, other))
     only, others_only = int((wrong & ~others).sum()), int((others & ~wrong).sum())
     p = binomtest(only, only + others_only).pvalue if only + others_only else 1.0
@@ -207,10 +201,10 @@ def _claims(models: Models, dataset: Path) -> str:
         models[name] for name in ("regular", "regular-initzeros", "robust-eps0.2", "robust-eps0.3")
     )
     optimal = models["optimal-eps0.3"]
-    noise = comparisons.claim(dataset, "noise", ("run",))
-    moved = comparisons.claim(dataset, "transfer", ("source", "target"))
-    copies = comparisons.claim(dataset, "copies", ("source", "target"))
-    masked = comparisons.claim(dataset, "masking", ())
+    noise = stored.claim(dataset, "noise", ("run",))
+    moved = stored.claim(dataset, "transfer", ("source", "target"))
+    copies = stored.claim(dataset, "copies", ("source", "target"))
+    masked = stored.claim(dataset, "masking", ())
 
     def noisy(name, eps):
         row = (noise["run"] == name) & np.isclose(noise["eps"], eps)
@@ -234,17 +228,17 @@ def _claims(models: Models, dataset: Path) -> str:
 
     at = int(np.argmin(np.abs(masked["eps"] - 0.2)))
     far, near = certainty(regular), certainty(robust)
-    in_l1 = Models(stored.load_models(dataset, runs.threat("1", False)))
-    own = [_share(accuracy(regular, eps)) for eps in (0.1, 0.2)]
+    in_l1 = Models(stored.under(runs.threat("1", False), models))
+    own = [_share(regular.accuracy(eps)) for eps in (0.1, 0.2)]
     medians = [np.median(model.attack.samples["radii"]) for model in (regular, robust)]
     lines = [
         "**Holds: robust training withstands the attack.** At ε = .1 the regular model keeps "
-        f"{own[0]}, the one trained for ε = .2 {_share(accuracy(robust, 0.1))} "
+        f"{own[0]}, the one trained for ε = .2 {_share(robust.accuracy(0.1))} "
         f"(`accuracy_noise`); half of the test images flip below {medians[0]:.3f} and "
         f"{medians[1]:.3f} (`radii`).",
         "**Holds in part: weak features make the regular model brittle.** Much of it is initial "
-        f"noise: from zero weights it keeps {_share(accuracy(zeros, 0.1))} at ε = .1 instead of "
-        f"{own[0]}; at ε = .2 it falls to {_share(accuracy(zeros, 0.2))} all the same "
+        f"noise: from zero weights it keeps {_share(zeros.accuracy(0.1))} at ε = .1 instead of "
+        f"{own[0]}; at ε = .2 it falls to {_share(zeros.accuracy(0.2))} all the same "
         "(`init_ablation`).",
         "**Holds in part: a rough copy of the model is enough to fool it.** The perturbation "
         "computed on a copy from another seed leaves the regular model, over all pairs of six "
@@ -261,12 +255,12 @@ def _claims(models: Models, dataset: Path) -> str:
         "(`misclassified_logits`).",
         "**Does not hold at the minimum: “human aligned features”.** The exact minimum at ε = .3 "
         f"uses {np.count_nonzero(optimal.run.w)} pixels in the middle and keeps "
-        f"{_share(accuracy(optimal, 0.3))} there. A pixel is used only where the class means, "
+        f"{_share(optimal.accuracy(0.3))} there. A pixel is used only where the class means, "
         "weighted by the dual solution, differ by 2ε, and hardly any do: that is all that a linear "
         "model can rely on. The digit-like stamps come from stopping early (`optimum`).",
         "**Robust in one ball is not robust in another.** Two pixels are soon changed: within "
-        f"‖δ‖₁ ≤ 2 that model keeps {_share(accuracy(in_l1['optimal-eps0.3'], 2))}, the regular "
-        f"one {_share(accuracy(in_l1['regular'], 2))} (`threats`).",
+        f"‖δ‖₁ ≤ 2 that model keeps {_share(in_l1['optimal-eps0.3'].accuracy(2))}, the regular "
+        f"one {_share(in_l1['regular'].accuracy(2))} (`threats`).",
         "**Ours: random noise shows nothing of it.** Under random ±.2 per pixel the regular model "
         f"keeps {noisy('regular', 0.2)}, under the worst ±.2 {own[1]} (`noise_or_attack`).",
         "**Ours: exact matters.** On a regular model of raw 0-255 pixels FGSM and PGD on the "
@@ -286,7 +280,7 @@ def _departures(models: Models) -> str:
     weak = {name: column[weak["pixel"] == "weak"] for name, column in weak.items()}
     least = {name: weak["weight"][np.argmin(weak[name])] for name in ("hinge", "robust_hinge")}
     kept = [str(np.count_nonzero(models[f"optimal-eps0.{k}"].run.w)) for k in (1, 2, 3)]
-    brittle, better = (_share(accuracy(model, 0.1)) for model in (regular, zeros))
+    brittle, better = (_share(model.accuracy(0.1)) for model in (regular, zeros))
     facts = regular.attack.facts
     train = [regular.run.history["train_accuracy"][-1], robust.history["train_accuracy"][-1]]
     converged = models["robust-eps0.3-converged"]
@@ -317,7 +311,7 @@ def _departures(models: Models) -> str:
             "one at 0.1",
             "we average always; 1e-4 on the sum is 1e-2 on the mean. The sum also lets the last, "
             "smaller batch of an epoch take a smaller step, which we keep "
-            f"(accuracy {_share(accuracy(strict, 0.4))} at ε = .4 for `{strict.run.name}`)",
+            f"(accuracy {_share(strict.accuracy(0.4))} at ε = .4 for `{strict.run.name}`)",
         ),
         (
             "Initial weights",
@@ -337,8 +331,8 @@ def _departures(models: Models) -> str:
             "Stopped early",
             "stops far from the minimum of its own loss",
             f"`{strict.run.name}` ends at {losses[0]:.3f}, the converged recipe at "
-            f"{losses[1]:.4f}; accuracy at ε = .4: {_share(accuracy(strict, 0.4))} against "
-            f"{_share(accuracy(converged, 0.4))}",
+            f"{losses[1]:.4f}; accuracy at ε = .4: {_share(strict.accuracy(0.4))} against "
+            f"{_share(converged.accuracy(0.4))}",
         ),
     ]
     text = _row(["", "the article", "here, measured"]) + "|---|---|---|\n"

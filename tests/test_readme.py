@@ -27,12 +27,12 @@ def test_the_numbers_in_the_prose_are_those_of_the_results():
         (r"the robust one: (\.\d{4}) clean", robust, 0),
         (r"clean, (\.\d{4}) at ε = .2", robust, 0.2),
     ):
-        assert float(re.search(text, prose)[1]) == round(tables.accuracy(model, eps), 4)
+        assert float(re.search(text, prose)[1]) == round(model.accuracy(eps), 4)
     for text, model, eps in (
         (r"falls to (\d+) %", models["regular"], 0.1),
         (r"keeps (\d+) %", robust, 0.1),
     ):
-        assert int(re.search(text, prose)[1]) == round(100 * tables.accuracy(model, eps))
+        assert int(re.search(text, prose)[1]) == round(100 * model.accuracy(eps))
 
 
 def test_kolter_and_madrys_numbers_are_met():
@@ -44,7 +44,7 @@ def test_kolter_and_madrys_numbers_are_met():
     ):
         members = [m for run, m in models.items() if run.startswith(f"{name}-kolter-madry")]
         assert len(members) == 10
-        errors = [[1 - tables.accuracy(m, eps) for m in members] for eps in (0, 0.2)]
+        errors = [[1 - m.accuracy(eps) for m in members] for eps in (0, 0.2)]
         assert abs(sum(errors[0]) / 10 - clean) <= 1 / 2115
         assert low <= sum(errors[1]) / 10 <= high
 
