@@ -7,21 +7,50 @@ Runs that differ only in their radius form a group, which gets one set of figure
 recipe in results/<dataset>/figures/, others in a folder below it, such as figures/converged/.
 """
 
+import importlib
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
-import matplotlib.style
 import tqdm
 
 import cli
-import comparisons
-import diagrams
-import figures
 import files
 import runs
 import stored
 from cli import RESULTS, ROOT, InputError
+
+# Figure -> the module with the function of that name, which is imported when the first is drawn:
+# Matplotlib takes too long for --help. Figures that need no run; of a group of models; of all
+# models of a data set.
+DIAGRAMS = dict.fromkeys(
+    ("hinge_loss", "hinge_margin", "landscape_complex", "perturbation_boxes"), "diagrams"
+)
+FIGURES = dict.fromkeys(("landscape_simple", "hinge_robust", "landscape_robust"), "diagrams")
+FIGURES |= dict.fromkeys(
+    (
+        "accuracy",
+        "misclassified_regular",
+        "model_weights",
+        "accuracy_noise",
+        "misclassified_noise",
+        "misclassified_logits",
+        "training",
+    ),
+    "figures",
+)
+COMPARISONS = dict.fromkeys(
+    (
+        "optimum",
+        "init_ablation",
+        "radii",
+        "threats",
+        "noise_or_attack",
+        "transfer",
+        "masking",
+    ),
+    "comparisons",
+)
+ALL = DIAGRAMS | FIGURES | COMPARISONS
 
 
 def main(names: list[str] | None = None, results: Path = RESULTS) -> None:
@@ -46,20 +75,21 @@ def draw(results: Path, names: list[str] | None = None) -> list[Path]:
     todo = []
     for dataset, models in loaded.items():
         folder = dataset / "figures"
-        todo += [(folder / name, DIAGRAMS[name], ()) for name in DIAGRAMS]
-        todo += [(folder / name, COMPARISONS[name], (models, dataset)) for name in COMPARISONS]
+        todo += [(folder / name, ()) for name in DIAGRAMS]
+        todo += [(folder / name, (models, dataset)) for name in COMPARISONS]
         for variant, group in stored.groups(models).items():
-            todo += [(folder / variant / name, FIGURES[name], (group,)) for name in FIGURES]
+            todo += [(folder / variant / name, (group,)) for name in FIGURES]
+    if names:
+        todo = [(place, arguments) for place, arguments in todo if place.name in names]
+    from matplotlib import style
+
     written, left_out = [], []
-    for place, figure, arguments in tqdm.tqdm(
-        todo, "drawing", leave=False, disable=not sys.stderr.isatty()
-    ):
-        if names and place.name not in names:
-            continue
+    bar = tqdm.tqdm(todo, "drawing", leave=False, disable=not sys.stderr.isatty())
+    for place, arguments in bar:
         path = place.with_name(place.name + ".png")
         try:
-            with mpl.style.context(ROOT / "style.mplstyle"):
-                drawn = figure(*arguments)
+            with style.context(ROOT / "style.mplstyle"):
+                drawn = function(place.name)(*arguments)
                 with files.whole_file(path) as file:
                     drawn.savefig(file, metadata={"Software": None})
             written.append(path)
@@ -79,39 +109,9 @@ def draw(results: Path, names: list[str] | None = None) -> list[Path]:
     return written
 
 
-def _named(*functions) -> dict:
-    return {function.__name__: function for function in functions}
-
-
-# Figures that need no run; of a group of models; of all models of a data set.
-DIAGRAMS = _named(
-    diagrams.hinge_loss,
-    diagrams.hinge_margin,
-    diagrams.landscape_complex,
-    diagrams.perturbation_boxes,
-)
-FIGURES = _named(
-    diagrams.landscape_simple,
-    diagrams.hinge_robust,
-    diagrams.landscape_robust,
-    figures.accuracy,
-    figures.misclassified_regular,
-    figures.model_weights,
-    figures.accuracy_noise,
-    figures.misclassified_noise,
-    figures.misclassified_logits,
-    figures.training,
-)
-COMPARISONS = _named(
-    comparisons.optimum,
-    comparisons.init_ablation,
-    comparisons.radii,
-    comparisons.threats,
-    comparisons.noise_or_attack,
-    comparisons.transfer,
-    comparisons.masking,
-)
-ALL = DIAGRAMS | FIGURES | COMPARISONS
+def function(name: str):
+    """The function that draws the figure of this name."""
+    return getattr(importlib.import_module(ALL[name]), name)
 
 
 def _parser() -> cli.Parser:

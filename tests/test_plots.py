@@ -1,13 +1,17 @@
 """The figures, drawn from runs on the offline data set."""
 
+import inspect
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from conftest import script
+from matplotlib.figure import Figure
 
 import attack
+import comparisons
 import diagrams
 import figures
 import plots
@@ -39,6 +43,46 @@ def test_every_figure_of_the_article_is_drawn(trained):
     assert set(article) <= set(plots.ALL)
     paths = {path.name for path in (trained / "digits-0-1").rglob("*.png")}
     assert {f"{name}.png" for name in article} <= paths
+
+
+def test_every_figure_named_is_a_function_and_every_function_is_named():
+    for name, module in plots.ALL.items():
+        assert plots.function(name).__module__ == module
+    made = {
+        name
+        for module in (diagrams, figures, comparisons)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if inspect.signature(function).return_annotation is Figure
+    }
+    assert made == set(plots.ALL)
+
+
+@pytest.mark.parametrize("name", ["plots", "tables", "claims"])
+def test_help_and_a_mistake_are_answered_without_matplotlib_and_scipy(name):
+    """Each takes longer to import than all the rest of the answer."""
+    code = (
+        "import sys, runpy; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print('imported', *{'matplotlib', 'scipy'} & set(sys.modules), file=sys.stderr)"
+    )
+    for option, status in (("--help", 0), ("--hlep", 2)):
+        done = script("-c", code, f"{name}.py", option)
+        assert done.returncode == status
+        assert done.stderr.endswith("imported\n")
+
+
+def test_tables_are_written_without_matplotlib():
+    code = (
+        "import sys, cli, tables; tables.tables(cli.RESULTS); sys.exit('matplotlib' in sys.modules)"
+    )
+    assert script("-c", code).returncode == 0
+
+
+def test_the_progress_bar_counts_what_is_drawn(trained, monkeypatch):
+    totals = []
+    monkeypatch.setattr(plots.tqdm, "tqdm", lambda todo, *_, **__: totals.append(len(todo)) or todo)
+    plots.draw(trained, ["hinge_loss", "training"])
+    assert totals == [2]
 
 
 def test_a_named_figure_alone_is_drawn_and_repeats_byte_for_byte(trained):
