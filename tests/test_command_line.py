@@ -1,8 +1,10 @@
 """The scripts as commands: what they refuse and how, help, and Ctrl-C."""
 
+import importlib
 import inspect
 import os
 import re
+import runpy
 import select
 import signal
 import subprocess
@@ -12,8 +14,6 @@ import time
 import pytest
 from conftest import script, tree
 
-import attack
-import train
 from cli import ROOT
 
 DIGITS = ["--dataset", "digits"]
@@ -72,53 +72,103 @@ ATTACK = [
     (["--eps-steps", "0"], "--eps-steps: needs a whole number of at least 1, not '0'"),
     (["--run", "regular"], "unrecognized arguments: --run"),
     (["--norm", "3"], "--norm: invalid choice"),
+    (["--check", "--norm", "2"], "--check takes the balls and radii from the stored numbers"),
+    (["--check", "--eps-max", "0.1"], "--check takes the balls and radii from the stored numbers"),
 ]
-COMMANDS = [("train.py", *row) for row in TRAIN] + [("attack.py", *row) for row in ATTACK]
+OPTIMUM = [
+    ([], "the following arguments are required: --eps"),
+    (["--eps"], "--eps: expected at least one argument"),
+    (["--eps", "-0.1"], "a finite number of at least 0"),
+    (["--eps", "0.1", "nan"], "a finite number of at least 0"),
+    (["--eps", "inf"], "a finite number of at least 0"),
+    (["--eps", "0.1", "--dataset", "digits", "--digits", "3", "3"], "not 3 twice"),
+    (["--eps", "0.1", "--norm", "2"], "unrecognized arguments: --norm 2"),
+    (["--eps", "0.1", "--mnist-dir", "absent"], "--mnist-dir absent lacks"),
+]
+COMMANDS = [
+    *[("train.py", *row) for row in TRAIN],
+    *[("attack.py", *row) for row in ATTACK],
+    *[("optimum.py", *row) for row in OPTIMUM],
+    ("claims.py", [], "no data set in"),
+    ("claims.py", ["noise"], "unrecognized arguments: noise"),
+    ("masking.py", ["--digits", "1"], "--digits: expected 2 arguments"),
+    ("plots.py", [], "nothing to draw in"),
+    ("plots.py", ["accuracy-noise"], "no figure accuracy-noise; there are: hinge_loss"),
+    ("tables.py", [], "the tables need the attacked run regular"),
+    ("benchmark.py", ["--parts", "sleep"], "--parts: invalid choice: 'sleep'"),
+]
+SCRIPTS = sorted({name for name, *_ in COMMANDS})
+REQUIRED = {"optimum.py": ["--eps", "0.1"]}
+
+
+def check_refused(name, message, status, out, err):
+    """It ends with status 2 and one line that says what is wrong."""
+    assert (status, out) == (2, "")
+    assert err.startswith(f"{name}: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Run a script in this process as `python NAME *arguments` would: status, stdout, stderr."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.setattr(signal, "signal", lambda *arguments: None)  # Ctrl-C stays pytest's
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / name), run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.mark.parametrize(("name", "arguments", "message"), COMMANDS)
-def test_bad_command(tmp_path, name, arguments, message):
-    """It ends with status 2 and one line that says what is wrong, and writes nothing."""
-    done = script(name, *arguments, "--results", tmp_path / "results")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"{name}: error: ")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_bad_command(tmp_path, run_script, name, arguments, message):
+    """Refused as above, and nothing is written."""
+    check_refused(name, message, *run_script(name, *arguments, "--results", tmp_path / "results"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_bad_command_in_a_process_of_its_own(tmp_path, name):
+    """As a user gives it; without an import of TensorFlow, and so at once."""
+    done = script("-X", "importtime", name, *REQUIRED.get(name, []), "--unknown", cwd=ROOT)
+    *imports, error = done.stderr.splitlines()
+    check_refused(name, "--unknown", done.returncode, done.stdout, error + "\n")
+    imported = {line.split("|")[-1].strip() for line in imports}
+    assert "numpy" in imported
+    assert not {"tensorflow", "keras", "matplotlib", "scipy", "sklearn"} & imported
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [("train.py", DIGITS, "cannot write to --results"), ("attack.py", [], "no runs in")],
 )
-def test_results_below_a_file(tmp_path, name, arguments, message):
+def test_results_below_a_file(tmp_path, run_script, name, arguments, message):
     (tmp_path / "file").write_text("kept")
-    done = script(name, *arguments, "--results", tmp_path / "file" / "results")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    results = tmp_path / "file" / "results"
+    check_refused(name, message, *run_script(name, *arguments, "--results", results))
     assert tree(tmp_path) == {"file": b"kept"}
 
 
-@pytest.mark.parametrize(("module", "name"), [(train, "train.py"), (attack, "attack.py")])
-def test_help_and_defaults(module, name):
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_and_defaults(run_script, monkeypatch, name):
     """Every argument of main is an option that --help explains, with the same default."""
-    done = script(name, "--help", env=os.environ | {"COLUMNS": "100"})
-    assert (done.returncode, done.stderr) == (0, "")
-    options = done.stdout.partition("options:\n")[2]
+    monkeypatch.setenv("COLUMNS", "100")
+    status, out, err = run_script(name, "--help")
+    assert (status, err) == (0, "")
+    module = importlib.import_module(name.removesuffix(".py"))
     parameters = dict(inspect.signature(module.main).parameters)
-    parameters.pop("callbacks", None)  # objects, which no command line can name
-    for parameter in parameters:
+    for not_on_command_line in ("callbacks", "readme"):
+        parameters.pop(not_on_command_line, None)
+    for parameter in parameters.keys() - {"names"}:  # the figures are no option
         option = "--" + parameter.removesuffix("_named").replace("_", "-")
-        assert re.search(rf"^  (--seed.*, )?{option}\b", options, re.MULTILINE)
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
-    assert vars(module._parser().parse_args([])) == defaults
-
-
-def test_importing_the_scripts_imports_no_tensorflow():
-    code = "import sys, attack, train; print({'tensorflow', 'keras'} & set(sys.modules))"
-    done = script("-c", code)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")
+        assert re.search(rf"^  (--seed.*, )?{option}\b", out, re.MULTILINE), option
+    found = vars(module._parser().parse_args(REQUIRED.get(name, [])))
+    for key, parameter in parameters.items():
+        if parameter.default is not parameter.empty:
+            assert found[key] == (parameter.default if key != "names" else [])
 
 
 def test_from_training_to_figures(tmp_path):

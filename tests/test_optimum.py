@@ -1,8 +1,6 @@
 """optimum.py: the minimum, against the whole linear program; its certificate; its command."""
 
-import inspect
 import json
-import os
 import re
 
 import numpy as np
@@ -373,42 +371,6 @@ def test_training_on_another_problem_tells_none(optima, tmp_path, capsys, option
 
 
 # --- the command -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "the following arguments are required: --eps"),
-        (["--eps"], "--eps: expected at least one argument"),
-        (["--eps", "-0.1"], "a finite number of at least 0"),
-        (["--eps", "0.1", "nan"], "a finite number of at least 0"),
-        (["--eps", "inf"], "a finite number of at least 0"),
-        (["--eps", "0.1", "--dataset", "digits", "--digits", "3", "3"], "not 3 twice"),
-        (["--eps", "0.1", "--norm", "2"], "unrecognized arguments: --norm 2"),
-        (["--eps", "0.1", "--mnist-dir", "absent"], "--mnist-dir absent lacks"),
-    ],
-)
-def test_bad_command(tmp_path, arguments, message):
-    """It ends with status 2 and one line that says what is wrong, and writes nothing."""
-    done = script("optimum.py", *arguments, "--results", tmp_path / "results")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("optimum.py: error: ")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_help_and_defaults():
-    """Every argument of main is an option that --help explains, with the same default."""
-    done = script("optimum.py", "--help", env=os.environ | {"COLUMNS": "100"})
-    assert (done.returncode, done.stderr) == (0, "")
-    options = done.stdout.partition("options:\n")[2]
-    parameters = inspect.signature(optimum.main).parameters
-    for parameter in parameters:
-        assert f"\n  --{parameter.replace('_', '-')}" in options
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
-    found = vars(optimum._parser().parse_args(["--eps", "0.1"]))
-    assert found == defaults | {"eps": [0.1]}
 
 
 def test_command(tmp_path):
