@@ -99,12 +99,13 @@ def digit(text: str) -> int:
     return _number(text, int, "a digit from 0 to 9", lambda value: 0 <= value <= 9)
 
 
-def import_tensorflow():
+def import_tensorflow(start=None):
     """TensorFlow, set up to repeat its results and to start without its page of chatter.
 
     It gets one thread: handing a step's small operations from thread to thread takes longer than
     they do, and so no sum depends on the number of cores. Its start-up messages go to the file
     descriptor of stderr before any log level counts; Python's own errors still come through.
+    `start` is called with TensorFlow before anything else starts its runtime.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its sums depend on the processor
@@ -116,6 +117,8 @@ def import_tensorflow():
     try:
         import tensorflow as tf
 
+        if start:
+            start(tf)
         tf.config.list_logical_devices()  # speaks once more
     finally:
         os.dup2(stderr, 2)

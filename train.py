@@ -8,6 +8,7 @@ A loop of Python over epochs, around a compiled loop over batches, around one gr
 every variable and gradient in reach. Each run is written to results/<dataset>/<run>/ (see runs.py).
 """
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import cli
+import cluster
 import data
 import files
 import runs
@@ -60,11 +62,14 @@ def main(
     Raises:
         InputError: the settings contradict each other or the data, or cannot be written.
     """
+    task = cluster.task()
     if not robust and (eps is not None or norm != "inf" or box):
         raise InputError("--eps, --norm and --box need --robust: the hinge has no perturbation")
     if box and norm != "inf":
         raise InputError(f"--box is implemented for --norm inf, not for {norm}: leave one out")
-    files.check_writable(results)
+    if task is None or task["chief"]:
+        files.check_writable(results)
+    strategy = cluster.join()
     split = data.load(dataset, tuple(digits), mnist_dir)
     given = dict(
         epochs=epochs,
@@ -83,12 +88,19 @@ def main(
             f"--batch-size {chosen['batch_size']} is larger than the training set of "
             f"{split.name}: choose at most {len(split.y_train)}"
         )
+    last_batch = len(split.y_train) % chosen["batch_size"] or chosen["batch_size"]
+    if strategy and last_batch < strategy.num_replicas_in_sync:
+        raise InputError(
+            f"--batch-size {chosen['batch_size']} leaves {last_batch} images in the last batch, "
+            f"too few for {strategy.num_replicas_in_sync} workers: choose another"
+        )
     folders = []
     radii = dict.fromkeys(map(float, [0.2] if eps is None else eps)) if robust else [0.0]
     for radius, seed in itertools.product(radii, dict.fromkeys(seeds or [chosen["seed"]])):
         chosen["seed"] = seed
         settings = runs.Settings(split.name, recipe, robust, radius, norm, box, **chosen)
-        folders.append(train(settings, split, results, quiet, callbacks))
+        with cluster.losses_told(strategy):
+            folders.append(train(settings, split, results, quiet, callbacks, strategy))
     return folders
 
 
@@ -98,8 +110,12 @@ def train(
     results: Path,
     quiet: bool = False,
     callbacks: Sequence = (),
+    strategy=None,
 ) -> Path:
-    """Train and save one model, from its seed alone; print the result in one line."""
+    """Train and save one model, from its seed alone; print the result in one line.
+
+    `strategy` is that of `cluster.join`; with it, all workers train and the chief saves.
+    """
     tf = cli.import_tensorflow()
     import keras
 
@@ -110,21 +126,23 @@ def train(
     n = len(split.y_train)
     steps_per_epoch = -(-n // settings.batch_size)  # the last batch may be smaller
 
-    classifier = model.linear(split.x_train.shape[1:], settings.init, settings.seed)
     rate = settings.learning_rate
     if settings.schedule == "linear":
         total = settings.epochs * steps_per_epoch
         rate = keras.optimizers.schedules.PolynomialDecay(rate, total, end_learning_rate=0.0)
-    classifier.compile(keras.optimizers.SGD(rate, settings.momentum))
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        classifier = model.linear(split.x_train.shape[1:], settings.init, settings.seed)
+        classifier.compile(keras.optimizers.SGD(rate, settings.momentum))
 
     train_set, test_set = (
         (tf.constant(x), tf.constant(y))
         for x, y in ((split.x_train, split.y_train), (split.x_test, split.y_test))
     )
-    take_steps = make_steps(classifier, settings, *train_set)
+    take_steps = make_steps(classifier, settings, *train_set, strategy)
     evaluate = make_evaluation(classifier, settings, train_set, test_set)
     history = keras.callbacks.History()
-    progress = [] if quiet else [ProgressBar(settings.name)]
+    chief = strategy is None or cluster.task()["chief"]
+    progress = [] if quiet or not chief else [ProgressBar(settings.name)]
     watchers = keras.callbacks.CallbackList(
         [history, *progress, *callbacks],
         model=classifier,
@@ -158,9 +176,13 @@ def train(
     w, b = (variable.numpy() for variable in classifier.trainable_variables)
     if not (np.isfinite(w).all() and np.isfinite(list(logs.values())).all()):
         raise InputError(f"{settings.name} diverged, nothing is written: lower --learning-rate")
+    if not chief:
+        return settings.folder(results)
     columns = {_column(name): history.history[name] for name in logs}
     versions = dict(tensorflow=tf.__version__, keras=keras.__version__)
     facts = runs.facts(split, versions)
+    if strategy:
+        facts["workers"] = strategy.num_replicas_in_sync
     steps = dict(zip(RECORD, np.concatenate(records).T.copy(), strict=True))
     folder = runs.save(results, settings, facts, w.ravel(), b[0], columns, steps=steps)
     report = [f"{settings.name}: test accuracy {columns['test_accuracy'][-1]:.4f}"]
@@ -186,8 +208,10 @@ def _certified_minimum(results: Path, settings: runs.Settings, split: data.Datas
     return config["certificate"]["dual"] if config["data_sha256"] == split.checksum else None
 
 
-def make_steps(classifier, settings: runs.Settings, x, y):
+def make_steps(classifier, settings: runs.Settings, x, y, strategy=None):
     """Gradient steps on batches of x (n, height, width, 1) and y (n,), many in one call.
+
+    With a strategy, of several workers, each takes its share of every batch.
 
     Returns:
         A function of (order, first, last): it takes the steps from `first` to before `last` of an
@@ -201,36 +225,54 @@ def make_steps(classifier, settings: runs.Settings, x, y):
     kernel, _ = classifier.trainable_variables
     loss_of, worst_case = _loss(kernel, settings)
 
-    def step(x, y):
+    def step(batch):
+        """One step on the samples of these indices, of which this worker takes its share."""
+        share = batch
+        if strategy:
+            worker = tf.distribute.get_replica_context().replica_id_in_sync_group
+            share = batch[worker :: strategy.num_replicas_in_sync]
+        images, labels = tf.gather(x, share), tf.gather(y, share)
         with tf.GradientTape() as tape:
-            margins = losses.margins(classifier(x, training=True), y)
-            worst = worst_case(margins, x, y)
+            margins = losses.margins(classifier(images, training=True), labels)
+            worst = worst_case(margins, images, labels)
             loss = loss_of(worst)  # the robust loss; with eps = 0, the regular one
             # Every sample weighs the same: a smaller last batch takes a smaller step, as in
             # the article, which sums. Else it ends each epoch with a jolt of size eps to ||w||_1.
-            weighted = loss * tf.cast(tf.size(y), tf.float32) / settings.batch_size
+            weighted = loss * tf.cast(tf.size(labels), tf.float32) / settings.batch_size
         gradients = tape.gradient(weighted, classifier.trainable_variables)
+        means = tf.stack([mean(margins > 0), mean(worst < 1), loss])
+        if strategy:  # from the means over each worker's share to those over the batch
+            means = total(means * tf.cast(tf.size(share) / tf.size(batch), tf.float32))
         size = tf.abs(kernel)
         in_use = size > runs.PIXEL_IN_USE * tf.reduce_max(size)
         record = dict(
-            accuracy=share(margins > 0),
-            active=share(worst < 1),
-            gradient=tf.norm(gradients[0]),
-            loss=loss,
+            zip(("accuracy", "active", "loss"), tf.unstack(means), strict=True),
+            gradient=tf.norm(total(gradients[0])),
             pixels=tf.reduce_sum(tf.cast(in_use, tf.float32)),
             w_l1=tf.reduce_sum(size),
         )
+        # Keras's optimizer sums the workers' gradients itself.
         classifier.optimizer.apply(gradients, classifier.trainable_variables)
         return tf.stack([record[name] for name in RECORD])
 
-    def share(condition):
+    def mean(condition):
         return tf.reduce_mean(tf.cast(condition, tf.float32))
+
+    def total(values):
+        """The sum over all workers."""
+        if not strategy:
+            return values
+        return tf.distribute.get_replica_context().all_reduce("SUM", values)
 
     def take_steps(order, first, last):
         records = tf.TensorArray(tf.float32, last - first, element_shape=[len(RECORD)])
         for i in tf.range(first, last):
             batch = order[i * settings.batch_size : (i + 1) * settings.batch_size]
-            records = records.write(i - first, step(tf.gather(x, batch), tf.gather(y, batch)))
+            if strategy:  # every replica gives the same record
+                record = strategy.experimental_local_results(strategy.run(step, (batch,)))[0]
+            else:
+                record = step(batch)
+            records = records.write(i - first, record)
         return records.stack()
 
     if settings.eager:

@@ -1,0 +1,103 @@
+"""Training by several processes, as TF_CONFIG tells: the same weights, written by the chief."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import tree
+
+import cluster
+import runs
+import train
+from cli import ROOT, InputError
+
+OPTIONS = dict(robust=True, recipe="converged", box=True, epochs=20)
+
+
+def test_two_workers_train_as_one_process_does(tmp_path, monkeypatch):
+    """They share each batch of 200 images, and the last of 40, and sum their gradients in another
+    order than one process does: 200 products of size 1 in float32 are off by 1e-6, and 40 steps
+    add few of these. Then one worker is killed, while both train the next model."""
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    command = "train.py --robust --recipe converged --box --epochs 20 --dataset digits --quiet"
+    command = [sys.executable, *command.split(), "--seeds", *map(str, range(200))]
+    workers = []
+    for index in (0, 1):
+        task = dict(cluster=dict(worker=hosts), task=dict(type="worker", index=index))
+        monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+        options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        place = ["--results", str(tmp_path / f"worker{index}")]
+        workers.append(subprocess.Popen([*command, *place], **options))
+    monkeypatch.delenv("TF_CONFIG")
+    try:
+        written = workers[0].stdout.readline()
+        workers[1].kill()
+        _, err = workers[0].communicate(timeout=60)
+        out, _ = workers[1].communicate()
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert workers[0].returncode == 2
+    waiting, *_, error = err.splitlines()  # between them TensorFlow tells of the lost connection
+    assert waiting.startswith("worker 0 of 2 workers: waiting")
+    assert error.startswith("train.py: error: another worker is gone, so this one ends; ")
+    assert out == ""
+    assert not (tmp_path / "worker1").exists()
+
+    (folder,) = train.main(**OPTIONS, dataset="digits", results=tmp_path / "one", quiet=True)
+    alone, together = runs.load(folder), runs.load(tmp_path / "worker0/digits-0-1" / folder.name)
+    assert written.startswith(f"{alone.name}: test accuracy ")
+    assert together.config == alone.config | {"workers": 2}
+    np.testing.assert_allclose(together.w, alone.w, rtol=0, atol=1e-5)
+    for name in train.RECORD:
+        np.testing.assert_allclose(together.steps[name], alone.steps[name], rtol=1e-4, atol=1e-5)
+    # Whatever else the chief has written is whole.
+    for other in runs.list_runs(tmp_path / "worker0/digits-0-1"):
+        assert runs.load(other)
+    assert not [name for name in tree(tmp_path) if "/." in name]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+    ],
+)
+def test_wrong_tf_config(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(InputError, match=r"^TF_CONFIG must be JSON like \{.*\)$"):
+        train.main(dataset="digits", results=tmp_path / "results")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "chief"), [("worker", 0, False), ("worker", 1, False), ("chief", 0, True)]
+)
+def test_a_chief_that_is_named_is_the_chief(monkeypatch, kind, index, chief):
+    hosts = dict(chief=["a:1"], worker=["b:1", "c:1"])
+    text = json.dumps(dict(cluster=hosts, task=dict(type=kind, index=index)))
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert cluster.task() == dict(type=kind, index=index, workers=3, chief=chief)
+
+
+def test_without_tf_config_there_is_no_strategy(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert cluster.task() is None
+    assert cluster.join.__wrapped__() is None
