@@ -55,9 +55,8 @@ def main(
         ("pgd", "cross-entropy", STEPS),
         ("fgsm_margin", "margin", 1),
     ):
-        table[name] = [
-            gradient_attack(run, x, raw.y_test, SCALE * eps, steps, loss) for eps in RADII
-        ]
+        climb = gradient_attack(run, x, raw.y_test, loss)
+        table[name] = [climb(SCALE * eps, steps) for eps in RADII]
     path = results / split.name / "claims" / "masking.csv"
     with files.whole_file(path) as new:
         files.write_csv(new, table)
@@ -67,21 +66,20 @@ def main(
     print(f"accuracy at {RADII[k]:.1f}: {', '.join(accuracies)}")
 
 
-def gradient_attack(
-    run: runs.Run, x, y, eps: float, steps: int, loss: str = "cross-entropy"
-) -> float:
-    """Accuracy under FGSM (steps = 1) or PGD on "cross-entropy" or "margin", in float32 as usual.
+def gradient_attack(run: runs.Run, x, y, loss: str = "cross-entropy"):
+    """FGSM and PGD on "cross-entropy" or "margin", in float32 as usual, on x (n, d), y (n,).
 
-    Each step goes along the sign of the gradient, by eps for FGSM and 2.5 eps / steps for PGD
-    (Madry et al. 2018), and is projected to the L-infinity ball of radius eps.
+    Returns:
+        A function of (eps, steps) that gives the accuracy: FGSM for one step, else PGD. Each step
+        goes along the sign of the gradient, by eps for FGSM and 2.5 eps / steps for PGD (Madry et
+        al. 2018), and is projected to the L-infinity ball of radius eps.
     """
     tf = cli.import_tensorflow()
     w, b = tf.constant(run.w, tf.float32), tf.constant(run.b, tf.float32)
     clean, labels = tf.constant(x, tf.float32), tf.constant(y > 0, tf.float32)
-    size = eps if steps == 1 else 2.5 * eps / steps
 
     @tf.function
-    def step(moved):
+    def step(moved, eps, size):
         with tf.GradientTape() as tape:
             tape.watch(moved)
             logits = tf.linalg.matvec(moved, w) + b
@@ -92,10 +90,14 @@ def gradient_attack(
         moved += size * tf.sign(tape.gradient(height, moved))
         return tf.clip_by_value(moved, clean - eps, clean + eps)
 
-    moved = clean
-    for _ in range(steps):
-        moved = step(moved)
-    return float(np.mean(y * (moved.numpy() @ run.w + run.b) > 0))
+    def climb(eps: float, steps: int) -> float:
+        size = eps if steps == 1 else 2.5 * eps / steps
+        moved = clean
+        for _ in range(steps):
+            moved = step(moved, tf.constant(eps, tf.float32), tf.constant(size, tf.float32))
+        return float(np.mean(y * (moved.numpy() @ run.w + run.b) > 0))
+
+    return climb
 
 
 def _parser() -> cli.Parser:

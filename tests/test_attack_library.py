@@ -6,48 +6,23 @@ The library is the Adversarial Robustness Toolbox, which needs nothing that we d
 
 import warnings
 
-import keras
 import numpy as np
 import pytest
 from conftest import flat
 
+import benchmark
 import cli
 import exact
-import model
 import runs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it misses PyTorch
     pytest.importorskip("art", reason="adversarial-robustness-toolbox is not installed")
     from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
-    from art.estimators.classification import TensorFlowV2Classifier
 
 NORM = {"inf": np.inf, "2": 2, "1": 1}
 RADII = {"inf": [0.05, 0.1, 0.2, 0.3], "2": [0.3, 1.0, 2.0], "1": [1.0, 5.0, 15.0]}
 ROUNDING = 1e-5  # of a radius: the library perturbs in float32
-
-
-def opponent(run, box):
-    """Our Keras model as the library wants it: two logits (-f, f), and a loss to climb.
-
-    The loss is minus the margin, whose gradient does not vanish where the model is sure.
-    """
-    classifier = model.linear(tuple(run.config["image_shape"]))
-    classifier.set_weights([np.float32(run.w[:, None]), np.float32([run.b])])
-    images = keras.Input(classifier.input_shape[1:])
-    logit = classifier(images)
-    two = keras.Model(images, keras.layers.Concatenate()([-logit, logit]))
-
-    def minus_margin(chosen, logits):
-        return keras.ops.mean(keras.ops.sum((0.5 - chosen) * logits, axis=1))
-
-    return TensorFlowV2Classifier(
-        model=two,
-        nb_classes=2,
-        input_shape=classifier.input_shape[1:],
-        loss_object=minus_margin,
-        clip_values=(0.0, 1.0) if box else None,
-    )
 
 
 def attacks(estimator, norm, eps):
@@ -62,7 +37,7 @@ def attacks(estimator, norm, eps):
 def check_no_attack_is_stronger(run, images, labels, norm, box):
     x, y = flat(images), np.float64(labels)
     radii = exact.sample_radii(x, y, run.w, run.b, norm, box)
-    estimator = opponent(run, box)
+    estimator = benchmark.library_model(run, box)
     chosen = np.stack([y < 0, y > 0], axis=1).astype(np.float32)
     successes = 0
     for eps in RADII[norm]:

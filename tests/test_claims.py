@@ -75,7 +75,7 @@ def test_gradient_attacks_reach_the_exact_accuracy_where_gradients_do_not_vanish
     x, y = images(split)
     for model in models:
         for eps in (0.0, 0.03, 0.1, 0.2):
-            found = masking.gradient_attack(model.run, x.astype(np.float32), y, eps, steps)
+            found = masking.gradient_attack(model.run, x.astype(np.float32), y)(eps, steps)
             best = exact.robust_correct(model.attack.samples["radii"], np.array([eps]))[0] / len(y)
             assert abs(found - best) <= 1 / len(y)  # float32 at a tie: one sample
 
@@ -90,8 +90,8 @@ def test_a_step_on_the_margin_is_exact_where_the_cross_entropy_is_masked(split):
     radii = exact.sample_radii(x, y, w, b)
     for eps in (0.05, 0.2, 0.4):
         best = exact.robust_correct(radii, np.array([eps]))[0] / len(y)
-        margin = masking.gradient_attack(run, x.astype(np.float32), y, eps, 1, "margin")
-        usual = masking.gradient_attack(run, x.astype(np.float32), y, eps, 1)
+        margin = masking.gradient_attack(run, x.astype(np.float32), y, "margin")(eps, 1)
+        usual = masking.gradient_attack(run, x.astype(np.float32), y)(eps, 1)
         assert abs(margin - best) <= 1 / len(y)  # float32 at a tie: one sample
         assert usual >= best - 1 / len(y)
     assert usual > best + 0.2
