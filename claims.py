@@ -23,35 +23,32 @@ import plots
 import runs
 import stored
 from cli import RESULTS, InputError
+from records import COPIES, NOISE_RADII, NOISY, TRANSFER_RADII, TRANSFERRED
 
 DRAWS = 50  # random noises per test sample
-NOISY = ("regular", "regular-initzeros", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
-TRANSFERRED = ("regular", "regular-seed1", "regular-initzeros", "regular-initzeros-seed1")
-COPIES = ("regular", *(f"regular-seed{k}" for k in range(1, 6)))
-TRANSFERRED += ("robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
 
 
 def main(results: Path = RESULTS) -> None:
     """Write the numbers for every data set under `results`, and draw the figures.
 
     Raises:
-        InputError: no data set has the attacked runs that are needed.
+        InputError: no data set has the attacked runs that are needed, or a file is damaged.
     """
     needed = set(NOISY + TRANSFERRED + COPIES)
-    written = []
+    tables = {}
     for dataset in runs.list_datasets(results):
         models = stored.load_models(dataset)
         if needed <= set(models):
-            noise = random_noise([models[name] for name in NOISY])
-            moved = transfer([models[name] for name in TRANSFERRED])
-            copies = transfer([models[name] for name in COPIES])
-            for name, columns in (("noise", noise), ("transfer", moved), ("copies", copies)):
-                with files.whole_file(dataset / "claims" / f"{name}.csv") as path:
-                    files.write_csv(path, columns)
-                written.append(dataset / "claims" / f"{name}.csv")
-    if not written:
+            folder = dataset / "claims"
+            tables[folder / "noise.csv"] = random_noise([models[name] for name in NOISY])
+            tables[folder / "transfer.csv"] = transfer([models[name] for name in TRANSFERRED])
+            tables[folder / "copies.csv"] = transfer([models[name] for name in COPIES])
+    if not tables:
         raise InputError(f"no data set in {results} has all of: {', '.join(sorted(needed))}")
-    for path in [*written, *plots.draw(results, ["noise_or_attack", "transfer"])]:
+    for place, columns in tables.items():
+        with files.whole_file(place) as path:
+            files.write_csv(path, columns)
+    for path in [*tables, *plots.draw(results, ["noise_or_attack", "transfer"])]:
         print(path)
 
 
@@ -71,7 +68,7 @@ def random_noise(models: list[stored.Model], seed: int = 0) -> dict:
         margins = samples["labels"] * samples["logits"]
         signs = rng.integers(0, 2, (DRAWS, len(margins), len(w)), dtype=np.int8)
         shifts = 2.0 * (signs @ w) - w.sum()  # w.s, per draw and sample
-        for eps in model.attack.accuracy["eps"][::10]:
+        for eps in NOISE_RADII:
             share = np.mean(margins + eps * shifts > 0, axis=0)
             spread = eps * exact.dual_norm(w, "2")
             columns["run"].append(model.run.name)
@@ -85,7 +82,7 @@ def random_noise(models: list[stored.Model], seed: int = 0) -> dict:
     return columns
 
 
-def transfer(models: list[stored.Model], radii=(0.1, 0.2)) -> dict:
+def transfer(models: list[stored.Model], radii=TRANSFER_RADII) -> dict:
     """Accuracy of each target under -y eps sign(w of the source): m - eps sign(w').w > 0."""
     columns = {name: [] for name in ("source", "target", "eps", "accuracy")}
     for eps in radii:

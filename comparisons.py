@@ -135,7 +135,7 @@ def threats(models: dict[str, Model], dataset: Path) -> Figure:
 
 def noise_or_attack(models: dict[str, Model], dataset: Path) -> Figure:
     """Accuracy under random noise of +-eps per pixel beside the worst case."""
-    table = claim(dataset, "noise", ("run",))
+    table = claim(dataset, "noise")
     figure = Figure(figsize=(8, 3.6))
     panels = figure.subplots(1, 2, sharey=True)
     for axes, name in zip(panels, ("regular", "robust-eps0.2"), strict=True):
@@ -163,7 +163,7 @@ def noise_or_attack(models: dict[str, Model], dataset: Path) -> Figure:
 
 def transfer(models: dict[str, Model], dataset: Path) -> Figure:
     """Accuracy of each model (column) under the perturbation computed on another (row)."""
-    table = claim(dataset, "transfer", ("source", "target"))
+    table = claim(dataset, "transfer")
     names = list(dict.fromkeys(table["source"]))
     figure = Figure(figsize=(8, 4.6))
     for axes, eps in zip(figure.subplots(1, 2, sharey=True), (0.1, 0.2), strict=True):
@@ -184,7 +184,7 @@ def transfer(models: dict[str, Model], dataset: Path) -> Figure:
 
 def masking(models: dict[str, Model], dataset: Path) -> Figure:
     """Gradient attacks on a model of raw 0-255 pixels against the exact accuracy."""
-    table = claim(dataset, "masking", ())
+    table = claim(dataset, "masking")
     figure = Figure(figsize=(6, 3.6))
     axes = figure.subplots()
     axes.plot(table["eps"], table["exact"], color="black", label="exact")

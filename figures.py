@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 import runs
 from diagrams import DARK, GREEN, GREY
+from records import SHOWN
 from stored import Missing, Model, first
 
 STAMP = LinearSegmentedColormap.from_list("stamp", ["white", "#5f9873", "black"])
@@ -85,7 +86,7 @@ def _grid(rows: int, columns: int, width: float, title: str):
 def misclassified_regular(models: list[Model]) -> Figure:
     """The clean test samples that each model gets wrong, nearest to the boundary first."""
     wrong = [int(m.run.config["test_samples"] - m.attack.accuracy["correct"][0]) for m in models]
-    columns = max(5, min(8, max(wrong)))
+    columns = max(5, min(SHOWN, max(wrong)))
     title = f"Clean test images that each model gets wrong, with logits ({recipe(models)})"
     figure, panels = _grid(len(models), columns, 8, title)
     for row, model, count in zip(panels, models, wrong, strict=True):

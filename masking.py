@@ -23,9 +23,10 @@ import files
 import runs
 import train
 from cli import RESULTS
+from records import MASKED_RADII
 
 SCALE = 255
-RADII = np.arange(16) * 0.02  # as a share of the pixel range
+RADII = np.array(MASKED_RADII)
 STEPS = 40
 
 

@@ -8,6 +8,7 @@ recipe in results/<dataset>/figures/, others in a folder below it, such as figur
 """
 
 import importlib
+import io
 import sys
 from pathlib import Path
 
@@ -66,6 +67,10 @@ def draw(results: Path, names: list[str] | None = None) -> list[Path]:
     """Draw figures from the stored numbers; returns the files written.
 
     A figure that the results do not suffice for is left out with a notice.
+
+    Raises:
+        InputError: there is no such figure, nothing to draw, or a damaged file; then no figure is
+            written or removed.
     """
     if unknown := [name for name in names or [] if name not in ALL]:
         raise InputError(f"no figure {unknown[0]}; there are: {', '.join(ALL)}")
@@ -83,30 +88,34 @@ def draw(results: Path, names: list[str] | None = None) -> list[Path]:
         todo = [(place, arguments) for place, arguments in todo if place.name in names]
     from matplotlib import style
 
-    written, left_out = [], []
+    pictures, left_out = {}, {}
     bar = tqdm.tqdm(todo, "drawing", leave=False, disable=not sys.stderr.isatty())
     for place, arguments in bar:
         path = place.with_name(place.name + ".png")
         try:
             with style.context(ROOT / "style.mplstyle"):
-                drawn = function(place.name)(*arguments)
-                with files.whole_file(path) as file:
-                    drawn.savefig(file, metadata={"Software": None})
-            written.append(path)
+                drawn, picture = function(place.name)(*arguments), io.BytesIO()
+                drawn.savefig(picture, format="png", metadata={"Software": None})
+            pictures[path] = picture.getvalue()
         except stored.Missing as error:
-            path.unlink(missing_ok=True)  # it would show what is no longer there
-            left_out.append(f"{path.relative_to(results)}: {error}")
+            left_out[path] = error
+    # Not before all are drawn: where a file of numbers is damaged, every figure stays as it was.
+    for path, picture in pictures.items():
+        with files.whole_file(path) as file:
+            file.write_bytes(picture)
+    for path in left_out:
+        path.unlink(missing_ok=True)  # it would show what is no longer there
     if names:
-        for reason in left_out:
-            print(f"NOTICE: left out {reason}", file=sys.stderr)
+        for path, reason in left_out.items():
+            print(f"NOTICE: left out {path.relative_to(results)}: {reason}", file=sys.stderr)
     elif left_out:
-        missing = sorted({Path(reason.split(":")[0]).stem for reason in left_out})
+        missing = sorted({path.stem for path in left_out})
         print(
             f"NOTICE: some runs do not suffice for {', '.join(missing)}; "
             f"python plots.py {missing[0]} tells why",
             file=sys.stderr,
         )
-    return written
+    return list(pictures)
 
 
 def function(name: str):

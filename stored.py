@@ -1,13 +1,12 @@
 """What results/ holds, as the figures and tables need it: runs with the attacks on them."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-import files
+import records
 import runs
 from cli import InputError
 
@@ -45,7 +44,7 @@ class Model:
         return float(np.mean(self.attack.samples["radii"] > eps))
 
 
-class Missing(Exception):
+class Missing(InputError):
     """What a figure needs and the results do not hold; the message says how to get it."""
 
 
@@ -62,10 +61,14 @@ def load_models(dataset: Path) -> dict[str, Model]:
     """The runs of a data set by name, attacked in the plain L-infinity ball.
 
     A notice tells of each that is not.
+
+    Raises:
+        InputError: a file of a run or of an attack is damaged; it is named.
     """
     models = {}
     for folder in runs.list_runs(dataset):
         run = runs.load(folder)
+        records.check_run(run)
         if attack := load_attack(dataset / "attack" / "linf" / run.name, run):
             models[run.name] = Model(run, attack)
         else:
@@ -83,13 +86,18 @@ def under(threat: str, models: dict[str, Model]) -> dict[str, Model]:
     return found
 
 
-def claim(dataset: Path, name: str, text: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """A table of numbers from results/<dataset>/claims/."""
+def claim(dataset: Path, name: str) -> dict[str, np.ndarray]:
+    """A table of numbers from results/<dataset>/claims/: column -> array.
+
+    Raises:
+        Missing: the file is not there.
+        InputError: it is damaged.
+    """
     path = dataset / "claims" / f"{name}.csv"
     if not path.exists():
         script = "masking.py" if name == "masking" else "claims.py"
-        raise Missing(f"it needs python {script}")
-    return files.read_csv(path, text)
+        raise Missing(f"{path} is missing: python {script} makes it")
+    return records.read_claim(path)
 
 
 def groups(models: dict[str, Model]) -> dict[str, list[Model]]:
@@ -111,24 +119,21 @@ def groups(models: dict[str, Model]) -> dict[str, list[Model]]:
 
 
 def load_attack(folder: Path, run: runs.Run) -> Attack | None:
-    """The stored attack on this run, or None where there is none of its present weights."""
-    try:
-        facts = json.loads((folder / "attack.json").read_text())
-        current = facts["weights_sha256"] == run.weights_sha256
-    except FileNotFoundError:
-        current = False
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'attack.json'} is damaged ({error})") from None
-    if not current:
+    """The stored attack on this run, or None where there is none of its present weights.
+
+    Raises:
+        InputError: a file of it is damaged; it is named.
+    """
+    if not folder.exists():
         return None
-    names = ("labels", "logits", "radii", "image_index", "images")
+    facts = records.read_facts(folder / "attack.json")
+    if facts["weights_sha256"] != run.weights_sha256:
+        return None
+    records.check_facts(folder / "attack.json", facts, run)
+    samples = records.read_samples(folder / "samples.npz", run)
+    accuracy = records.read_accuracy(folder / "accuracy.csv", samples["radii"])
+    nearest = records.read_nearest(folder, run, facts, samples, accuracy)
     landscape = None
     if runs.has_landscape(run.settings):
-        landscape = files.read_csv(folder / "landscape.csv", text=("pixel",))
-    return Attack(
-        facts,
-        files.read_csv(folder / "accuracy.csv"),
-        files.read_csv(folder / "nearest.csv"),
-        files.read_npz(folder / "samples.npz", names),
-        landscape,
-    )
+        landscape = records.read_landscape(folder / "landscape.csv", run.w)
+    return Attack(facts, accuracy, nearest, samples, landscape)

@@ -201,10 +201,10 @@ def _claims(models: Models, dataset: Path) -> str:
         models[name] for name in ("regular", "regular-initzeros", "robust-eps0.2", "robust-eps0.3")
     )
     optimal = models["optimal-eps0.3"]
-    noise = stored.claim(dataset, "noise", ("run",))
-    moved = stored.claim(dataset, "transfer", ("source", "target"))
-    copies = stored.claim(dataset, "copies", ("source", "target"))
-    masked = stored.claim(dataset, "masking", ())
+    noise = stored.claim(dataset, "noise")
+    moved = stored.claim(dataset, "transfer")
+    copies = stored.claim(dataset, "copies")
+    masked = stored.claim(dataset, "masking")
 
     def noisy(name, eps):
         row = (noise["run"] == name) & np.isclose(noise["eps"], eps)
