@@ -31,9 +31,8 @@ import plots
 import runs
 import stored
 from cli import RESULTS, InputError
+from records import NEAREST, SHOWN
 
-NEAREST = 10  # misclassified samples recorded at each tenth radius
-SHOWN = 8  # of the clean misclassified samples, the images stored for the figure
 EPS_MAX = {"inf": 0.5, "2": 5.0, "1": 20.0}  # in pixel units, by the norm of the ball
 
 

@@ -31,6 +31,8 @@ def apart(old, new) -> float:
         return np.inf
     differing = old != new  # equal infinities do not
     old, new = old[differing], new[differing]
+    if not (np.isfinite(old) & np.isfinite(new)).all():
+        return np.inf
     return float((np.abs(old - new) / np.maximum(1, np.abs(old))).max(initial=0.0))
 
 

@@ -258,7 +258,7 @@ def load(folder: Path) -> Run:
             config["certificate"]["dual"]
     except FileNotFoundError:
         raise InputError(f"{path} is missing: train the run again or remove its folder") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except files.DAMAGED as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error})") from None
     path = folder / "weights.npz"
     weights = files.read_npz(path, ("w", "b"))

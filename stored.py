@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+import files
 import records
 import runs
 from cli import InputError
@@ -124,6 +125,7 @@ def load_attack(folder: Path, run: runs.Run) -> Attack | None:
     Raises:
         InputError: a file of it is damaged; it is named.
     """
+    files.recover(folder.parent)
     if not folder.exists():
         return None
     facts = records.read_facts(folder / "attack.json")

@@ -303,22 +303,3 @@ def test_figures_of_a_model_that_no_radius_flips(results, digits, factor):
     np.savez(run.folder / "weights.npz", w=np.float32(w), b=np.float32(b))
     attack.main(eps_max=1e-6, eps_steps=5, results=results)
     assert (results / "digits-0-1" / "figures").is_dir()
-
-
-@pytest.mark.mnist
-def test_committed_numbers_are_of_the_committed_weights(mnist):
-    """Counts exactly, the rest to the nine digits of a csv file."""
-    published = [runs.load(folder) for folder in runs.list_runs(cli.RESULTS / "mnist-0-1")]
-    assert published
-    for run in published:
-        if run.settings.repetition or run.settings.box:  # to save time
-            continue
-        numbers = attack.evaluate(run, mnist, EPS)
-        accuracy = files.read_csv(stored(run) / "accuracy.csv")
-        assert accuracy["correct"].tolist() == numbers["accuracy"]["correct"].tolist()
-        assert (accuracy["samples"] == 2115).all()
-        nearest = files.read_csv(stored(run) / "nearest.csv")
-        for name, column in numbers["nearest"].items():
-            np.testing.assert_allclose(nearest[name], column, rtol=1e-8, atol=1e-12)
-        facts = json.loads((stored(run) / "attack.json").read_text())
-        assert facts["weights_sha256"] == run.weights_sha256

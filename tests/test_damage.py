@@ -95,10 +95,6 @@ def test_whole_results_are_read(results):
         assert set(shares) < set(stored.claim(dataset, name))
 
 
-def test_what_attack_records_is_what_is_demanded():
-    assert (attack.NEAREST, attack.SHOWN) == (records.NEAREST, records.SHOWN)
-
-
 # --- any file --------------------------------------------------------------------------------
 
 GARBAGE = (b"", b"\n", b"{", b"[]", b"null", b"\xff\xfe\x00\n", b"PK\x03\x04", b"\x93NUMPY")

@@ -1,12 +1,16 @@
 """optimum.py: the minimum, against the whole linear program; its certificate; its command."""
 
+import functools
 import json
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
 import scipy.optimize
 from conftest import flat, script, tree
+from hypothesis import given
+from hypothesis import strategies as st
 
 import attack
 import data
@@ -83,14 +87,6 @@ def test_minimum_for_another_pair_of_digits(eps):
     check_dual(x, y, alpha, eps)
 
 
-def few_images(seed):
-    """Up to 12 images of up to 5 pixels, many of them exactly 0 or 1, and a radius."""
-    random = np.random.default_rng(seed)
-    n, d = random.integers(1, 13), random.integers(1, 6)
-    x = np.clip(random.uniform(-0.5, 1.5, (n, d)), 0, 1)
-    return x, random.choice([-1.0, 1.0], n), [0.0, 0.05, 0.2, 0.7][seed % 4]
-
-
 def check_minimum(x, y, eps):
     w, b, alpha = optimum.minimise(x, y, eps)
     expected = whole_program(x, y, eps)
@@ -100,12 +96,35 @@ def check_minimum(x, y, eps):
     optimum.check_certificate(optimum.certificate(x, y, w, b, alpha, eps))
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_minimum_of_a_few_images(monkeypatch, seed):
-    """From far fewer steps of the start, which must not matter."""
-    start = optimum.approximate_minimum
-    monkeypatch.setattr(optimum, "approximate_minimum", lambda *a: start(*a, steps=50, batch=10))
-    check_minimum(*few_images(seed))
+@given(
+    n=st.integers(1, 12),
+    d=st.integers(1, 5),
+    eps=st.sampled_from([0.0, 0.05, 0.2, 0.7]) | st.floats(0, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_minimum_of_a_few_images(n, d, eps, seed):
+    """Many pixels are exactly 0 or 1. From far fewer steps of the start, which must not matter."""
+    random = np.random.default_rng(seed)
+    x = np.clip(random.uniform(-0.5, 1.5, (n, d)), 0, 1)
+    start = functools.partial(optimum.approximate_minimum, steps=50, batch=10)
+    with mock.patch.object(optimum, "approximate_minimum", start):
+        check_minimum(x, random.choice([-1.0, 1.0], n), eps)
+
+
+@given(seed=st.integers(0, 2**32 - 1), eps=st.floats(0, 1))
+def test_any_feasible_alpha_bounds_any_weights_from_below(seed, eps):
+    """Weak duality, for random weights and random alpha scaled into the dual's constraints."""
+    random = np.random.default_rng(seed)
+    x, y = random.random((8, 3)), np.repeat([-1.0, 1.0], 4)
+    half = random.random(4)
+    alpha = np.concatenate([half, random.permutation(half)]) / 8  # balanced, at most 1 / n
+    if (np.abs((alpha * y) @ x) > eps * alpha.sum()).any():
+        alpha[:] = 0
+    w, b = random.normal(size=3), random.normal()
+    proof = optimum.certificate(x, y, w, b, alpha, eps)
+    assert proof["violation_box"] == proof["violation_pixel"] == 0
+    assert proof["violation_balance"] <= 1e-15
+    assert proof["primal"] >= proof["dual"]
 
 
 @pytest.mark.parametrize(
