@@ -1,6 +1,6 @@
 """Time what this repository does beside the other ways to do it, in one run on one machine.
 
-    python benchmark.py                        all parts, in about five minutes
+    python benchmark.py                        all parts, in about six minutes
     python benchmark.py --parts epoch attack   some of them
 
 In each part the contenders take turns, so that whatever else the machine does hits all alike. The
@@ -11,7 +11,9 @@ exponent the slope of log time over log size.
 import contextlib
 import dataclasses
 import importlib.util
+import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 import cli
+import cluster
 import data
 import exact
 import files
@@ -35,7 +38,7 @@ from cli import RESULTS, ROOT
 EPS = 0.2  # the article's main radius
 RADII = np.arange(101) * 0.005
 PGD_STEPS = 40
-PARTS = ("epoch", "attack", "optimum", "start", "growth")
+PARTS = ("epoch", "attack", "optimum", "start", "growth", "workers")
 
 
 def main(
@@ -53,7 +56,9 @@ def main(
     files.check_writable(results)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # model.fit makes TensorFlow talk of itself
     split = data.load(dataset, tuple(digits), mnist_dir)
-    measure = dict(zip(PARTS, (epoch, attack, exact_minimum, start_up, growth), strict=True))
+    measure = dict(
+        zip(PARTS, (epoch, attack, exact_minimum, start_up, growth, workers), strict=True)
+    )
     for part in parts or PARTS:
         columns = measure[part](split)
         with files.whole_file(results / split.name / "benchmark" / f"{part}.csv") as path:
@@ -115,23 +120,24 @@ def robust_settings(split: data.Dataset) -> runs.Settings:
     return runs.Settings(split.name, "article", True, EPS, "inf", False, **defaults)
 
 
-def untrained(split: data.Dataset, settings: runs.Settings):
+def untrained(split: data.Dataset, settings: runs.Settings, strategy=None):
     """The untrained model, as train.py makes it."""
     import keras
 
     import model
 
-    classifier = model.linear(split.x_train.shape[1:], settings.init, settings.seed)
-    classifier.compile(keras.optimizers.SGD(settings.learning_rate))
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        classifier = model.linear(split.x_train.shape[1:], settings.init, settings.seed)
+        classifier.compile(keras.optimizers.SGD(settings.learning_rate))
     return classifier
 
 
-def ours(split: data.Dataset, settings: runs.Settings, order):
+def ours(split: data.Dataset, settings: runs.Settings, order, strategy=None):
     """A function that trains an epoch further, and returns the weights (d,)."""
     tf = cli.import_tensorflow()
-    classifier = untrained(split, settings)
+    classifier = untrained(split, settings, strategy)
     x, y, order = tf.constant(split.x_train), tf.constant(split.y_train), tf.constant(order)
-    take_steps = train.make_steps(classifier, settings, x, y)
+    take_steps = train.make_steps(classifier, settings, x, y, strategy)
     steps = -(-len(split.y_train) // settings.batch_size)
 
     def way():
@@ -406,6 +412,51 @@ def grown_attack(split: data.Dataset):
 def grown_minimum(split: data.Dataset):
     x, y = optimum.flat(split.x_train, split.y_train)
     return lambda: optimum.minimise(x, y, EPS)
+
+
+# --- several workers -------------------------------------------------------------------------
+
+
+def workers(split: data.Dataset) -> dict:
+    """A training step by one process and by two on this machine, for three sizes of the batch."""
+    columns = {name: [] for name in ("batch", "one", "two", "ratio")}
+    for batch in (100, 1000, len(split.y_train)):
+        batch = min(batch, len(split.y_train))
+        one, two = (step_by(count, split, batch) for count in (1, 2))
+        for column, value in zip(columns.values(), (batch, one, two, two / one), strict=True):
+            column.append(value)
+    return columns
+
+
+def step_by(count: int, split: data.Dataset, batch: int) -> float:
+    """The seconds of a step by so many processes that share each batch."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    hosts = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    code = f"import benchmark; benchmark.time_step({split.source!r}, {split.digits}, {batch})"
+    started = []
+    for index in range(count):
+        config = dict(cluster=dict(worker=hosts), task=dict(type="worker", index=index))
+        environment = {k: v for k, v in os.environ.items() if k != "TF_CONFIG"}
+        if count > 1:
+            environment["TF_CONFIG"] = json.dumps(config)
+        options = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        started.append(
+            subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, **options)
+        )
+    return max(float(process.communicate()[0].split()[-1]) for process in started)
+
+
+def time_step(source: str, digits: tuple[int, int], batch: int) -> None:
+    """In a process of its own: print the seconds of a step, the median of seven epochs."""
+    strategy = cluster.join()
+    split = data.load(source, digits)
+    settings = dataclasses.replace(robust_settings(split), batch_size=batch)
+    way = ours(split, settings, np.arange(len(split.y_train)), strategy)
+    way()  # compiles
+    seconds = race({"": way}, turns=7)[""]
+    print(statistics.median(seconds) / -(-len(split.y_train) // batch))
 
 
 def _text(columns: dict) -> str:

@@ -68,6 +68,7 @@ RECIPES = {
 }
 # The offline digits give 3 steps an epoch in place of 127: this many times the epochs.
 DIGITS_EPOCHS = {"article": 42, "converged": 5, "kolter-madry": 42}
+NO_RUNS = ("attack", "benchmark", "claims", "figures")  # folders beside those of the runs
 OPTIMAL = "optimal"  # what stands for the recipe of a run that optimum.py solved
 
 
@@ -306,9 +307,7 @@ def list_datasets(results: Path) -> list[Path]:
 
 def list_runs(dataset: Path) -> list[Path]:
     """The run folders of one data set, by name."""
-    return [
-        folder for folder in _folders(dataset) if folder.name not in ("attack", "claims", "figures")
-    ]
+    return [folder for folder in _folders(dataset) if folder.name not in NO_RUNS]
 
 
 def _folders(parent: Path) -> list[Path]:

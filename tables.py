@@ -64,6 +64,9 @@ def tables(results: Path) -> dict[str, str]:
         "kolter-madry": _kolter_madry(models),
         "claims": _claims(models, dataset),
         "departures": _departures(models),
+        "benchmark": _benchmark(dataset),
+        "growth": _growth(dataset),
+        "workers": _workers(dataset),
     }
 
 
@@ -337,6 +340,57 @@ def _departures(models: Models) -> str:
     ]
     text = _row(["", "the article", "here, measured"]) + "|---|---|---|\n"
     return text + "".join(_row([f"**{name}**", *cells]) for name, *cells in rows)
+
+
+def _measured(dataset: Path, part: str) -> list[dict]:
+    """The rows of a table that benchmark.py stored."""
+    path = dataset / "benchmark" / f"{part}.csv"
+    if not path.exists():
+        raise InputError(f"the tables need {path}: run python benchmark.py --parts {part}")
+    table = files.read_csv(path, text=("what", "with"))
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.3g} s"
+
+
+def _benchmark(dataset: Path) -> str:
+    titles = {
+        "epoch": "an epoch of robust training, ε = .2",
+        "attack": "test accuracy at 101 radii",
+        "optimum": "the exact minimum, ε = .2",
+        "start": "commands, against a bare `import tensorflow`",
+    }
+    text = _head("", "median", "ratio")
+    for part, title in titles.items():
+        text += _row([f"**{title}**", "", ""])
+        for row in _measured(dataset, part):
+            ratio = f"{row['ratio']:,.{0 if row['ratio'] >= 10 else 2}f}"
+            text += _row([str(row["what"]), _time(row["seconds"]), ratio])
+    return text
+
+
+def _growth(dataset: Path) -> str:
+    """One row for each thing timed and each way to grow: sizes, times, exponent."""
+    text = _head("", "grows with", "sizes", "times", "exponent", left=2)
+    rows = _measured(dataset, "growth")
+    for what, variable in dict.fromkeys((row["what"], row["with"]) for row in rows):
+        mine = [row for row in rows if (row["what"], row["with"]) == (what, variable)]
+        sizes = ", ".join(f"{row[variable]:.0f}" for row in mine)
+        times = ", ".join(_time(row["seconds"]) for row in mine)
+        text += _row([what, variable, sizes, times, f"{mine[0]['exponent']:.2f}"])
+    return text
+
+
+def _workers(dataset: Path) -> str:
+    text = _head("images in a batch", "one process", "two", "ratio", left=0)
+    for row in _measured(dataset, "workers"):
+        times = [_time(row[name]) for name in ("one", "two")]
+        text += _row([f"{row['batch']:.0f}", *times, f"{row['ratio']:.2f}"])
+    return text
 
 
 def _parser() -> cli.Parser:

@@ -6,10 +6,12 @@ import os
 import re
 import runpy
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import script, tree
@@ -186,6 +188,37 @@ def test_from_training_to_attack(tmp_path):
     assert "Traceback" not in done.stderr
     assert "robust-eps0.05-epochs2" in done.stdout
     assert len(list((tmp_path / "digits-0-1" / "attack" / "l2").iterdir())) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_stdout_on_a_full_disk(trained, tmp_path):
+    results = shutil.copytree(trained, tmp_path / "results")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "plots.py", "hinge_loss", "--results", str(results)]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    *_, error = done.stderr.splitlines()
+    assert (done.returncode, error) == (2, "plots.py: error: [Errno 28] No space left on device")
+    assert "Traceback" not in done.stderr
+
+
+def test_stdout_that_nobody_reads(trained, tmp_path):
+    """As in `| head`: an end without a word."""
+    results = shutil.copytree(trained, tmp_path / "results")
+    command = [sys.executable, "plots.py", "hinge_loss", "--results", str(results)]
+    options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, **options) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait() == 1
+    assert "Error" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes a folder that root cannot write to")
+@pytest.mark.parametrize("name", ["train.py", "optimum.py", "masking.py", "benchmark.py"])
+def test_read_only_results(run_script, name):
+    """At once, before any work is done."""
+    arguments = [*REQUIRED.get(name, []), *DIGITS, "--results", "/proc/results"]
+    check_refused(name, "cannot write to --results /proc/results", *run_script(name, *arguments))
 
 
 def test_interrupted_training_leaves_nothing(tmp_path):

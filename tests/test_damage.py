@@ -15,12 +15,15 @@ from conftest import tree
 
 import attack
 import claims
+import data
 import files
+import optimum
 import plots
 import records
 import runs
 import stored
 import tables
+import train
 from cli import InputError
 
 RUN = ("config.json", "weights.npz", "history.csv", "steps.npz")
@@ -28,7 +31,7 @@ ATTACK = ("attack.json", "accuracy.csv", "nearest.csv", "samples.npz", "landscap
 CLAIMS = tuple(f"{name}.csv" for name in records.KEYS)
 TABLES = ("accuracy.csv", "nearest.csv", "landscape.csv", *CLAIMS)
 TEXT = ("pixel", "run", "source", "target")
-ROBUST = "robust-eps0.05-epochs5"
+REGULAR, ROBUST = "regular-epochs5", "robust-eps0.05-epochs5"
 
 
 @pytest.fixture(scope="module")
@@ -494,3 +497,48 @@ def test_every_figure_stays_as_it_was_where_one_rests_on_damage(results, monkeyp
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     assert old in plots.draw(results, ["hinge_loss"])
+
+
+# --- a full disk -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file of this process may grow beyond 300 bytes: EFBIG stands in for ENOSPC."""
+    resource = pytest.importorskip("resource", reason="there are no such limits here")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        (
+            lambda results: train.main(dataset="digits", epochs=5, results=results),
+            "regular-epochs5",
+        ),
+        (lambda results: optimum.main([0.2], dataset="digits", results=results), "optimal-eps0.2"),
+        (lambda results: attack.main(results=results), f"attack/linf/{REGULAR}"),
+        (lambda results: plots.main(["hinge_loss"], results), "figures/hinge_loss.png"),
+    ],
+    ids=["train", "optimum", "attack", "plots"],
+)
+def test_full_disk(results, capsys, command, place):
+    before = tree(results)
+    with pytest.raises(InputError, match=f"^cannot write .*/{place}: File too large$"), full_disk():
+        command(results)
+    assert tree(results) == before
+    assert not list(results.rglob(".*"))
+
+
+def test_full_disk_costs_the_cache_alone(tmp_path, capsys):
+    """The images are used all the same."""
+    images = {"train_0": np.random.default_rng(0).integers(0, 255, (9, 8, 8), np.uint8)}
+    with full_disk():
+        data._write_cache(tmp_path / "mnist-0-1.npz", images)
+    assert "NOTICE: MNIST is not cached: cannot write " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

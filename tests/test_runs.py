@@ -117,7 +117,7 @@ def test_neighbouring_radii_have_different_names():
 def test_name_is_a_plain_folder_name(settings):
     assert Path(settings.name).name == settings.name
     assert not settings.name.startswith((".", "-"))
-    assert settings.name not in ("attack", "figures")
+    assert settings.name not in runs.NO_RUNS
 
 
 # --- saving and loading ----------------------------------------------------------------------
@@ -466,7 +466,7 @@ def test_listing(tmp_path):
     for made in (ROBUST, REGULAR, dataclasses.replace(ROBUST, eps=0.1)):
         save(tmp_path, made)
     shutil.copytree(tmp_path / "mnist-0-1", tmp_path / ".hidden")
-    for name in ("attack", "figures", ".robust-eps0.3-x8a"):
+    for name in (*runs.NO_RUNS, ".robust-eps0.3-x8a"):
         (tmp_path / "mnist-0-1" / name).mkdir()
     (tmp_path / "digits-0-1" / "attack").mkdir(parents=True)
     (tmp_path / "notes.txt").touch()
