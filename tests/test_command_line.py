@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from conftest import script, tree
 
+import cli
+import runs
 from cli import ROOT
 
 DIGITS = ["--dataset", "digits"]
@@ -173,21 +175,19 @@ def test_help_and_defaults(run_script, monkeypatch, name):
             assert found[key] == (parameter.default if key != "names" else [])
 
 
-def test_from_training_to_attack(tmp_path):
-    """The two commands of a first visit, on the small digits and with few epochs. (In the L2 ball,
-    as that draws one figure in place of all; those are drawn in test_plots.py.)"""
-    small = [*DIGITS, "--epochs", "2", "--results", tmp_path]
-    done = script("train.py", "--robust", "--eps", "0.05", "-0.0", *small)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
-        "robust-eps0.05-epochs2",
-        "robust-eps0-epochs2",
-    ]
-    done = script("attack.py", "--norm", "2", "--results", tmp_path)
+def test_attack_as_a_process(trained, tmp_path):
+    """In the L2 ball, as that draws one figure in place of all. (train.py: see test_cluster.py.)"""
+    results = shutil.copytree(trained, tmp_path / "results")
+    done = script("attack.py", "--norm", "2", "--results", results)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
-    assert "robust-eps0.05-epochs2" in done.stdout
-    assert len(list((tmp_path / "digits-0-1" / "attack" / "l2").iterdir())) == 2
+    names = {run.name for run in runs.list_runs(results / "digits-0-1")}
+    assert all(name in done.stdout for name in names)
+    assert {place.name for place in (results / "digits-0-1/attack/l2").iterdir()} == names
+
+
+def test_a_radius_has_one_name():
+    assert str(cli.radius("-0.0")) == str(cli.radius("0")) == "0.0"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")

@@ -7,7 +7,7 @@ from conftest import script
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
-@pytest.mark.parametrize(("work", "at_random"), [("write", 30), ("file", 30), ("attack", 5)])
+@pytest.mark.parametrize(("work", "at_random"), [("write", 15), ("file", 15), ("attack", 0)])
 def test_killed(work, at_random):
     """At each file operation and at random moments; `python tests/killer.py WORK 300` does more."""
     done = script("tests/killer.py", work, at_random)

@@ -18,7 +18,7 @@ import plots
 import runs
 import stored
 import train
-from cli import ROOT, InputError
+from cli import RESULTS, ROOT, InputError
 
 REGULAR = "regular-epochs3"
 HEADER = b"\x89PNG\r\n\x1a\n"
@@ -205,3 +205,13 @@ def test_stamps_are_symmetric_around_zero(trained):
         assert image.get_clim() == (-1, 1)
         size = np.abs(model.run.w).max()
         np.testing.assert_allclose(image.get_array().ravel(), model.run.w / size)
+
+
+def test_comparisons_are_drawn_from_the_published_numbers(tmp_path):
+    """From the files alone, so without MNIST."""
+    hidden = shutil.ignore_patterns("figures", "dual.npz")
+    shutil.copytree(RESULTS / "mnist-0-1", tmp_path / "mnist-0-1", ignore=hidden)
+    written = plots.draw(tmp_path, list(plots.COMPARISONS))
+    assert {path.stem for path in written} == set(plots.COMPARISONS)
+    for path in written:
+        assert path.read_bytes().startswith(b"\x89PNG")
