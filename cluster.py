@@ -10,6 +10,7 @@ up to rounding. The chief, worker 0 unless a task of the type "chief" is named, 
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from cli import InputError
 
 
 def task() -> dict | None:
-    """The "task" of TF_CONFIG with "workers" (their number) and "chief"; None where it is not set.
+    """The "task" of TF_CONFIG with "workers" (their number) and "chief"; None without a cluster.
 
     Raises:
         InputError: TF_CONFIG is not as TensorFlow describes it.
@@ -30,6 +31,8 @@ def task() -> dict | None:
         return None
     try:
         config = json.loads(text)
+        if config == {}:
+            return None
         cluster, (kind, index) = config["cluster"], (config["task"][k] for k in ("type", "index"))
         workers = sum(len(cluster.get(name, [])) for name in ("chief", "worker"))
         if kind not in ("chief", "worker") or not cluster[kind][index].rpartition(":")[2].isdigit():
@@ -77,16 +80,25 @@ def join():
     return strategies[0]
 
 
+def agree(strategy, what: str) -> None:
+    """Raise InputError, on all workers, unless all of them are told to do the same."""
+    tf = cli.import_tensorflow()
+    number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:4])
+
+    total = strategy.reduce("SUM", tf.constant(number, tf.int64), axis=None)
+    if int(total) != number * strategy.num_replicas_in_sync:
+        raise InputError("the workers are given different options or data: start all of them alike")
+
+
 @contextlib.contextmanager
 def losses_told(strategy):
     """Turn TensorFlow's error at the loss of another worker into one line."""
     tf = cli.import_tensorflow()
     try:
         yield
-    except tf.errors.OpError as error:
+    except tf.errors.OpError:
         if strategy is None:
             raise
-        reason = " ".join(str(error).split(":")[0].split())
         raise InputError(
-            f"another worker is gone, so this one ends; start all of them anew ({reason})"
+            "another worker has ended or is out of reach, so this one ends, too: start all anew"
         ) from None

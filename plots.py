@@ -110,9 +110,10 @@ def draw(results: Path, names: list[str] | None = None) -> list[Path]:
             print(f"NOTICE: left out {path.relative_to(results)}: {reason}", file=sys.stderr)
     elif left_out:
         missing = sorted({path.stem for path in left_out})
+        where = "" if results == RESULTS else f" --results {results}"
         print(
             f"NOTICE: some runs do not suffice for {', '.join(missing)}; "
-            f"python plots.py {missing[0]} tells why",
+            f"python plots.py {missing[0]}{where} tells why",
             file=sys.stderr,
         )
     return list(pictures)

@@ -94,14 +94,15 @@ def main(
             f"--batch-size {chosen['batch_size']} leaves {last_batch} images in the last batch, "
             f"too few for {strategy.num_replicas_in_sync} workers: choose another"
         )
-    folders = []
     radii = dict.fromkeys(map(float, [0.2] if eps is None else eps)) if robust else [0.0]
-    for radius, seed in itertools.product(radii, dict.fromkeys(seeds or [chosen["seed"]])):
-        chosen["seed"] = seed
-        settings = runs.Settings(split.name, recipe, robust, radius, norm, box, **chosen)
-        with cluster.losses_told(strategy):
-            folders.append(train(settings, split, results, quiet, callbacks, strategy))
-    return folders
+    wanted = [
+        runs.Settings(split.name, recipe, robust, radius, norm, box, **chosen | {"seed": seed})
+        for radius, seed in itertools.product(radii, dict.fromkeys(seeds or [chosen["seed"]]))
+    ]
+    with cluster.losses_told(strategy):
+        if strategy:
+            cluster.agree(strategy, f"{wanted} {split.checksum}")
+        return [train(settings, split, results, quiet, callbacks, strategy) for settings in wanted]
 
 
 def train(

@@ -43,7 +43,7 @@ def test_two_workers_train_as_one_process_does(tmp_path, monkeypatch):
     assert workers[0].returncode == 2
     waiting, *_, error = err.splitlines()  # between them TensorFlow tells of the lost connection
     assert waiting.startswith("worker 0 of 2 workers: waiting")
-    assert error.startswith("train.py: error: another worker is gone, so this one ends; ")
+    assert error.startswith("train.py: error: another worker has ended or is out of reach, ")
     assert out == ""
     assert not (tmp_path / "worker1").exists()
 
