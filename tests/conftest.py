@@ -17,7 +17,7 @@ import train
 cli.import_tensorflow()  # once for all tests, set up as the scripts set it up
 
 # The same examples on every machine, and no limit on the time of one.
-hypothesis.settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=40, derandomize=True)
 hypothesis.settings.load_profile("suite")
 
 

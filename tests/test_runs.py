@@ -101,7 +101,7 @@ SETTINGS = ROBUST_SETTINGS | ROBUST_SETTINGS.map(
 TUNED = list(CONVERGED)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(first=SETTINGS, second=SETTINGS, taken=st.sets(st.sampled_from(TUNED)))
 def test_different_settings_have_different_names(first, second, taken):
     """`second` takes some fields of `first`, so that they often differ in one or two alone."""

@@ -285,6 +285,19 @@ def test_own_callbacks_see_and_stop_the_training(tmp_path):
     assert (classifier.get_weights()[0].ravel() == np.float32(run.w)).all()
 
 
+def test_own_callbacks_see_the_weights_of_each_step(tmp_path):
+    """||w||_1 after a step is what the next step reports of itself."""
+    sizes = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: sizes.append(
+            np.abs(watch.model.get_weights()[0]).sum()
+        )
+    )
+    (run,) = train_digits(tmp_path, callbacks=[watch])
+    np.testing.assert_allclose(sizes[:-1], run.steps["w_l1"][1:], rtol=1e-6)
+    assert len(set(sizes)) == 9
+
+
 def test_own_callbacks_do_not_change_the_numbers(tmp_path):
     train_digits(tmp_path / "without")
     train_digits(tmp_path / "with", callbacks=(keras.callbacks.Callback(),))
