@@ -67,7 +67,10 @@ def join():
     strategies = []
 
     def create(tf):
-        strategies.append(tf.distribute.MultiWorkerMirroredStrategy())
+        try:
+            strategies.append(tf.distribute.MultiWorkerMirroredStrategy())
+        except tf.errors.OpError as error:  # such as a port in use
+            raise RuntimeError(error.message) from None
 
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own waits as long as C++
     try:
