@@ -71,9 +71,7 @@ def test_no_attack_is_stronger(trained, digits, norm, box):
 
 @pytest.mark.mnist
 @pytest.mark.parametrize("box", [False, True])
-@pytest.mark.parametrize("norm", ["inf", "2", "1"])
-@pytest.mark.parametrize("name", ["robust-eps0.2"])
-def test_no_attack_is_stronger_on_mnist(mnist, name, norm, box):
+def test_no_attack_is_stronger_on_mnist(mnist, box):
     """Every fifteenth image of the test set."""
-    run = runs.load(cli.RESULTS / "mnist-0-1" / name)
-    check_no_attack_is_stronger(run, mnist.x_test[::15], mnist.y_test[::15], norm, box)
+    run = runs.load(cli.RESULTS / "mnist-0-1" / "robust-eps0.2")
+    check_no_attack_is_stronger(run, mnist.x_test[::15], mnist.y_test[::15], "inf", box)
