@@ -72,10 +72,7 @@ def main(
                 file=sys.stderr,
             )
             continue
-        loaded[dataset] = (
-            split,
-            tqdm.tqdm(members, "attacking", leave=False, disable=not sys.stderr.isatty()),
-        )
+        loaded[dataset] = split, members
     if not loaded:
         raise InputError(
             "no data set of these runs can be had here, so nothing is attacked; "
@@ -85,7 +82,7 @@ def main(
         return check_stored(loaded)
     eps = np.arange(eps_steps + 1) * (eps_max or EPS_MAX[norm]) / eps_steps
     attacked = {
-        dataset: [(run, evaluate(run, split, eps, norm, box)) for run in members]
+        dataset: [(run, evaluate(run, split, eps, norm, box)) for run in _progress(members)]
         for dataset, (split, members) in loaded.items()
     }
     for dataset, pairs in attacked.items():
@@ -104,14 +101,17 @@ def check_stored(loaded: dict) -> None:
         InputError: something does.
     """
     import checks
+    import optimum
 
     differing = 0
     for dataset, (split, members) in loaded.items():
         attacks, farthest = 0, {}
-        for run in members:
-            rows = list(checks.history(run, split))
+        train_set = optimum.flat(split.x_train, split.y_train)
+        test_set = optimum.flat(split.x_test, split.y_test)
+        for run in _progress(members):
+            rows = list(checks.history(run, train_set, test_set))
             if run.settings.recipe == runs.OPTIMAL:
-                rows += checks.certificate(run, split)
+                rows += checks.certificate(run, *train_set)
             for folder in sorted((dataset / "attack").glob(f"*/{run.name}")):
                 old = stored.load_attack(folder, run)
                 new = old and evaluate(
@@ -243,6 +243,10 @@ def _choose(results: Path, names: list[str] | None) -> dict[Path, list[Path]]:
         for d, folders in found.items()
     }
     return {d: folders for d, folders in chosen.items() if folders}
+
+
+def _progress(members: list[runs.Run]):
+    return tqdm.tqdm(members, "attacking", leave=False, disable=not sys.stderr.isatty())
 
 
 def _save(place: Path, numbers: dict) -> None:

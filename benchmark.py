@@ -37,7 +37,6 @@ from cli import RESULTS, ROOT
 
 EPS = 0.2  # the article's main radius
 RADII = np.arange(101) * 0.005
-PGD_STEPS = 40
 PARTS = ("epoch", "attack", "optimum", "start", "growth", "workers")
 
 
@@ -97,7 +96,7 @@ def epoch(split: data.Dataset) -> dict:
 
     All take the same steps. Raises AssertionError: they do not come to the same weights.
     """
-    settings = robust_settings(split)
+    settings = runs.article(split.name, EPS)
     order = np.random.default_rng(0).permutation(len(split.y_train))
     ways = {
         "compiled (train.py)": ours(split, settings, order),
@@ -115,30 +114,13 @@ def epoch(split: data.Dataset) -> dict:
     return table(race(ways, turns=5), "compiled (train.py)")
 
 
-def robust_settings(split: data.Dataset) -> runs.Settings:
-    defaults = runs.recipe_defaults("article", True, split.source)
-    return runs.Settings(split.name, "article", True, EPS, "inf", False, **defaults)
-
-
-def untrained(split: data.Dataset, settings: runs.Settings, strategy=None):
-    """The untrained model, as train.py makes it."""
-    import keras
-
-    import model
-
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        classifier = model.linear(split.x_train.shape[1:], settings.init, settings.seed)
-        classifier.compile(keras.optimizers.SGD(settings.learning_rate))
-    return classifier
-
-
 def ours(split: data.Dataset, settings: runs.Settings, order, strategy=None):
     """A function that trains an epoch further, and returns the weights (d,)."""
     tf = cli.import_tensorflow()
-    classifier = untrained(split, settings, strategy)
+    classifier = train.make_classifier(settings, split, strategy)
     x, y, order = tf.constant(split.x_train), tf.constant(split.y_train), tf.constant(order)
     take_steps = train.make_steps(classifier, settings, x, y, strategy)
-    steps = -(-len(split.y_train) // settings.batch_size)
+    steps = settings.steps_per_epoch(len(split.y_train))
 
     def way():
         take_steps(tf.cast(order, tf.int32), 0, steps)
@@ -152,7 +134,7 @@ def keras_fit(split: data.Dataset, settings: runs.Settings, order):
     tf = cli.import_tensorflow()
     import losses
 
-    classifier = untrained(split, settings)
+    classifier = train.make_classifier(settings, split)
     kernel, _ = classifier.trainable_variables
     x, y = split.x_train[order], split.y_train[order]
 
@@ -172,7 +154,9 @@ def keras_fit(split: data.Dataset, settings: runs.Settings, order):
 
 def numpy_loop(split: data.Dataset, settings: runs.Settings, order, record: bool = False):
     """The same in plain NumPy: what the arithmetic alone costs."""
-    weights, bias = (np.squeeze(values) for values in untrained(split, settings).get_weights())
+    weights, bias = (
+        np.squeeze(values) for values in train.make_classifier(settings, split).get_weights()
+    )
     x, y = split.x_train.reshape(len(order), -1), split.y_train
     state = dict(w=weights.copy(), b=bias.copy())
     eps, rate = np.float32(settings.eps), np.float32(settings.learning_rate)
@@ -213,10 +197,9 @@ def attack(split: data.Dataset) -> dict:
     """
     tf = cli.import_tensorflow()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
-        run = runs.load(train.train(robust_settings(split), split, Path(folder), quiet=True))
+        run = runs.load(train.train(runs.article(split.name, EPS), split, Path(folder), quiet=True))
     x, y = split.x_test.reshape(len(split.y_test), -1), split.y_test
-    classifier = untrained(split, run.settings)
-    classifier.set_weights([np.float32(run.w)[:, None], np.float32([run.b])])
+    classifier = keras_model(run)
     climb = masking.gradient_attack(run, x, y, "margin")
 
     def sort():
@@ -235,11 +218,11 @@ def attack(split: data.Dataset) -> dict:
         "exact, by one sort": sort,
         "101 passes of perturbed images": passes,
         "FGSM": lambda: [climb(eps, 1) for eps in RADII],
-        f"PGD, {PGD_STEPS} steps": lambda: [climb(eps, PGD_STEPS) for eps in few],
+        f"PGD, {masking.STEPS} steps": lambda: [climb(eps, masking.STEPS) for eps in few],
     }
     if importlib.util.find_spec("art"):
         estimator, chosen = library_model(run), np.stack([y < 0, y > 0], axis=1)
-        for steps, radii in ((1, RADII), (PGD_STEPS, few)):
+        for steps, radii in ((1, RADII), (masking.STEPS, few)):
             name = f"PGD, {steps} steps, library" if steps > 1 else "FGSM, library"
             contenders[name] = lambda steps=steps, radii=radii: [
                 library_attack(estimator, eps, steps).generate(split.x_test, chosen)
@@ -252,6 +235,15 @@ def attack(split: data.Dataset) -> dict:
     return table(seconds, "exact, by one sort")
 
 
+def keras_model(run: runs.Run):
+    """The Keras layer with the weights of the run."""
+    import model
+
+    classifier = model.linear(tuple(run.config["image_shape"]))
+    classifier.set_weights([np.float32(run.w[:, None]), np.float32([run.b])])
+    return classifier
+
+
 def library_model(run: runs.Run, box: bool = False):
     """Our model as the Adversarial Robustness Toolbox wants it: logits (-f, f), a loss to climb.
 
@@ -259,13 +251,10 @@ def library_model(run: runs.Run, box: bool = False):
     """
     import keras
 
-    import model
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it misses PyTorch
         from art.estimators.classification import TensorFlowV2Classifier
-    classifier = model.linear(tuple(run.config["image_shape"]))
-    classifier.set_weights([np.float32(run.w[:, None]), np.float32([run.b])])
+    classifier = keras_model(run)
     images = keras.Input(classifier.input_shape[1:])
     logit = classifier(images)
     two = keras.Model(images, keras.layers.Concatenate()([-logit, logit]))
@@ -400,7 +389,7 @@ def enlarged(split: data.Dataset, times: int, side: int) -> data.Dataset:
 
 def grown_epoch(split: data.Dataset):
     order = np.random.default_rng(0).permutation(len(split.y_train))
-    return ours(split, robust_settings(split), order)
+    return ours(split, runs.article(split.name, EPS), order)
 
 
 def grown_attack(split: data.Dataset):
@@ -430,17 +419,11 @@ def workers(split: data.Dataset) -> dict:
 
 def step_by(count: int, split: data.Dataset, batch: int) -> float:
     """The seconds of a step by so many processes that share each batch."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    hosts = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
     code = f"import benchmark; benchmark.time_step({split.source!r}, {split.digits}, {batch})"
-    started = []
+    hosts, started = free_hosts(count), []
     for index in range(count):
-        config = dict(cluster=dict(worker=hosts), task=dict(type="worker", index=index))
-        environment = {k: v for k, v in os.environ.items() if k != "TF_CONFIG"}
-        if count > 1:
-            environment["TF_CONFIG"] = json.dumps(config)
+        task = dict(cluster=dict(worker=hosts), task=dict(type="worker", index=index))
+        environment = os.environ | {"TF_CONFIG": json.dumps(task) if count > 1 else ""}
         options = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         started.append(
             subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, **options)
@@ -448,15 +431,24 @@ def step_by(count: int, split: data.Dataset, batch: int) -> float:
     return max(float(process.communicate()[0].split()[-1]) for process in started)
 
 
+def free_hosts(count: int) -> list[str]:
+    """Addresses on this machine that no other process listens on now."""
+    with contextlib.ExitStack() as stack:
+        listening = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in listening]
+
+
 def time_step(source: str, digits: tuple[int, int], batch: int) -> None:
     """In a process of its own: print the seconds of a step, the median of seven epochs."""
     strategy = cluster.join()
     split = data.load(source, digits)
-    settings = dataclasses.replace(robust_settings(split), batch_size=batch)
+    settings = dataclasses.replace(runs.article(split.name, EPS), batch_size=batch)
     way = ours(split, settings, np.arange(len(split.y_train)), strategy)
     way()  # compiles
     seconds = race({"": way}, turns=7)[""]
-    print(statistics.median(seconds) / -(-len(split.y_train) // batch))
+    print(statistics.median(seconds) / settings.steps_per_epoch(len(split.y_train)))
 
 
 def _text(columns: dict) -> str:

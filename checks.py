@@ -69,12 +69,14 @@ def attack(old: stored.Attack, new: dict) -> Iterator[Row]:
         yield f"{name} in landscape.csv", apart(*losses), PRINTED
 
 
-def history(run: runs.Run, split) -> Iterator[Row]:
-    """The last row of history.csv against the losses and accuracies of the stored weights."""
+def history(run: runs.Run, train_set, test_set) -> Iterator[Row]:
+    """The last row of history.csv against the losses and accuracies of the stored weights.
+
+    Each set is (x, y), (n, d) and (n,) in float64.
+    """
     settings = run.settings
     loss = dict(hinge=lambda m: np.maximum(0, 1 - m), logistic=lambda m: np.logaddexp(0, -m))
-    for part in ("train", "test"):
-        x, y = optimum.flat(getattr(split, f"x_{part}"), getattr(split, f"y_{part}"))
+    for part, (x, y) in (("train", train_set), ("test", test_set)):
         margins = y * (x @ run.w + run.b)
         cost = settings.eps * exact.dual_norm(run.w, settings.norm)
         if settings.box:
@@ -91,10 +93,12 @@ def history(run: runs.Run, split) -> Iterator[Row]:
                 yield f"{name} in history.csv", apart(run.history[name][-1], mean), SINGLE
 
 
-def certificate(run: runs.Run, split) -> Iterator[Row]:
-    """The certificate in config.json against the one that w, b and dual.npz make anew."""
+def certificate(run: runs.Run, x, y) -> Iterator[Row]:
+    """The certificate in config.json against the one that w, b and dual.npz make anew.
+
+    x (n, d) and y (n,) are the training set in float64.
+    """
     alpha = files.read_npz(run.folder / "dual.npz", ("alpha",))["alpha"]
-    x, y = optimum.flat(split.x_train, split.y_train)
     old = run.config["certificate"]
     new = optimum.certificate(x, y, run.w, run.b, alpha, run.settings.eps)
     for name in ("primal", "dual"):

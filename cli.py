@@ -99,6 +99,14 @@ def digit(text: str) -> int:
     return _number(text, int, "a digit from 0 to 9", lambda value: 0 <= value <= 9)
 
 
+TENSORFLOW = dict(  # its environment, where the user has not set it
+    TF_CPP_MIN_LOG_LEVEL="2",
+    TF_ENABLE_ONEDNN_OPTS="0",  # its sums depend on the processor
+    TF_NUM_INTRAOP_THREADS="1",
+    TF_NUM_INTEROP_THREADS="1",
+)
+
+
 def import_tensorflow(start=None):
     """TensorFlow, set up to repeat its results and to start without its page of chatter.
 
@@ -107,10 +115,7 @@ def import_tensorflow(start=None):
     descriptor of stderr before any log level counts; Python's own errors still come through.
     `start` is called with TensorFlow before anything else starts its runtime.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its sums depend on the processor
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    os.environ |= TENSORFLOW | os.environ
     sys.stderr.flush()
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)

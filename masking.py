@@ -44,10 +44,8 @@ def main(
     files.check_writable(results)
     split = data.load(dataset, tuple(digits), mnist_dir)
     raw = dataclasses.replace(split, x_train=SCALE * split.x_train, x_test=SCALE * split.x_test)
-    defaults = runs.recipe_defaults("article", False, split.source)
-    settings = runs.Settings(split.name, "article", False, 0.0, "inf", False, **defaults)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
-        run = runs.load(train.train(settings, raw, Path(folder), quiet=True))
+        run = runs.load(train.train(runs.article(split.name), raw, Path(folder), quiet=True))
     x = raw.x_test.reshape(len(raw.y_test), -1)
     radii = exact.sample_radii(x.astype(float), raw.y_test.astype(float), run.w, run.b)
     table = {"eps": RADII, "exact": exact.robust_correct(radii, SCALE * RADII) / len(radii)}

@@ -117,7 +117,7 @@ def check_run(run: runs.Run) -> None:
         for name, values in run.steps.items():
             fitting = values.shape == (steps,) and np.isfinite(values).all()
             _require(run.folder / "steps.npz", fitting, f"{name} is not {steps} finite numbers")
-        epochs = steps / -(-sizes[0] // run.settings.batch_size)
+        epochs = steps / run.settings.steps_per_epoch(sizes[0])
         _require(path, len(epoch) == epochs, f"steps.npz is of {epochs:g} epochs, not {len(epoch)}")
 
 

@@ -128,8 +128,19 @@ class Settings:
         """Whether this is a recipe's run with another seed: in tables, but in no figure."""
         return self.recipe != OPTIMAL and self.seed != RECIPES[self.recipe]["seed"]
 
+    def steps_per_epoch(self, samples: int) -> int:
+        """The last batch may be smaller."""
+        return -(-samples // self.batch_size)
+
     def folder(self, results: Path) -> Path:
         return results / self.dataset / self.name
+
+
+def article(dataset: str, eps: float = 0.0) -> Settings:
+    """The settings of the article's recipe: regular, or robust with a radius in its ball."""
+    robust = eps > 0
+    defaults = recipe_defaults("article", robust, dataset.split("-")[0])
+    return Settings(dataset, "article", robust, eps, "inf", False, **defaults)
 
 
 def optimal(dataset: str, eps: float) -> Settings:

@@ -120,21 +120,12 @@ def train(
     tf = cli.import_tensorflow()
     import keras
 
-    import model
     from callbacks import ProgressBar
 
     keras.utils.set_random_seed(settings.seed)
     n = len(split.y_train)
-    steps_per_epoch = -(-n // settings.batch_size)  # the last batch may be smaller
-
-    rate = settings.learning_rate
-    if settings.schedule == "linear":
-        total = settings.epochs * steps_per_epoch
-        rate = keras.optimizers.schedules.PolynomialDecay(rate, total, end_learning_rate=0.0)
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        classifier = model.linear(split.x_train.shape[1:], settings.init, settings.seed)
-        classifier.compile(keras.optimizers.SGD(rate, settings.momentum))
-
+    steps_per_epoch = settings.steps_per_epoch(n)
+    classifier = make_classifier(settings, split, strategy)
     train_set, test_set = (
         (tf.constant(x), tf.constant(y))
         for x, y in ((split.x_train, split.y_train), (split.x_test, split.y_test))
@@ -207,6 +198,22 @@ def _certified_minimum(results: Path, settings: runs.Settings, split: data.Datas
         return None
     config = runs.load(folder).config
     return config["certificate"]["dual"] if config["data_sha256"] == split.checksum else None
+
+
+def make_classifier(settings: runs.Settings, split: data.Dataset, strategy=None):
+    """The untrained model, compiled with its optimizer."""
+    import keras
+
+    import model
+
+    rate = settings.learning_rate
+    if settings.schedule == "linear":
+        total = settings.epochs * settings.steps_per_epoch(len(split.y_train))
+        rate = keras.optimizers.schedules.PolynomialDecay(rate, total, end_learning_rate=0.0)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        classifier = model.linear(split.x_train.shape[1:], settings.init, settings.seed)
+        classifier.compile(keras.optimizers.SGD(rate, settings.momentum))
+    return classifier
 
 
 def make_steps(classifier, settings: runs.Settings, x, y, strategy=None):

@@ -1,5 +1,6 @@
 """Data sets, trained runs and switches that several test files share."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -46,9 +47,17 @@ def trained(tmp_path_factory):
     return results
 
 
+@contextlib.contextmanager
+def without_figures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "draw", lambda *arguments: [])
+        yield
+
+
 @pytest.fixture
-def no_figures(monkeypatch):
-    monkeypatch.setattr(plots, "draw", lambda *arguments: [])
+def no_figures():
+    with without_figures():
+        yield
 
 
 @pytest.fixture

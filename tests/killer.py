@@ -25,6 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import attack
+import cli
 import data
 import files
 import plots
@@ -32,8 +33,6 @@ import runs
 
 OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 DIGITS = data.load("digits")
-SETTINGS = dict(dataset=DIGITS.name, recipe="article", robust=True, norm="inf", box=False)
-SETTINGS |= runs.recipe_defaults("article", True, DIGITS.source)
 
 
 def write(results: Path, version: int) -> None:
@@ -43,7 +42,7 @@ def write(results: Path, version: int) -> None:
     for eps in (0.1, 0.2):
         history = {name: draw.random(3).tolist() for name in names}
         steps = {name: draw.random(9) for name in ("loss", "active", "w_l1", "pixels")}
-        settings, facts = runs.Settings(**SETTINGS, eps=eps), runs.facts(DIGITS, {})
+        settings, facts = runs.article(DIGITS.name, eps), runs.facts(DIGITS, {})
         runs.save(results, settings, facts, draw.random(64), draw.random(), history, steps=steps)
 
 
@@ -149,8 +148,7 @@ def main(name: str, at_random: int = 0) -> None:
 
 def import_tensorflow_without_starting_it() -> None:
     """For the children; TensorFlow starts threads only when it is first used."""
-    os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
-    os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    os.environ |= cli.TENSORFLOW
     for name in ("tensorflow", "keras", "model", "losses"):
         importlib.import_module(name)
 

@@ -5,13 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import tree
+from conftest import tree, without_figures
 
 import attack
 import checks
 import files
 import optimum
-import plots
 from cli import InputError
 
 ROBUST = "robust-eps0.05-epochs5"
@@ -22,8 +21,7 @@ def whole(trained, tmp_path_factory):
     """Two trained runs and an optimum, attacked in two threat models."""
     results = shutil.copytree(trained, tmp_path_factory.mktemp("whole") / "results")
     optimum.main([0.3], dataset="digits", results=results, quiet=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw", lambda *arguments: [])
+    with without_figures():
         attack.main(results=results, eps_max=1 / 3)  # radii that nine digits do not hold
         attack.main(norm="1", box=True, results=results)
     return results

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import without_figures
 
 import attack
 import claims
@@ -11,7 +12,6 @@ import cli
 import data
 import exact
 import masking
-import plots
 import records
 import runs
 import stored
@@ -30,8 +30,7 @@ def models(tmp_path_factory, split):
     results = tmp_path_factory.mktemp("results")
     train.main(dataset="digits", epochs=60, results=results, quiet=True)
     train.main(True, [0.1], dataset="digits", epochs=60, results=results, quiet=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw", lambda *arguments: [])
+    with without_figures():
         attack.main(results=results)
     return list(stored.load_models(results / "digits-0-1").values())
 

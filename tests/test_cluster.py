@@ -1,7 +1,6 @@
 """Training by several processes, as TF_CONFIG tells: the same weights, written by the chief."""
 
 import json
-import socket
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import tree
 
+import benchmark
 import cluster
 import runs
 import train
@@ -21,7 +21,7 @@ def test_two_workers_train_as_one_process_does(tmp_path, monkeypatch):
     """They share each batch of 200 images, and the last of 40, and sum their gradients in another
     order than one process does: 200 products of size 1 in float32 are off by 1e-6, and 40 steps
     add few of these. Then one worker is killed, while both train the next model."""
-    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    hosts = benchmark.free_hosts(2)
     command = "train.py --robust --recipe converged --box --epochs 20 --dataset digits --quiet"
     command = [sys.executable, *command.split(), "--seeds", *map(str, range(200))]
     workers = []
@@ -58,14 +58,6 @@ def test_two_workers_train_as_one_process_does(tmp_path, monkeypatch):
     for other in runs.list_runs(tmp_path / "worker0/digits-0-1"):
         assert runs.load(other)
     assert not [name for name in tree(tmp_path) if "/." in name]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.mark.parametrize(

@@ -135,11 +135,18 @@ def test_bad_command(tmp_path, run_script, name, arguments, message):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_bad_command_in_a_process_of_its_own(tmp_path, name):
-    """As a user gives it; without an import of TensorFlow, and so at once."""
-    done = script("-X", "importtime", name, *REQUIRED.get(name, []), "--unknown", cwd=ROOT)
-    *imports, error = done.stderr.splitlines()
-    check_refused(name, "--unknown", done.returncode, done.stdout, error + "\n")
+@pytest.mark.parametrize("option", ["--help", "--hlep"])
+def test_answer_in_a_process_of_its_own(name, option):
+    """As a user gives it; without an import that takes long, and so at once."""
+    done = script("-X", "importtime", name, *REQUIRED.get(name, []), option)
+    lines = done.stderr.splitlines(keepends=True)
+    imports = [line for line in lines if line.startswith("import time:")]
+    said = "".join(line for line in lines if line not in imports)
+    if option == "--help":
+        assert (done.returncode, said) == (0, "")
+        assert done.stdout.startswith(f"usage: {name} ")
+    else:
+        check_refused(name, option, done.returncode, done.stdout, said)
     imported = {line.split("|")[-1].strip() for line in imports}
     assert "numpy" in imported
     assert not {"tensorflow", "keras", "matplotlib", "scipy", "sklearn"} & imported
@@ -194,8 +201,8 @@ def test_a_radius_has_one_name():
 def test_stdout_on_a_full_disk(trained, tmp_path):
     results = shutil.copytree(trained, tmp_path / "results")
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "plots.py", "hinge_loss", "--results", str(results)]
-        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+        streams = dict(capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        done = script("plots.py", "hinge_loss", "--results", results, **streams)
     *_, error = done.stderr.splitlines()
     assert (done.returncode, error) == (2, "plots.py: error: [Errno 28] No space left on device")
     assert "Traceback" not in done.stderr

@@ -11,7 +11,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import tree
+from conftest import tree, without_figures
 
 import attack
 import claims
@@ -38,8 +38,7 @@ REGULAR, ROBUST = "regular-epochs5", "robust-eps0.05-epochs5"
 def whole(trained, tmp_path_factory):
     """The two trained runs, attacked in two threat models, and made-up claims."""
     results = shutil.copytree(trained, tmp_path_factory.mktemp("whole") / "results")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw", lambda *arguments: [])
+    with without_figures():
         attack.main(results=results)
         attack.main(norm="2", box=True, results=results)
     folder = results / "digits-0-1" / "claims"

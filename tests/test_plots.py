@@ -57,20 +57,6 @@ def test_every_figure_named_is_a_function_and_every_function_is_named():
     assert made == set(plots.ALL)
 
 
-@pytest.mark.parametrize("name", ["plots", "tables", "claims"])
-def test_help_and_a_mistake_are_answered_without_matplotlib_and_scipy(name):
-    """Each takes longer to import than all the rest of the answer."""
-    code = (
-        "import sys, runpy; sys.argv = sys.argv[1:]\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "finally: print('imported', *{'matplotlib', 'scipy'} & set(sys.modules), file=sys.stderr)"
-    )
-    for option, status in (("--help", 0), ("--hlep", 2)):
-        done = script("-c", code, f"{name}.py", option)
-        assert done.returncode == status
-        assert done.stderr.endswith("imported\n")
-
-
 def test_tables_are_written_without_matplotlib():
     code = (
         "import sys, cli, tables; tables.tables(cli.RESULTS); sys.exit('matplotlib' in sys.modules)"
