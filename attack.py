@@ -48,8 +48,8 @@ def main(
 ) -> None:
     """Attack the runs on their test sets, store the numbers, print a table, draw the figures.
 
-    With `check`, in place of that: recompute every stored number of the runs and print which
-    differ; nothing is written.
+    With `check`, in place of that: recompute the runs' stored attacks, certificates and last rows
+    of history.csv, and print the numbers that differ; nothing is written.
 
     Raises:
         InputError: there is no such run, a run is damaged, no data set can be had, or a stored
@@ -95,7 +95,7 @@ def main(
 
 
 def check_stored(loaded: dict) -> None:
-    """Recompute what is stored of data set folder -> (data.Dataset, runs); print what differs.
+    """Do what `main` does with `check`, for data set folder -> (data.Dataset, runs).
 
     Raises:
         InputError: something does.

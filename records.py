@@ -1,8 +1,8 @@
 """The files of runs, attacks and claims that figures and tables rest on: what each must hold.
 
 Nothing is taken on trust. A file that is cut short, altered, of another shape or at odds with the
-others is an InputError that names it. (A digit changed within a stored loss or share may pass:
-python attack.py --check recomputes them.)
+others is an InputError that names it. (A digit changed within a stored loss or share may pass;
+python attack.py --check recomputes the attacks, but not claims/.)
 """
 
 import itertools
