@@ -204,12 +204,14 @@ def misclassified_logits(models: list[Model]) -> Figure:
     no smoothing could widen them or carry them across the boundary.
     """
     pair = [first(models, robust=False), first(models, robust=True)]
+    radii = np.unique(np.concatenate([model.attack.accuracy["eps"][10::10] for model in pair]))
+    if not len(radii):
+        raise Missing("it shows each tenth radius (python attack.py --eps-steps 10, or more)")
     figure = Figure(figsize=(8, 5))
     panels = figure.subplots(1, 2, sharey=True)
     for axes, model in zip(panels, pair, strict=True):
         y, logits = (model.attack.samples[name] for name in ("labels", "logits"))
         size = np.abs(model.run.w).sum()
-        radii = model.attack.accuracy["eps"][10::10]
         perturbed = logits - y * radii[:, None] * size
         wrong = [row[y * row <= 0] for row in perturbed]
         reach = 1.05 * max(np.abs(row).max(initial=0.0) for row in wrong) or 1.0

@@ -1,15 +1,18 @@
 """Data sets, trained runs and switches that several test files share."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
 import numpy as np
 import pytest
 
+import benchmark
 import cli
 import data
 import plots
@@ -45,6 +48,34 @@ def trained(tmp_path_factory):
     train.main(dataset="digits", epochs=5, results=results, quiet=True)
     train.main(robust=True, eps=[0.05], dataset="digits", epochs=5, results=results, quiet=True)
     return results
+
+
+@pytest.fixture(scope="session")
+def workers(tmp_path_factory):
+    """Two workers that have trained one model, of which one was killed while both train the next.
+
+    Attributes: chief (process), results (its folder), written (its line on the first model). The
+    chief takes ten seconds to find out, so the test of its end is one that comes later.
+    """
+    hosts, results = benchmark.free_hosts(2), tmp_path_factory.mktemp("workers")
+    command = "train.py --robust --recipe converged --box --epochs 20 --dataset digits --quiet"
+    command = [sys.executable, *command.split(), "--seeds", *map(str, range(200))]
+    with contextlib.ExitStack() as stack:
+        started = []
+        for index in (0, 1):
+            task = dict(cluster=dict(worker=hosts), task=dict(type="worker", index=index))
+            place = ["--results", str(results / f"worker{index}")]
+            options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cli.ROOT)
+            options["env"] = os.environ | {"TF_CONFIG": json.dumps(task)}
+            worker = stack.enter_context(subprocess.Popen([*command, *place], **options))
+            stack.callback(worker.kill)
+            started.append(worker)
+        chief, other = started
+        written = chief.stdout.readline()
+        other.kill()
+        assert other.communicate()[0] == ""  # the chief alone reports, and writes
+        assert not (results / "worker1").exists()
+        yield SimpleNamespace(chief=chief, results=results / "worker0", written=written)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import script, tree
@@ -127,6 +128,34 @@ def run_script(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture(scope="module", autouse=True)
+def training(tmp_path_factory):
+    """A training on a terminal, started before the tests of this file, as it takes seconds to.
+
+    Attributes: process, terminal (the handle to read), results (its folder).
+    """
+    if not hasattr(os, "openpty"):
+        yield None
+        return
+    import termios
+
+    results, (ours, theirs) = tmp_path_factory.mktemp("results"), os.openpty()
+    termios.tcsetwinsize(theirs, (25, 200))
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *DIGITS, "--epochs", "100000", "--results", results],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        # Where the tests run in the background, children inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    yield SimpleNamespace(process=process, terminal=ours, results=results)
+    process.kill()
+    process.communicate()
+    os.close(ours)
+    os.close(theirs)
+
+
 @pytest.mark.parametrize(("name", "arguments", "message"), COMMANDS)
 def test_bad_command(tmp_path, run_script, name, arguments, message):
     """Refused as above, and nothing is written."""
@@ -228,41 +257,38 @@ def test_read_only_results(run_script, name):
     check_refused(name, "cannot write to --results /proc/results", *run_script(name, *arguments))
 
 
-def test_interrupted_training_leaves_nothing(tmp_path):
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no pseudo-terminals here")
+def test_interrupted_training_leaves_nothing(training):
     """Ctrl-C after the first epoch, which the progress bar on a terminal tells."""
-    termios = pytest.importorskip("termios", reason="there are no pseudo-terminals here")
-    ours, theirs = os.openpty()
-    termios.tcsetwinsize(theirs, (25, 200))
-    command = [sys.executable, "train.py", *DIGITS, "--epochs", "100000", "--results", tmp_path]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        # Where the tests run in the background, children inherit that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
     shown, deadline = b"", time.monotonic() + 120
 
     def read() -> bytes:
         """What the terminal shows next; nothing after a second of silence."""
-        return os.read(ours, 4096) if select.select([ours], [], [], 1)[0] else b""
+        ready, _, _ = select.select([training.terminal], [], [], 1)
+        return os.read(training.terminal, 4096) if ready else b""
 
-    try:
-        while b"loss=" not in shown and process.poll() is None and time.monotonic() < deadline:
-            shown += read()
-        assert b"loss=" in shown
-        process.send_signal(signal.SIGINT)
-        while process.poll() is None and time.monotonic() < deadline:
-            shown += read()
+    process = training.process
+    while b"loss=" not in shown and process.poll() is None and time.monotonic() < deadline:
         shown += read()
-        out, _ = process.communicate(timeout=60)
-        assert (process.returncode, out) == (130, b"")
-        assert b"train.py: interrupted" in shown
-        assert b"Traceback" not in shown
-        assert list(tmp_path.iterdir()) == []
-    finally:
-        process.kill()
-        process.communicate()
-        os.close(ours)
-        os.close(theirs)
+    assert b"loss=" in shown
+    process.send_signal(signal.SIGINT)
+    while process.poll() is None and time.monotonic() < deadline:
+        shown += read()
+    shown += read()
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert b"train.py: interrupted" in shown
+    assert b"Traceback" not in shown
+    assert list(training.results.iterdir()) == []
+
+
+def test_a_worker_that_has_lost_the_other_says_so(workers):
+    """And what it had written is whole."""
+    _, err = workers.chief.communicate(timeout=60)
+    assert workers.chief.returncode == 2
+    waiting, *_, error = err.splitlines()  # between them TensorFlow tells of the lost connection
+    assert waiting.startswith("worker 0 of 2 workers: waiting")
+    assert error.startswith("train.py: error: another worker has ended or is out of reach, ")
+    written = runs.list_runs(workers.results / "digits-0-1")
+    assert all(runs.load(folder) for folder in written)
+    assert not [name for name in tree(workers.results) if "/." in name]
