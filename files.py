@@ -1,7 +1,9 @@
 """Files and folders that are written whole or not at all, and read with suspicion.
 
 What is being written lies in a hidden folder, `.<name>.part`, beside its place. A process that is
-killed leaves it there; the next that reads or writes beside it puts back what was moved aside.
+killed leaves it there; the next that reads or writes beside it puts back what was moved aside, and
+removes the rest, once the lock on it tells that its writer has ended. Where there are no locks, on
+Windows and on some network folders, it stays, and the next writer of the same is told of it.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ from cli import InputError
 
 try:
     import fcntl
-except ImportError:  # Windows: there, processes are not told of each other
+except ImportError:  # Windows
     fcntl = None
 
 PART = ".part"
@@ -79,14 +81,16 @@ def _workshop(place: Path):
                 recover(place.parent)
                 with contextlib.suppress(FileExistsError):
                     workshop.mkdir()
-                    if stack.enter_context(_locked(workshop)):
+                    if stack.enter_context(_locked(workshop)) is not False:
                         break
             else:
+                with _locked(workshop) as held:
+                    ended = "" if held is False else f"; if there is none, remove {workshop}"
                 raise InputError(
                     f"another process is writing {place}, so this one leaves it alone: "
-                    "wait for the other, or write elsewhere (--results)"
+                    f"wait for the other, or write elsewhere (--results){ended}"
                 )
-            stack.callback(_clear, workshop)
+            stack.callback(_put_back, workshop)
             yield workshop
         except OSError as error:
             raise InputError(f"cannot write {place}: {error.strerror or error}") from None
@@ -94,9 +98,12 @@ def _workshop(place: Path):
 
 @contextlib.contextmanager
 def _locked(folder: Path):
-    """Whether this process alone holds the folder. The hold ends with the block or the process."""
+    """Whether this process alone holds the folder; None where there are no locks.
+
+    The hold ends with the block or the process.
+    """
     if fcntl is None:
-        yield True
+        yield None
         return
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -109,13 +116,13 @@ def _locked(folder: Path):
         os.close(handle)
 
 
-def _flock(handle: int) -> bool:
+def _flock(handle: int) -> bool | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks is as Windows
-        pass
+    except OSError:  # this file system has no locks
+        return None
     return True
 
 
@@ -125,19 +132,23 @@ def _is(handle: int, folder: Path) -> bool:
 
 
 def recover(parent: Path) -> None:
-    """Put back what a killed process had moved aside, and remove what it left unfinished."""
+    """Put back what a killed process had moved aside, and remove what it left unfinished.
+
+    Where there are no locks, remove nothing: its writer may be at work.
+    """
     for workshop in parent.glob(f".*{PART}"):
         with _locked(workshop) as held:
-            if held:
-                _clear(workshop)
+            if held is not False:
+                _put_back(workshop, clear=held)
 
 
-def _clear(workshop: Path) -> None:
+def _put_back(workshop: Path, clear: bool = True) -> None:
     place, old = workshop.with_name(workshop.name[1 : -len(PART)]), workshop / "old"
     with contextlib.suppress(OSError):  # a reader of read-only results can change nothing
         if old.exists() and not place.exists():
             old.rename(place)
-        shutil.rmtree(workshop)
+        if clear:
+            shutil.rmtree(workshop)
 
 
 def check_writable(results: Path) -> None:

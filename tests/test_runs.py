@@ -431,17 +431,46 @@ def test_what_a_killed_process_left_is_put_back_by_reading_or_writing(tmp_path, 
         assert not list(place.parent.glob(".*"))
 
 
-@pytest.mark.parametrize("locks", ["none", "unsupported"])
-def test_writing_where_there_are_no_locks(tmp_path, monkeypatch, locks):
-    """On Windows, and on some network folders."""
-    if locks == "none":
+@pytest.fixture(params=["none", "unsupported"])
+def no_locks(request, monkeypatch):
+    """As on Windows, and on some network folders."""
+    if request.param == "none":
         monkeypatch.setattr(files, "fcntl", None)
     else:
         error = OSError(errno.ENOLCK, "No locks available")
         monkeypatch.setattr(files.fcntl, "flock", mock.Mock(side_effect=error))
+
+
+def test_writing_where_there_are_no_locks(tmp_path, no_locks):
     place = save(tmp_path)
     save(tmp_path, seed=1)
     assert list(place.parent.iterdir()) == [place]
+
+
+def test_writers_without_locks_leave_each_other_alone(tmp_path, no_locks):
+    place = tmp_path / "mnist-0-1" / "robust-eps0.2"
+    with files.whole_folder(place) as folder:
+        (folder / "config.json").write_text("first")
+        assert save(tmp_path, REGULAR)
+        runs.list_runs(place.parent)
+        message = f"another process is writing {place}, .* if there is none, remove .*part"
+        with pytest.raises(InputError, match=message):
+            save(tmp_path, seed=1)
+    assert (place / "config.json").read_text() == "first"
+    assert not list(place.parent.glob(".*"))
+
+
+def test_what_a_killed_process_moved_aside_is_put_back_without_locks(tmp_path, no_locks):
+    place = save(tmp_path)
+    before, workshop = tree(place), place.with_name(f".{place.name}.part")
+    workshop.mkdir()
+    place.rename(workshop / "old")
+    assert runs.list_runs(place.parent) == [place]
+    assert tree(place) == before
+    with pytest.raises(InputError, match="if there is none, remove"):
+        save(tmp_path, seed=1)
+    shutil.rmtree(workshop)
+    assert save(tmp_path, seed=1) == place
 
 
 @pytest.mark.parametrize("writer", [files.whole_folder, files.whole_file])
