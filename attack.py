@@ -49,7 +49,8 @@ def main(
     """Attack the runs on their test sets, store the numbers, print a table, draw the figures.
 
     With `check`, in place of that: recompute the runs' stored attacks, certificates and last rows
-    of history.csv, and print the numbers that differ; nothing is written.
+    of history.csv, without `runs_named` also claims/, and print the numbers that differ; nothing
+    is written.
 
     Raises:
         InputError: there is no such run, a run is damaged, no data set can be had, or a stored
@@ -79,7 +80,7 @@ def main(
             "python plots.py redraws the figures from the stored numbers alone"
         )
     if check:
-        return check_stored(loaded)
+        return check_stored(loaded, all_runs=runs_named is None)
     eps = np.arange(eps_steps + 1) * (eps_max or EPS_MAX[norm]) / eps_steps
     attacked = {
         dataset: [(run, evaluate(run, split, eps, norm, box)) for run in _progress(members)]
@@ -94,7 +95,7 @@ def main(
         print(path)
 
 
-def check_stored(loaded: dict) -> None:
+def check_stored(loaded: dict, all_runs: bool) -> None:
     """Do what `main` does with `check`, for data set folder -> (data.Dataset, runs).
 
     Raises:
@@ -105,26 +106,35 @@ def check_stored(loaded: dict) -> None:
 
     differing = 0
     for dataset, (split, members) in loaded.items():
-        attacks, farthest = 0, {}
+        attacks, rows = 0, []
         train_set = optimum.flat(split.x_train, split.y_train)
         test_set = optimum.flat(split.x_test, split.y_test)
         for run in _progress(members):
-            rows = list(checks.history(run, train_set, test_set))
+            found = list(checks.history(run, train_set, test_set))
             if run.settings.recipe == runs.OPTIMAL:
-                rows += checks.certificate(run, *train_set)
+                found += checks.certificate(run, *train_set)
+            if not (dataset / "attack" / "linf" / run.name).exists():
+                found.append(("linf: no attack is stored", np.inf, 0))
             for folder in sorted((dataset / "attack").glob(f"*/{run.name}")):
                 old = stored.load_attack(folder, run)
                 new = old and evaluate(
                     run, split, old.accuracy["eps"], old.facts["norm"], old.facts["box"]
                 )
-                found = checks.attack(old, new) if old else [("of other weights", np.inf, 0)]
-                rows += [(f"{folder.parent.name}: {what}", *rest) for what, *rest in found]
+                compared = checks.attack(old, new) if old else [("of other weights", np.inf, 0)]
+                found += [(f"{folder.parent.name}: {what}", *rest) for what, *rest in compared]
                 attacks += 1
-            for what, difference, allowed in rows:
-                farthest[allowed] = max(farthest.get(allowed, 0), difference)
-                if difference > allowed:
-                    differing += 1
-                    print(f"{run.name}: {what}: {difference:.2g} apart, {allowed:g} allowed")
+            rows += [(f"{run.name}: {what}", *rest) for what, *rest in found]
+        if all_runs and (dataset / "claims").exists():
+            rows += [
+                (f"claims: {what}", *rest)
+                for what, *rest in checks.claimed(dataset, stored.load_models(dataset))
+            ]
+        farthest = {}
+        for what, difference, allowed in rows:
+            farthest[allowed] = max(farthest.get(allowed, 0), difference)
+            if difference > allowed:
+                differing += 1
+                print(f"{what}: {difference:.2g} apart, {allowed:g} allowed")
         print(f"{dataset.name}: recomputed {len(members)} runs and {attacks} attacks on them")
         for allowed, difference in sorted(farthest.items()):
             print(f"largest difference where {allowed:g} is allowed: {difference:.2g}")

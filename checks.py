@@ -8,12 +8,15 @@ Each check yields rows (what, how far apart, how far they may be).
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+import claims
 import exact
 import files
 import optimum
+import records
 import runs
 import stored
 
@@ -67,6 +70,14 @@ def attack(old: stored.Attack, new: dict) -> Iterator[Row]:
     for name in ("hinge", "robust_hinge") if new["landscape"] else ():
         losses = [table[name] for table in (old.landscape, new["landscape"])]
         yield f"{name} in landscape.csv", apart(*losses), PRINTED
+
+
+def claimed(dataset: Path, models: dict[str, stored.Model]) -> Iterator[Row]:
+    """The tables in claims/ that rest on the stored attacks: all but masking.csv."""
+    for name, new in claims.compute(models).items():
+        old = stored.claim(dataset, name)
+        for share in records.SHARES[name]:
+            yield f"{share} in {name}.csv", apart(old[share], new[share]), PRINTED
 
 
 def history(run: runs.Run, train_set, test_set) -> Iterator[Row]:

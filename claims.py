@@ -26,6 +26,7 @@ from cli import RESULTS, InputError
 from records import COPIES, NOISE_RADII, NOISY, TRANSFER_RADII, TRANSFERRED
 
 DRAWS = 50  # random noises per test sample
+NEEDED = {*NOISY, *TRANSFERRED, *COPIES}
 
 
 def main(results: Path = RESULTS) -> None:
@@ -34,22 +35,32 @@ def main(results: Path = RESULTS) -> None:
     Raises:
         InputError: no data set has the attacked runs that are needed, or a file is damaged.
     """
-    needed = set(NOISY + TRANSFERRED + COPIES)
-    tables = {}
-    for dataset in runs.list_datasets(results):
-        models = stored.load_models(dataset)
-        if needed <= set(models):
-            folder = dataset / "claims"
-            tables[folder / "noise.csv"] = random_noise([models[name] for name in NOISY])
-            tables[folder / "transfer.csv"] = transfer([models[name] for name in TRANSFERRED])
-            tables[folder / "copies.csv"] = transfer([models[name] for name in COPIES])
+    tables = {
+        dataset / "claims" / f"{name}.csv": columns
+        for dataset in runs.list_datasets(results)
+        for name, columns in compute(stored.load_models(dataset)).items()
+    }
     if not tables:
-        raise InputError(f"no data set in {results} has all of: {', '.join(sorted(needed))}")
+        raise InputError(f"no data set in {results} has all of: {', '.join(sorted(NEEDED))}")
     for place, columns in tables.items():
         with files.whole_file(place) as path:
             files.write_csv(path, columns)
     for path in [*tables, *plots.draw(results, ["noise_or_attack", "transfer"])]:
         print(path)
+
+
+def compute(models: dict[str, stored.Model]) -> dict[str, dict]:
+    """The tables by name, or none where a run that they need is absent."""
+    if not models.keys() >= NEEDED:
+        return {}
+    noisy, transferred, copies = (
+        [models[name] for name in names] for names in (NOISY, TRANSFERRED, COPIES)
+    )
+    return {
+        "noise": random_noise(noisy),
+        "transfer": transfer(transferred),
+        "copies": transfer(copies),
+    }
 
 
 def random_noise(models: list[stored.Model], seed: int = 0) -> dict:

@@ -2,7 +2,7 @@
 
 Nothing is taken on trust. A file that is cut short, altered, of another shape or at odds with the
 others is an InputError that names it. (A digit changed within a stored loss or share may pass;
-python attack.py --check recomputes the attacks, but not claims/.)
+python attack.py --check recomputes those that rest on the weights alone.)
 """
 
 import itertools

@@ -9,8 +9,11 @@ from conftest import tree, without_figures
 
 import attack
 import checks
+import claims
+import cli
 import files
 import optimum
+import stored
 from cli import InputError
 
 ROBUST = "robust-eps0.05-epochs5"
@@ -55,7 +58,7 @@ def test_what_is_stored_is_what_is_recomputed(results, capsys):
 
 
 def alter_csv(path, name, change):
-    columns = files.read_csv(path, text=("pixel",))
+    columns = files.read_csv(path, text=("pixel", "source", "target"))
     columns[name] = change(columns[name])
     whole_numbers = {"correct", "samples", "index", "rank", "label", "epoch"}
     files.write_csv(
@@ -102,6 +105,25 @@ def test_an_attack_on_other_weights_is_told(results, capsys):
     alter_npz(results / "digits-0-1" / ROBUST / "weights.npz", "b", lambda v: v + np.float32(1e-4))
     lines = check(results, capsys, message="differ")
     assert f"{ROBUST}: linf: of other weights: inf apart, 0 allowed" in lines
+
+
+def test_a_missing_attack_is_told(results, capsys):
+    shutil.rmtree(results / "digits-0-1" / "attack" / "linf" / ROBUST)
+    lines = check(results, capsys, message="1 stored numbers differ")
+    assert f"{ROBUST}: linf: no attack is stored: inf apart, 0 allowed" in lines
+
+
+def test_changed_claims_are_told(tmp_path, monkeypatch):
+    """Of the published ones: a share that was altered, and noise drawn otherwise. No MNIST."""
+    monkeypatch.setattr(claims, "DRAWS", 1)
+    published = cli.RESULTS / "mnist-0-1"
+    models = stored.load_models(published)
+    shutil.copytree(published / "claims", tmp_path / "claims")
+    alter_csv(tmp_path / "claims" / "copies.csv", "accuracy", lambda v: v * (1 - 1e-6))
+    rows = list(checks.claimed(tmp_path, models))
+    told = {what for what, difference, allowed in rows if difference > allowed}
+    assert told == {"random in noise.csv", "error in noise.csv", "accuracy in copies.csv"}
+    assert len(rows) == 6
 
 
 def test_apart():
