@@ -35,7 +35,8 @@ def task() -> dict | None:
             return None
         cluster, (kind, index) = config["cluster"], (config["task"][k] for k in ("type", "index"))
         workers = sum(len(cluster.get(name, [])) for name in ("chief", "worker"))
-        if kind not in ("chief", "worker") or not cluster[kind][index].rpartition(":")[2].isdigit():
+        known = kind in ("chief", "worker") and type(index) is int and index >= 0
+        if not known or not cluster[kind][index].rpartition(":")[2].isdigit():
             raise ValueError(f"no worker is {kind} {index}")
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(
@@ -99,7 +100,12 @@ def losses_told(strategy):
     tf = cli.import_tensorflow()
     try:
         yield
-    except tf.errors.OpError:
+    except (
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.UnavailableError,
+    ):
         if strategy is None:
             raise
         raise InputError(

@@ -159,13 +159,18 @@ def train(
             )
             if cli.INTERRUPTED.is_set():
                 raise KeyboardInterrupt
-        logs = evaluate()
+        logs, weights = evaluate(), classifier.get_weights()
         watchers.on_epoch_end(epoch, logs)
         if classifier.stop_training:
             break
-    watchers.on_train_end()
+    watchers.on_train_end(logs)
 
-    w, b = (variable.numpy() for variable in classifier.trainable_variables)
+    if not all(map(np.array_equal, weights, classifier.get_weights())):
+        raise InputError(
+            f"{settings.name}: a callback changed the weights after the last epoch, so they are "
+            "not those of the history: nothing is written (restore_best_weights? leave it out)"
+        )
+    w, b = weights
     if not (np.isfinite(w).all() and np.isfinite(list(logs.values())).all()):
         raise InputError(f"{settings.name} diverged, nothing is written: lower --learning-rate")
     if not chief:
