@@ -238,7 +238,7 @@ def misclassified_logits(models: list[Model]) -> Figure:
             xlim=(-reach, 1.25 * reach),
         )
     panels[0].set_yticks(range(len(radii)), [f"{eps:g}" for eps in radii])
-    panels[0].set(ylabel=r"radius $\epsilon$", ylim=(-0.15, None))
+    panels[0].set(ylabel=r"radius $\epsilon$", ylim=(-0.15, len(radii) + 1))
     figure.suptitle(
         "Logits of the misclassified; each histogram at one height, ticks where under "
         f"{FEW} ({recipe(models)})",
