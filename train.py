@@ -8,7 +8,6 @@ A loop of Python over epochs, around a compiled loop over batches, around one gr
 every variable and gradient in reach. Each run is written to results/<dataset>/<run>/ (see runs.py).
 """
 
-import contextlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,7 +124,7 @@ def train(
     keras.utils.set_random_seed(settings.seed)
     n = len(split.y_train)
     steps_per_epoch = settings.steps_per_epoch(n)
-    classifier = make_classifier(settings, split, strategy)
+    classifier = make_classifier(settings, split)
     train_set, test_set = (
         (tf.constant(x), tf.constant(y))
         for x, y in ((split.x_train, split.y_train), (split.x_test, split.y_test))
@@ -205,7 +204,7 @@ def _certified_minimum(results: Path, settings: runs.Settings, split: data.Datas
     return config["certificate"]["dual"] if config["data_sha256"] == split.checksum else None
 
 
-def make_classifier(settings: runs.Settings, split: data.Dataset, strategy=None):
+def make_classifier(settings: runs.Settings, split: data.Dataset):
     """The untrained model, compiled with its optimizer."""
     import keras
 
@@ -215,9 +214,8 @@ def make_classifier(settings: runs.Settings, split: data.Dataset, strategy=None)
     if settings.schedule == "linear":
         total = settings.epochs * settings.steps_per_epoch(len(split.y_train))
         rate = keras.optimizers.schedules.PolynomialDecay(rate, total, end_learning_rate=0.0)
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        classifier = model.linear(split.x_train.shape[1:], settings.init, settings.seed)
-        classifier.compile(keras.optimizers.SGD(rate, settings.momentum))
+    classifier = model.linear(split.x_train.shape[1:], settings.init, settings.seed)
+    classifier.compile(keras.optimizers.SGD(rate, settings.momentum))
     return classifier
 
 
@@ -238,12 +236,12 @@ def make_steps(classifier, settings: runs.Settings, x, y, strategy=None):
     kernel, _ = classifier.trainable_variables
     loss_of, worst_case = _loss(kernel, settings)
 
-    def step(batch):
-        """One step on the samples of these indices, of which this worker takes its share."""
+    def gradients_and_means(batch):
+        """Of the loss over the samples of these indices, of which this worker takes its share."""
         share = batch
         if strategy:
-            worker = tf.distribute.get_replica_context().replica_id_in_sync_group
-            share = batch[worker :: strategy.num_replicas_in_sync]
+            worker = tf.distribute.get_replica_context()
+            share = batch[worker.replica_id_in_sync_group :: strategy.num_replicas_in_sync]
         images, labels = tf.gather(x, share), tf.gather(y, share)
         with tf.GradientTape() as tape:
             margins = losses.margins(classifier(images, training=True), labels)
@@ -254,38 +252,38 @@ def make_steps(classifier, settings: runs.Settings, x, y, strategy=None):
             weighted = loss * tf.cast(tf.size(labels), tf.float32) / settings.batch_size
         gradients = tape.gradient(weighted, classifier.trainable_variables)
         means = tf.stack([mean(margins > 0), mean(worst < 1), loss])
-        if strategy:  # from the means over each worker's share to those over the batch
-            means = total(means * tf.cast(tf.size(share) / tf.size(batch), tf.float32))
+        if not strategy:
+            return *gradients, means
+        # From the means over each worker's share to those over the batch; all in one message.
+        means *= tf.cast(tf.size(share) / tf.size(batch), tf.float32)
+        return worker.all_reduce("SUM", [*gradients, means])
+
+    def step(batch):
+        if strategy:  # every replica has the same sums
+            sums = strategy.run(gradients_and_means, (batch,))
+            sums = [strategy.experimental_local_results(value)[0] for value in sums]
+        else:
+            sums = gradients_and_means(batch)
+        *gradients, means = sums
         size = tf.abs(kernel)
         in_use = size > runs.PIXEL_IN_USE * tf.reduce_max(size)
         record = dict(
             zip(("accuracy", "active", "loss"), tf.unstack(means), strict=True),
-            gradient=tf.norm(total(gradients[0])),
+            gradient=tf.norm(gradients[0]),
             pixels=tf.reduce_sum(tf.cast(in_use, tf.float32)),
             w_l1=tf.reduce_sum(size),
         )
-        # Keras's optimizer sums the workers' gradients itself.
         classifier.optimizer.apply(gradients, classifier.trainable_variables)
         return tf.stack([record[name] for name in RECORD])
 
     def mean(condition):
         return tf.reduce_mean(tf.cast(condition, tf.float32))
 
-    def total(values):
-        """The sum over all workers."""
-        if not strategy:
-            return values
-        return tf.distribute.get_replica_context().all_reduce("SUM", values)
-
     def take_steps(order, first, last):
         records = tf.TensorArray(tf.float32, last - first, element_shape=[len(RECORD)])
         for i in tf.range(first, last):
             batch = order[i * settings.batch_size : (i + 1) * settings.batch_size]
-            if strategy:  # every replica gives the same record
-                record = strategy.experimental_local_results(strategy.run(step, (batch,)))[0]
-            else:
-                record = step(batch)
-            records = records.write(i - first, record)
+            records = records.write(i - first, step(batch))
         return records.stack()
 
     if settings.eager:
