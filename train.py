@@ -164,14 +164,14 @@ def train(
             break
     watchers.on_train_end(logs)
 
+    w, b = weights
+    if not (np.isfinite(w).all() and np.isfinite(list(logs.values())).all()):
+        raise InputError(f"{settings.name} diverged, nothing is written: lower --learning-rate")
     if not all(map(np.array_equal, weights, classifier.get_weights())):
         raise InputError(
             f"{settings.name}: a callback changed the weights after the last epoch, so they are "
             "not those of the history: nothing is written (restore_best_weights? leave it out)"
         )
-    w, b = weights
-    if not (np.isfinite(w).all() and np.isfinite(list(logs.values())).all()):
-        raise InputError(f"{settings.name} diverged, nothing is written: lower --learning-rate")
     if not chief:
         return settings.folder(results)
     columns = {_column(name): history.history[name] for name in logs}

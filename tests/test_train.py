@@ -300,8 +300,7 @@ def test_own_callbacks_see_the_weights_of_each_step(tmp_path):
 
 def test_weights_that_are_not_those_of_the_history_are_not_saved(tmp_path):
     """The first epoch's are the best by this measure, and the callback puts them back."""
-    stop = keras.callbacks.EarlyStopping("loss", 0, patience=1, mode="max")
-    stop.restore_best_weights = True
+    stop = keras.callbacks.EarlyStopping("loss", patience=1, mode="max", restore_best_weights=True)
     with pytest.raises(InputError, match="a callback changed the weights after the last epoch"):
         train_digits(tmp_path, epochs=5, callbacks=[stop])
     assert list(tmp_path.rglob("*.*")) == []
