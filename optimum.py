@@ -2,7 +2,7 @@
 
     python optimum.py --eps 0.1 0.2 0.3
 
-Stored as a run like any other (results/<dataset>/optimal-eps0.2), with the dual solution in
+Stored as a run like any other (results/<dataset>/runs/optimal-eps0.2), with the dual solution in
 dual.npz, so that attack.py and plots.py pick it up and anyone can check the certificate anew.
 
 With w = u - v, the robust hinge over n samples is the value of
@@ -12,32 +12,33 @@ With w = u - v, the robust hinge over n samples is the value of
     dual:   max sum_i alpha_i      over 0 <= alpha_i <= 1/n,
             sum_i alpha_i y_i = 0,  |sum_i alpha_i y_i x_ij| <= eps sum_i alpha_i for each j.
 
-Only samples inside the knee and the pixels in use matter to either, so HiGHS is given few of
-both; those that a solution violates are added, and it goes on from where it was.
+Only samples whose worst-case margin is at most 1, and the pixels in use, matter to either. So
+HiGHS, the solver, is given few of both. Those whose constraint a solution violates are added, and
+HiGHS goes on from the solution that it has.
 """
 
-import sys
 import time
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
+
+from common import cli, runs
+from common.cli import RESULTS, InputError
 
 import highspy
 import numpy as np
 
-import cli
 import data
-import files
-import runs
-from cli import RESULTS, InputError
+import exact
+import recipes
 
 TOLERANCE = 1e-9  # on each constraint; about the solver's own
 LARGEST_GAP = 1e-6
 MOST_PIXELS = 60  # added at a time
-KNEE = 0.3  # samples are taken in from the start up to this far beyond the knee
+KNEE = 0.3  # the program starts with the samples of worst-case margin below 1 + KNEE
 
 
 def main(
-    eps: list[float],
+    eps: float | list[float],
     dataset: str = "auto",
     digits: tuple[int, int] = (0, 1),
     mnist_dir: Path | None = None,
@@ -49,30 +50,35 @@ def main(
     Raises:
         InputError: the data or the folder cannot be had, or a certificate fails.
     """
-    files.check_writable(results)
-    split = data.load(dataset, tuple(digits), mnist_dir)
-    return [optimise(split, radius, results, quiet) for radius in dict.fromkeys(eps)]
+    radii, results = recipes.several(eps), cli.folder("results", results)
+    if not radii:
+        raise InputError("nothing to minimise: give at least one radius")
+    for radius in radii:
+        recipes.optimal("mnist-0-1", radius)  # bad radii are refused before the data are read
+    cli.check_writable(results)
+    split = data.load(dataset, digits, mnist_dir)
+    return [optimise(split, radius, results, quiet) for radius in radii]
 
 
 def optimise(split: data.Dataset, eps: float, results: Path, quiet: bool = False) -> Path:
     """Minimise, certify and store one model; print the certificate in one line."""
     started = time.perf_counter()
-    x, y = flat(split.x_train, split.y_train)
-    w, b, alpha = minimise(x, y, eps, None if quiet else _progress)
+    x, y = split.flat("train")
+    w, b, alpha = minimise(x, y, eps, None if quiet else cli.tell_progress)
     proof = certificate(x, y, w, b, alpha, eps)
     check_certificate(proof)
     history = {}
-    for part, images, labels in (
-        ("train", split.x_train, split.y_train),
-        ("test", split.x_test, split.y_test),
-    ):
-        margins = labels * (flat(images, labels)[0] @ w + b)
-        worst = margins - eps * np.abs(w).sum()
-        history[f"{part}_loss"] = [np.maximum(0, 1 - worst).mean()]
+    for part in ("train", "test"):
+        x, y = split.flat(part)
+        margins = y * (x @ w + b)
+        worst = exact.worst_case_margins(x, y, w, b, eps)
+        history[f"{part}_loss"] = [exact.hinge(worst).mean()]
         history[f"{part}_accuracy"] = [np.mean(margins > 0)]
-        history[f"{part}_hinge"] = [np.maximum(0, 1 - margins).mean()]
+        history[f"{part}_hinge"] = [exact.hinge(margins).mean()]
         history[f"{part}_robust_accuracy"] = [np.mean(worst > 0)]
-    settings = runs.optimal(split.name, eps)
+    from importlib.metadata import version
+
+    settings = recipes.optimal(split.name, eps)
     facts = runs.facts(split, dict(highspy=version("highspy"))) | {"certificate": proof}
     folder = runs.save(results, settings, facts, w, b, history, dual=dict(alpha=alpha))
     print(
@@ -82,11 +88,6 @@ def optimise(split: data.Dataset, eps: float, results: Path, quiet: bool = False
         flush=True,
     )
     return folder
-
-
-def flat(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, d) and labels (n,) in float64."""
-    return images.reshape(len(images), -1).astype(np.float64), labels.astype(np.float64)
 
 
 def certificate(x, y, w, b, alpha, eps: float) -> dict[str, float]:
@@ -107,7 +108,7 @@ def certificate(x, y, w, b, alpha, eps: float) -> dict[str, float]:
         (|sum alpha y x_j| <= eps sum alpha). The primal has none: xi is read off (w, b).
     """
     n = len(y)
-    primal = float(np.maximum(0, 1 - (y * (x @ w + b) - eps * np.abs(w).sum())).mean())
+    primal = float(exact.hinge(exact.worst_case_margins(x, y, w, b, eps)).mean())
     dual = float(alpha.sum())
     return {
         "primal": primal,
@@ -143,16 +144,17 @@ def minimise(x, y, eps: float, report=None) -> tuple[np.ndarray, float, np.ndarr
     yx = y[:, None] * x
     w, b = approximate_minimum(x, y, eps)
     size = np.abs(w)
-    inside = np.flatnonzero(y * (x @ w + b) - eps * size.sum() < 1 + KNEE)
     program = Program(yx, y, eps)
-    program.add_samples(inside)
+    program.add_samples(np.flatnonzero(exact.worst_case_margins(x, y, w, b, eps) < 1 + KNEE))
     program.add_pixels(np.flatnonzero(size > runs.PIXEL_IN_USE * size.max(initial=0.0)))
-    met = []
+    candidates = []
     while True:
         w, b, alpha = program.solve()
-        worst = y * (x @ w + b) - eps * np.abs(w).sum()
-        primal = np.maximum(0, 1 - worst).mean()
-        met.append((primal, np.count_nonzero(w), w, b))
+        if cli.INTERRUPTED.is_set():  # HiGHS may swallow Ctrl-C
+            raise KeyboardInterrupt
+        worst = exact.worst_case_margins(x, y, w, b, eps)
+        primal = exact.hinge(worst).mean()
+        candidates.append(Candidate(primal, w, b))
         excess = np.abs(alpha @ yx) - eps * alpha.sum()
         samples = np.setdiff1d(np.flatnonzero(worst < 1 - TOLERANCE), program.samples)
         pixels = np.setdiff1d(np.flatnonzero(excess > TOLERANCE), program.pixels)
@@ -165,9 +167,19 @@ def minimise(x, y, eps: float, report=None) -> tuple[np.ndarray, float, np.ndarr
             break
         program.add_samples(samples)
         program.add_pixels(pixels[np.argsort(-excess[pixels])][:MOST_PIXELS])
-    best = [rest for value, *rest in met if value <= primal + TOLERANCE * max(primal, 1 / len(y))]
-    _, w, b = min(best, key=lambda candidate: candidate[0])
-    return w, b, alpha
+    least = primal + TOLERANCE * max(primal, 1 / len(y))
+    optimal = [candidate for candidate in candidates if candidate.primal <= least]
+    sparsest = min(optimal, key=lambda candidate: np.count_nonzero(candidate.w))
+    return sparsest.w, sparsest.b, alpha
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A solution that was met on the way: weights (d,), bias, and the loss on all samples."""
+
+    primal: float
+    w: np.ndarray
+    b: float
 
 
 class Program:
@@ -244,9 +256,9 @@ class Program:
 
 
 def approximate_minimum(x, y, eps: float, steps: int = 4000, batch: int = 200):
-    """w and b near the minimum, by SGD in NumPy as `--recipe converged` does it, in a second.
+    """w (d,) and b near the minimum, by SGD in NumPy as `--recipe converged` does it, in a second.
 
-    Only a start: what it leaves out is added, what it has too much costs a little time.
+    A warm start: missing rows and columns are added later, surplus ones cost a little time.
     """
     x, y = x.astype(np.float32), y.astype(np.float32)
     w, b = np.zeros(x.shape[1], np.float32), np.float32(0)
@@ -264,10 +276,6 @@ def approximate_minimum(x, y, eps: float, steps: int = 4000, batch: int = 200):
     return w.astype(np.float64), float(b)
 
 
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog="optimum.py",
@@ -275,10 +283,9 @@ def _parser() -> cli.Parser:
     )
     parser.add_argument(
         "--eps",
-        type=cli.radius,
+        type=float,
         nargs="+",
         required=True,
-        metavar="EPS",
         help="radii of the perturbation ball, in pixel units of [0, 1]; one model each",
     )
     parser.add_data()

@@ -1,127 +1,170 @@
-"""Draw every figure from results/ alone: no TensorFlow, no data set.
+"""Draw the figures from results/ alone: no TensorFlow, no data set.
 
     python plots.py                           all of them
     python plots.py accuracy_noise            those named
+    python plots.py --groups kolter-madry     those of other recipes
 
-Runs that differ only in their radius form a group, which gets one set of figures: the article's
-recipe in results/<dataset>/figures/, others in a folder below it, such as figures/converged/.
+Runs that differ only in their radius form a group, named as what differs from the article's
+recipe. The figures of the groups article and converged are drawn unless others are named. They go
+to results/<dataset>/figures/, those of other groups than the article's into a folder below it.
 """
 
-import importlib
 import io
-import sys
 from pathlib import Path
 
-import tqdm
+from common import cli, files, runs
+from common.cli import RESULTS, ROOT, InputError
+from common.runs import Missing, Model
 
-import cli
-import files
-import runs
-import stored
-from cli import RESULTS, ROOT, InputError
+import recipes
 
-# Figure -> the module with the function of that name, which is imported when the first is drawn:
-# Matplotlib takes too long for --help. Figures that need no run; of a group of models; of all
-# models of a data set.
-DIAGRAMS = dict.fromkeys(
-    ("hinge_loss", "hinge_margin", "landscape_complex", "perturbation_boxes"), "diagrams"
-)
-FIGURES = dict.fromkeys(("landscape_simple", "hinge_robust", "landscape_robust"), "diagrams")
-FIGURES |= dict.fromkeys(
-    (
-        "accuracy",
-        "misclassified_regular",
-        "model_weights",
-        "accuracy_noise",
-        "misclassified_noise",
-        "misclassified_logits",
-        "training",
-    ),
-    "figures",
-)
-COMPARISONS = dict.fromkeys(
-    (
-        "optimum",
-        "init_ablation",
-        "radii",
-        "threats",
-        "noise_or_attack",
-        "transfer",
-        "masking",
-    ),
-    "comparisons",
-)
-ALL = DIAGRAMS | FIGURES | COMPARISONS
+ARTICLE = "article"  # the group of the article's recipe
+GROUPS = (ARTICLE, "converged")
 
 
-def main(names: list[str] | None = None, results: Path = RESULTS) -> None:
+def main(
+    names: list[str] | None = None, groups: list[str] | None = None, results: Path = RESULTS
+) -> None:
     """Draw the figures named, or all. Raises InputError: there is nothing to draw."""
-    written = draw(results, names)
+    names, groups = names and recipes.several(names), groups and recipes.several(groups)
+    written = draw(results, names, groups, tell=cli.notice)
     if names and not written:
         raise InputError("none of these figures can be drawn")
     for path in written:
         print(path)
 
 
-def draw(results: Path, names: list[str] | None = None) -> list[Path]:
+def figures() -> tuple[list, list, list]:
+    """The functions that draw, by what they take: nothing; the models of a group; all results."""
+    from figures import article, comparisons, method  # imports Matplotlib, too slow for --help
+
+    return (
+        [
+            method.hinge_loss,
+            method.hinge_margin,
+            method.landscape_complex,
+            method.perturbation_boxes,
+        ],
+        [
+            method.landscape_simple,
+            method.hinge_robust,
+            method.landscape_robust,
+            article.accuracy,
+            article.misclassified_regular,
+            article.model_weights,
+            article.accuracy_noise,
+            article.misclassified_noise,
+            article.misclassified_logits,
+            article.training,
+        ],
+        [
+            comparisons.optimum,
+            comparisons.init_ablation,
+            comparisons.radii,
+            comparisons.threats,
+            comparisons.noise_or_attack,
+            comparisons.transfer,
+            comparisons.masking,
+        ],
+    )
+
+
+def draw(
+    results: Path = RESULTS,
+    names: list[str] | None = None,
+    groups: list[str] | None = None,
+    datasets: list[Path] | None = None,
+    tell=lambda line: None,
+) -> list[Path]:
     """Draw figures from the stored numbers; returns the files written.
 
-    A figure that the results do not suffice for is left out with a notice.
+    A figure that the results do not suffice for is left out.
+
+    Args:
+        names, groups, datasets: which (default: all; article and converged; all below `results`).
+        tell: called with a line for each run that is not attacked yet, and for each figure that
+            is named and left out.
 
     Raises:
-        InputError: there is no such figure, nothing to draw, or a damaged file; then no figure is
-            written or removed.
+        InputError: there is no such figure or group, or nothing to draw.
     """
-    if unknown := [name for name in names or [] if name not in ALL]:
-        raise InputError(f"no figure {unknown[0]}; there are: {', '.join(ALL)}")
-    loaded = {dataset: stored.load_models(dataset) for dataset in runs.list_datasets(results)}
-    if not loaded:
+    results = cli.folder("results", results)
+    datasets = runs.datasets(results) if datasets is None else datasets
+    if not datasets:
         raise InputError(f"nothing to draw in {results}: run python train.py, python attack.py")
+    diagrams, of_a_group, of_all = figures()
+    known = [function.__name__ for function in diagrams + of_a_group + of_all]
+    if unknown := [name for name in names or [] if name not in known]:
+        raise InputError(f"no figure {unknown[0]}; there are: {', '.join(known)}")
     todo = []
-    for dataset, models in loaded.items():
-        folder = dataset / "figures"
-        todo += [(folder / name, ()) for name in DIAGRAMS]
-        todo += [(folder / name, (models, dataset)) for name in COMPARISONS]
-        for variant, group in stored.groups(models).items():
-            todo += [(folder / variant / name, (group,)) for name in FIGURES]
-    if names:
-        todo = [(place, arguments) for place, arguments in todo if place.name in names]
+    for dataset in datasets:
+        stored = runs.read(dataset)
+        for name in stored.runs.keys() - stored.models().keys():
+            tell(f"{name} is not drawn until python attack.py is run")
+        todo += [(dataset / "figures", function, ()) for function in diagrams]
+        todo += [(dataset / "figures", function, (stored,)) for function in of_all]
+        for group, models in choose(group_models(stored.models()), groups).items():
+            folder = dataset / "figures" / ("" if group == ARTICLE else group)
+            todo += [(folder, function, (models,)) for function in of_a_group]
+    todo = [(*to, f, given) for *to, f, given in todo if not names or f.__name__ in names]
+    written = []
+    for folder, function, given in cli.bar(todo, "drawing"):
+        path = folder / f"{function.__name__}.png"
+        try:
+            files.write(path, render(function, given))
+            written.append(path)
+        except Missing as error:
+            path.unlink(missing_ok=True)  # it would show what is no longer there
+            if names:
+                tell(f"left out {path.relative_to(results)}: {error}")
+    return written
+
+
+def render(function, given: tuple) -> bytes:
+    """The figure that the function draws, as the bytes of a png."""
     from matplotlib import style
 
-    pictures, left_out = {}, {}
-    bar = tqdm.tqdm(todo, "drawing", leave=False, disable=not sys.stderr.isatty())
-    for place, arguments in bar:
-        path = place.with_name(place.name + ".png")
-        try:
-            with style.context(ROOT / "style.mplstyle"):
-                drawn, picture = function(place.name)(*arguments), io.BytesIO()
-                drawn.savefig(picture, format="png", metadata={"Software": None})
-            pictures[path] = picture.getvalue()
-        except stored.Missing as error:
-            left_out[path] = error
-    # Not before all are drawn: where a file of numbers is damaged, every figure stays as it was.
-    for path, picture in pictures.items():
-        with files.whole_file(path) as file:
-            file.write_bytes(picture)
-    for path in left_out:
-        path.unlink(missing_ok=True)  # it would show what is no longer there
-    if names:
-        for path, reason in left_out.items():
-            print(f"NOTICE: left out {path.relative_to(results)}: {reason}", file=sys.stderr)
-    elif left_out:
-        missing = sorted({path.stem for path in left_out})
-        where = "" if results == RESULTS else f" --results {results}"
-        print(
-            f"NOTICE: some runs do not suffice for {', '.join(missing)}; "
-            f"python plots.py {missing[0]}{where} tells why",
-            file=sys.stderr,
+    picture = io.BytesIO()
+    with style.context(ROOT / "figures" / "style.mplstyle"):
+        function(*given).savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def group_models(models: dict[str, Model]) -> dict[str, list[Model]]:
+    """Models that differ only in their radius, by group: regular first, then by radius."""
+    found = {}
+    for model in models.values():
+        settings = model.run.settings
+        ball = runs.threat(settings.norm, settings.box).removeprefix("linf").strip("-")
+        group = "-".join(filter(None, [ball, settings.variant])) or ARTICLE
+        found.setdefault(group, []).append(model)
+    for members in found.values():
+        members.sort(
+            key=lambda model: (model.run.settings.robust, model.run.settings.eps, model.run.name)
         )
-    return list(pictures)
+    return dict(sorted(found.items()))
 
 
-def function(name: str):
-    """The function that draws the figure of this name."""
-    return getattr(importlib.import_module(ALL[name]), name)
+def choose(found: dict[str, list[Model]], groups: list[str] | None) -> dict[str, list[Model]]:
+    """The groups named; by default article and converged, or all where there is neither."""
+    if groups is None:
+        groups = [group for group in GROUPS if group in found] or list(found)
+    for group in groups:
+        if group not in found:
+            raise InputError(f"no group {group}; there are: {', '.join(found)}")
+    return {group: found[group] for group in groups}
+
+
+def summary(written: list[Path]) -> str:
+    """Where the pictures are and which to open first, in a line."""
+    folders = {}
+    for path in written:
+        folders.setdefault(path.parent, []).append(path.stem)
+    lines = []
+    for folder, names in folders.items():
+        first = "accuracy_noise" if "accuracy_noise" in names else names[0]
+        lines.append(f"{len(names)} figures in {folder}: open {first}.png first")
+    return "\n".join(lines)
 
 
 def _parser() -> cli.Parser:
@@ -133,7 +176,13 @@ def _parser() -> cli.Parser:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"figures to draw (default: all): {', '.join(ALL)}",
+        help="figures to draw, such as accuracy_noise (default: all; README.md lists them)",
+    )
+    parser.add_argument(
+        "--groups",
+        nargs="+",
+        metavar="GROUP",
+        help="recipes whose figures are drawn, such as kolter-madry (default: article, converged)",
     )
     parser.add_results()
     return parser

@@ -1,21 +1,23 @@
 """Data sets, trained runs and switches that several test files share."""
 
 import contextlib
+import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from common import cli
+from common.cli import ROOT
+
 import hypothesis
 import numpy as np
 import pytest
 
-import benchmark
-import cli
 import data
-import plots
 import train
 
 cli.import_tensorflow()  # once for all tests, set up as the scripts set it up
@@ -26,9 +28,25 @@ hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
-def digits():
-    """scikit-learn's 8x8 zeros and ones: small, and always at hand."""
-    return data.load("digits")
+def sample():
+    """The zeros and ones of mnist-sample: 800 images for training, 200 for the test."""
+    return data.load("mnist-sample")
+
+
+@pytest.fixture(scope="session")
+def tiny(sample):
+    """Some of the sample with each 4x4 pixels as their mean: 160 and 80 images of 7x7 pixels."""
+
+    def shrink(x):
+        return x[::5].reshape(-1, 7, 4, 7, 4, 1).mean(axis=(2, 4))
+
+    return dataclasses.replace(
+        sample,
+        x_train=shrink(sample.x_train),
+        y_train=sample.y_train[::5],
+        x_test=shrink(np.repeat(sample.x_test, 2, axis=0)),
+        y_test=np.repeat(sample.y_test, 2)[::5],
+    )
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +61,20 @@ def mnist():
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A results folder with a regular and a robust run on digits. To be read, not changed."""
-    results = tmp_path_factory.mktemp("trained")
-    train.main(dataset="digits", epochs=5, results=results, quiet=True)
-    train.main(robust=True, eps=[0.05], dataset="digits", epochs=5, results=results, quiet=True)
+    """A results folder with a regular and a robust run on the sample. To be read, not changed."""
+    results, options = tmp_path_factory.mktemp("trained"), dict(dataset="mnist-sample", quiet=True)
+    train.main(epochs=5, results=results, **options)
+    train.main(robust=True, eps=0.05, epochs=5, results=results, **options)
     return results
+
+
+def free_hosts(count: int) -> list[str]:
+    """Addresses on this machine that no other process listens on now."""
+    with contextlib.ExitStack() as stack:
+        listening = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in listening]
 
 
 @pytest.fixture(scope="session")
@@ -57,15 +84,18 @@ def workers(tmp_path_factory):
     Attributes: chief (process), results (its folder), written (its line on the first model). The
     chief takes ten seconds to find out, so the test of its end is one that comes later.
     """
-    hosts, results = benchmark.free_hosts(2), tmp_path_factory.mktemp("workers")
-    command = "train.py --robust --recipe converged --box --epochs 20 --dataset digits --quiet"
+    hosts, results = free_hosts(2), tmp_path_factory.mktemp("workers")
+    command = (
+        "train.py --robust --recipe converged --box --epochs 20 --dataset mnist-sample --quiet "
+        "--batch-size 799"  # the last batch is too small for both
+    )
     command = [sys.executable, *command.split(), "--seeds", *map(str, range(200))]
     with contextlib.ExitStack() as stack:
         started = []
         for index in (0, 1):
             task = dict(cluster=dict(worker=hosts), task=dict(type="worker", index=index))
             place = ["--results", str(results / f"worker{index}")]
-            options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cli.ROOT)
+            options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
             options["env"] = os.environ | {"TF_CONFIG": json.dumps(task)}
             worker = stack.enter_context(subprocess.Popen([*command, *place], **options))
             stack.callback(worker.kill)
@@ -76,19 +106,6 @@ def workers(tmp_path_factory):
         assert other.communicate()[0] == ""  # the chief alone reports, and writes
         assert not (results / "worker1").exists()
         yield SimpleNamespace(chief=chief, results=results / "worker0", written=written)
-
-
-@contextlib.contextmanager
-def without_figures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw", lambda *arguments: [])
-        yield
-
-
-@pytest.fixture
-def no_figures():
-    with without_figures():
-        yield
 
 
 @pytest.fixture

@@ -1,57 +1,55 @@
-"""benchmark.py on the small digits: that it measures what it says, not how fast anything is."""
+"""benchmark.py on the sample: that it measures what it says, not how fast anything is."""
 
-import numpy as np
+from common import files
+
 import pytest
 
 import benchmark
-import files
 
 
 @pytest.fixture
-def few(monkeypatch):
+def once(monkeypatch):
     """One turn for each contender, and no library."""
     race = benchmark.race
     monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(benchmark, "race", lambda contenders, turns, slow=(): race(contenders, 1))
 
 
-@pytest.mark.parametrize("part", ["epoch", "attack", "optimum", "growth"])
-def test_part(tmp_path, capsys, few, part):
-    """The contenders' agreement on weights and minima is asserted on the way."""
-    benchmark.main([part], dataset="digits", results=tmp_path)
-    table = files.read_csv(tmp_path / f"digits-0-1/benchmark/{part}.csv", text=("what", "with"))
-    assert (table["seconds"] > 0).all()
-    out = capsys.readouterr().out
-    assert out.startswith(f"{part} (digits-0-1)\n")
-    assert all(what in out for what in table["what"])
-    if "ratio" in table:
-        assert table["ratio"][0] == 1
-        np.testing.assert_allclose(
-            table["ratio"], table["seconds"] / table["seconds"][0], rtol=1e-6
-        )
-    else:
-        assert table["samples"].tolist() == 3 * [240, 480, 960, 240, 240]
-        assert table["pixels"].tolist() == 3 * [64, 64, 64, 64, 256]
+@pytest.mark.parametrize("part", benchmark.PARTS)
+def test_part(tmp_path, capsys, once, part):
+    """That the contenders agree on weights and minima is asserted on the way."""
+    benchmark.main([part], dataset="mnist-sample", results=tmp_path)
+    path = tmp_path / "mnist-sample-0-1" / "studies" / f"benchmark-{part}.csv"
+    table = files.from_csv(path.read_bytes())
+    assert table["ratio"] == pytest.approx(table["seconds"] / table["seconds"][0], rel=1e-6)
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading == f"{part} (mnist-sample-0-1)"
+    for line, what in zip(lines, table["what"], strict=True):
+        assert line.startswith(f"  {what} ")
+    assert len(lines) >= 2
+
+
+def test_contenders_that_do_not_agree_are_refused(sample, once, monkeypatch):
+    loop = benchmark.numpy_loop
+
+    def wrong(*arguments, **options):
+        seconds, w = loop(*arguments, **options)
+        return seconds, w + 0.01
+
+    monkeypatch.setattr(benchmark, "numpy_loop", wrong)
+    with pytest.raises(AssertionError, match=r"NumPy.*: weights differ by 0\.01"):
+        benchmark.epoch(sample)
 
 
 def test_contenders_take_turns_and_slow_ones_one():
     order = []
     contenders = {name: lambda name=name: order.append(name) for name in "abc"}
-    seconds = benchmark.race(contenders, 3, slow=("b",))
+    seconds = benchmark.race(contenders | {"d": lambda: 5.0}, 3, slow=("b", "d"))
     assert "".join(order) == "abcacac"
-    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 1, "c": 3}
+    assert {name: len(values) for name, values in seconds.items()} == dict(a=3, b=1, c=3, d=1)
+    assert seconds["d"] == [5.0]  # it has timed itself
 
 
 def test_table_gives_medians_and_ratios():
     found = benchmark.table({"ours": [2.0, 1.0, 9.0], "other": [8.0]}, "ours")
     assert found == dict(what=["ours", "other"], runs=[3, 1], seconds=[2.0, 8.0], ratio=[1.0, 4.0])
-
-
-def test_enlarged_digits(digits):
-    bigger = benchmark.enlarged(digits, 3, 2)
-    assert bigger.x_train.shape == (720, 16, 16, 1)
-    assert (bigger.x_train[:240, ::2, 1::2] == digits.x_train).all()
-    assert np.abs(bigger.x_train[480:, ::2, ::2] - digits.x_train).max() < 0.2
-    assert (bigger.y_train[240:480] == digits.y_train).all()
-    assert bigger.x_train.min() >= 0
-    assert bigger.x_train.max() <= 1

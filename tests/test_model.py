@@ -1,10 +1,12 @@
+"""The linear layer: its logits, and how its weights start."""
+
 import numpy as np
 import pytest
 
 import model
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1)])
+@pytest.mark.parametrize("shape", [(7, 7, 1), (28, 28, 1)])
 def test_one_logit_per_image(shape):
     """w.x + b in NumPy; float32 sums of 784 products of size below 1 agree to 1e-5."""
     classifier = model.linear(shape)
@@ -17,31 +19,27 @@ def test_one_logit_per_image(shape):
     np.testing.assert_allclose(classifier(x), logits, atol=1e-5)
 
 
-def test_glorot_limits():
-    """Uniform in +-sqrt(6 / (d + 1)): of 784 draws the largest misses a hundredth of the limit
-    with probability 0.99^784 < 4e-4, and the seed is fixed."""
-    kernel, bias = model.linear((28, 28, 1)).get_weights()
-    limit = np.sqrt(6 / 785)
-    assert 0.99 * limit < np.abs(kernel).max() <= limit
-    # The standard deviation is limit / sqrt(3), its own relative error 0.45 / sqrt(784) = 1.6 %.
-    assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.05)
-    assert bias == 0
+@pytest.mark.parametrize(("init", "limit"), [("glorot", np.sqrt(6 / 785)), ("pytorch", 1 / 28)])
+def test_initial_weights_are_uniform_up_to_the_limit(init, limit):
+    """sqrt(6 / (d + 1)) as the article has it, 1 / sqrt(d) as torch.nn.Linear draws.
 
-
-def test_pytorch_limits():
-    """Uniform in +-1 / sqrt(d), as torch.nn.Linear draws; the tolerances are those above."""
-    kernel, bias = model.linear((28, 28, 1), "pytorch").get_weights()
-    limit = 1 / 28
+    Of 784 draws the largest misses a hundredth of the limit with probability 0.99^784 < 4e-4,
+    and the seed is fixed. The standard deviation is limit / sqrt(3), and its own relative error
+    0.45 / sqrt(784) = 1.6 %.
+    """
+    kernel, bias = model.linear((28, 28, 1), init).get_weights()
     assert 0.99 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6)  # float32
     assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.05)
+    assert abs(kernel.mean()) < 0.1 * limit  # five standard errors
     assert bias == 0
 
 
-def test_seed_decides_the_weights():
-    one, same, other = (model.linear((8, 8, 1), seed=s).get_weights()[0] for s in (3, 3, 4))
+@pytest.mark.parametrize("init", ["glorot", "pytorch"])
+def test_seed_decides_the_initial_weights(init):
+    one, same, other = (model.linear((7, 7, 1), init, s).get_weights()[0] for s in (3, 3, 4))
     assert (one == same).all()
     assert (one != other).any()
 
 
 def test_zeros():
-    assert all((weights == 0).all() for weights in model.linear((8, 8, 1), "zeros").get_weights())
+    assert all((weights == 0).all() for weights in model.linear((7, 7, 1), "zeros").get_weights())

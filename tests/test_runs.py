@@ -1,516 +1,299 @@
-"""Runs on disk: their names, saving whole, and loading nothing that is damaged."""
+"""Runs, attacks and studies on disk: what is written is read back, or named as unsound."""
 
-import dataclasses
-import errno
 import hashlib
+import importlib
 import itertools
-import json
+import shlex
 import shutil
 import struct
+import warnings
 from pathlib import Path
-from unittest import mock
+from types import SimpleNamespace
+
+from common import files, runs
+from common.cli import ResultsWarning
 
 import numpy as np
 import pytest
 from conftest import tree
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-import files
-import runs
-from cli import InputError
+import recipes
 
-ARTICLE = {robust: runs.recipe_defaults("article", robust, "mnist") for robust in (False, True)}
-CONVERGED = runs.recipe_defaults("converged", True, "mnist")
-KOLTER_MADRY = runs.recipe_defaults("kolter-madry", True, "mnist")
-REGULAR = runs.Settings("mnist-0-1", "article", False, 0.0, "inf", False, **ARTICLE[False])
-ROBUST = runs.Settings("mnist-0-1", "article", True, 0.2, "inf", False, **ARTICLE[True])
-COLUMNS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-STEPS = ("loss", "active", "w_l1", "pixels")
-FACTS = dict(image_shape=[4, 4, 1], data_sha256="0" * 64, versions={})
+ROBUST = recipes.settings("mnist-0-1", robust=True)
+SPLIT = SimpleNamespace(digits=(0, 1), x_train=np.zeros((3, 2, 2, 1)), y_train=np.zeros(3))
+SPLIT.y_test, SPLIT.checksum = np.zeros(5), "0" * 64
+
+RUN, ATTACK = "runs/robust-eps0.2", "attacks/l2-box/robust-eps0.2"
+TABLES = {"studies/transfer.csv", "studies/copies.csv"}
+AGAIN = "attack.py --runs robust-eps0.2 --norm 2 --box"
+PLACES = {  # the json, the command that makes it again, and what is not sound without it
+    "run": (f"{RUN}/config.json", "train.py --robust --eps 0.2", {RUN, ATTACK}),
+    "attack": (f"{ATTACK}/attack.json", AGAIN, {ATTACK}),
+    "study": ("studies/transfer.json", "studies.py transfer", TABLES),
+}
+of_each_place = pytest.mark.parametrize("place", PLACES)
 
 
-def save(results, settings=ROBUST, seed=0) -> Path:
-    """A made-up run of two epochs of three steps."""
+def save_run(results, settings=ROBUST, seed=0) -> Path:
+    """A made-up run of two epochs of three steps, on images of four pixels."""
     random = np.random.default_rng(seed)
-    history = {name: random.random(2).tolist() for name in COLUMNS}
-    steps = {name: np.float32(random.random(6)) for name in STEPS}
-    w, b = random.normal(size=16).astype(np.float32), np.float32(random.normal())
-    return runs.save(results, settings, FACTS, w, b, history, steps=steps)
+    w, b = np.float32(random.normal(size=4)), np.float32(random.normal())
+    history, steps = {"train_loss": random.random(2)}, {"loss": np.float32(random.random(6))}
+    return runs.save(results, settings, runs.facts(SPLIT, {}), w, b, history, steps=steps)
 
 
-# --- names -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "changes", "name"),
-    [
-        (REGULAR, {}, "regular"),
-        (ROBUST, {}, "robust-eps0.2"),
-        (ROBUST, {"eps": 1.0}, "robust-eps1"),
-        (ROBUST, {"norm": "2"}, "robust-eps0.2-l2"),
-        (ROBUST, {"box": True}, "robust-eps0.2-box"),
-        (
-            ROBUST,
-            {"norm": "1", "box": True, "loss": "logistic"},
-            "robust-eps0.2-l1-box-losslogistic",
+def make_attack(run, seed=0) -> runs.Attack:
+    """A made-up attack in the L2 ball with the box, of numbers that nine digits hold."""
+    return runs.Attack(
+        facts=dict(norm="2", box=True, weights_sha256=run.weights_sha256, w_l1=1 / 3),
+        accuracy=dict(eps=[0.0, 0.5], correct=[5, 1]),
+        nearest=dict(eps=[0.5], index=[4], logit=[0.125 + seed]),
+        samples=dict(
+            radii=np.array([0.1, -np.inf, 0.3]),
+            image_index=np.array([1, 4]),
+            images=np.arange(8.0).reshape(2, 2, 2),
         ),
-        (ROBUST, {"recipe": "kolter-madry"} | KOLTER_MADRY, "robust-eps0.2-kolter-madry"),
-        (
-            ROBUST,
-            CONVERGED,
-            "robust-eps0.2-epochs150-batchsize200-learningrate0.02-momentum0.95-schedulelinear"
-            "-initzeros",
-        ),
-        (ROBUST, {"learning_rate": 0.1}, "robust-eps0.2-learningrate0.1"),
-        (REGULAR, {"init": "zeros", "seed": 3}, "regular-initzeros-seed3"),
-        (REGULAR, {"eager": True}, "regular-eager"),
-        (
-            ROBUST,
-            {"recipe": "converged"} | CONVERGED | {"seed": 1},
-            "robust-eps0.2-converged-seed1",
-        ),
-    ],
-)
-def test_name_shows_what_differs_from_the_recipe(settings, changes, name):
-    assert dataclasses.replace(settings, **changes).name == name
+        landscape=dict(pixel=["strong", "weak"], hinge=[0.25, 0.5]),
+    )
 
 
-ROBUST_SETTINGS = st.builds(
-    runs.Settings,
-    dataset=st.just("mnist-0-1"),
-    recipe=st.sampled_from(list(runs.RECIPES)),
-    robust=st.just(True),
-    eps=st.sampled_from([0.0, 0.1, 0.2, 1.0, 10.0, 1e-5]) | st.floats(0, 10),
-    norm=st.sampled_from(list(runs.NORMS)),
-    box=st.booleans(),
-    loss=st.sampled_from(runs.LOSSES),
-    epochs=st.sampled_from([1, 10, 200]) | st.integers(1, 999),
-    batch_size=st.sampled_from([1, 100, 200]) | st.integers(1, 999),
-    learning_rate=st.sampled_from([0.01, 0.02, 0.1, 1.0, 1e-5]) | st.floats(1e-9, 10),
-    momentum=st.sampled_from([0.0, 0.95]) | st.floats(0, 0.999),
-    schedule=st.sampled_from(runs.SCHEDULES),
-    init=st.sampled_from(runs.INITS),
-    seed=st.sampled_from([0, 1, 10]) | st.integers(0, 2**32 - 1),
-    eager=st.booleans(),
-)
-# A regular run has no ball.
-SETTINGS = ROBUST_SETTINGS | ROBUST_SETTINGS.map(
-    lambda s: dataclasses.replace(s, robust=False, eps=0.0, norm="inf", box=False)
-)
-TUNED = list(CONVERGED)
+def write(dataset, place, seed=0) -> None:
+    """A run, or an attack on it, or a study of it."""
+    run = runs.load(save_run(dataset.parent, seed=seed) if place == "run" else dataset / RUN)
+    if place == "attack":
+        runs.save_attack(dataset, run.name, make_attack(run, seed))
+    elif place == "study":
+        table = {"source": ["regular"], "eps": [float(seed)]}
+        tables = {"transfer": table, "copies": table}
+        runs.save_study(dataset, "transfer", tables, {run.name: run})
 
 
-@settings(max_examples=200)
-@given(first=SETTINGS, second=SETTINGS, taken=st.sets(st.sampled_from(TUNED)))
-def test_different_settings_have_different_names(first, second, taken):
-    """`second` takes some fields of `first`, so that they often differ in one or two alone."""
-    second = dataclasses.replace(second, **{name: getattr(first, name) for name in taken})
-    assert (first.name == second.name) == (first == second)
+@pytest.fixture
+def dataset(tmp_path):
+    """Two runs, of which one is attacked and used in a study, and another study."""
+    dataset = tmp_path / "results" / "mnist-0-1"
+    save_run(dataset.parent, recipes.settings("mnist-0-1"))
+    for place in PLACES:
+        write(dataset, place)
+    runs.save_study(dataset, "seeds", {"seeds": {"seed": [0, 1]}})
+    return dataset
 
 
-def test_neighbouring_radii_have_different_names():
-    assert ROBUST.name != dataclasses.replace(ROBUST, eps=np.nextafter(0.2, 1).item()).name
+def read(dataset) -> tuple[set[str], list[str]]:
+    """What `runs.read` takes as sound, and its warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = runs.read(dataset)
+    assert all(warning.category is ResultsWarning for warning in caught)
+    sound = {f"runs/{name}" for name in found.runs}
+    sound |= {f"studies/{name}.csv" for name in found.studies}
+    for threat, attacks in found.attacks.items():
+        sound |= {f"attacks/{threat}/{name}" for name in attacks}
+    return sound, [str(warning.message) for warning in caught]
 
 
-@given(SETTINGS)
-def test_name_is_a_plain_folder_name(settings):
-    assert Path(settings.name).name == settings.name
-    assert not settings.name.startswith((".", "-"))
-    assert settings.name not in runs.NO_RUNS
+# --- what is sound -------------------------------------------------------------------------------
 
 
-# --- saving and loading ----------------------------------------------------------------------
-
-
-def test_round_trip(tmp_path):
-    random = np.random.default_rng(1)
-    w, b = random.normal(size=16).astype(np.float32), np.float32(0.1)
-    history = {name: [float(v) for v in np.float32(random.random(3))] for name in COLUMNS}
-    steps = {name: np.float32(random.random(9)) for name in STEPS}
-    folder = runs.save(tmp_path, ROBUST, FACTS, w, b, history, steps=steps)
-    assert folder == tmp_path / "mnist-0-1" / "robust-eps0.2"
+def test_run_round_trip(tmp_path):
+    w, b = np.float32([0.1, -2, 0, 1 / 3]), np.float32(0.7)
+    history = {"train_loss": np.float32([0.3, 0.2, 0.1])}
+    steps, dual = {"loss": np.float32([0.1, 0.2])}, {"alpha": np.array([0.1, 0, 0.2])}
+    facts = runs.facts(SPLIT, {"highspy": "1"})
+    folder = runs.save(tmp_path, ROBUST, facts, w, b, history, steps=steps, dual=dual)
+    assert folder == tmp_path / "mnist-0-1" / "runs" / "robust-eps0.2"
     run = runs.load(folder)
-    assert (run.settings, run.name, run.folder) == (ROBUST, folder.name, folder)
-    assert run.config == dataclasses.asdict(ROBUST) | FACTS
-    assert run.w.dtype == np.float64
-    assert (run.w == w).all()
-    assert run.b == b
+    assert (run.settings, run.name) == (ROBUST, "robust-eps0.2")
+    assert run.config.items() >= facts.items()
+    assert (run.w.dtype, run.w.tolist(), run.b) == (np.float64, w.tolist(), b)
     assert run.history["epoch"].tolist() == [1, 2, 3]
-    # Nine digits name a float32 among all.
-    for name in COLUMNS:
-        assert np.float32(run.history[name]).tolist() == history[name]
-    assert (run.steps["loss"] == steps["loss"]).all()
+    assert np.array_equal(np.float32(run.history["train_loss"]), history["train_loss"])
+    assert np.array_equal(run.steps["loss"], steps["loss"])
+    assert np.array_equal(run.alpha, dual["alpha"])
+    content = struct.pack("<5d", *run.w, run.b)
+    assert run.weights_sha256 == hashlib.sha256(content).hexdigest()
 
 
-def test_saving_twice_gives_the_same_bytes(tmp_path):
-    save(tmp_path / "a")
-    save(tmp_path / "b")
-    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+def test_attack_and_study_round_trip(dataset):
+    results = runs.read(dataset)
+    (model,) = results.choose(["robust-eps0.2"], "l2-box")
+    written = make_attack(model.run)
+    assert model.attack.facts == written.facts
+    for part in ("accuracy", "nearest", "samples", "landscape"):
+        old, new = getattr(written, part), getattr(model.attack, part)
+        assert list(new) == list(old)
+        assert all(np.array_equal(new[name], old[name]) for name in old)
+    assert np.array_equal(model.attack.image(4), written.samples["images"][1])
+    assert model.accuracy(0.1) == 1 / 3  # the sample of radius 0.1 does not withstand 0.1
+    assert results.study("seeds")["seed"].tolist() == [0, 1]
+    assert results.study("copies")["source"].tolist() == ["regular"]
 
 
-def test_weights_sha256_covers_weights_and_bias(tmp_path):
-    run = runs.load(save(tmp_path))
-    assert run.weights_sha256 == hashlib.sha256(struct.pack("<17d", *run.w, run.b)).hexdigest()
+def test_writing_twice_gives_the_same_bytes(dataset):
+    before = tree(dataset)
+    for place in PLACES:
+        write(dataset, place)
+    assert tree(dataset) == before
 
 
-FILES = ("config.json", "weights.npz", "history.csv", "steps.npz")
+def test_files_of_others_do_not_matter(dataset):
+    """As the Finder of macOS, or an interrupted write, leaves them in any folder."""
+    before, _ = read(dataset)
+    for folder in [dataset.parent, *dataset.parent.rglob("*/")]:
+        for name in (".DS_Store", "Thumbs.db", "left.csv.new"):
+            (folder / name).write_bytes(b"anything")
+    assert read(dataset) == (before, [])
+    assert runs.datasets(dataset.parent) == [dataset]
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_missing_file_is_named(tmp_path, name):
-    folder = save(tmp_path)
-    (folder / name).unlink()
-    with pytest.raises(InputError, match=name) as caught:
-        runs.load(folder)
-    assert str(folder / name) in str(caught.value)
-    assert "missing" in str(caught.value)
+@given(st.lists(st.floats(-10, 10), max_size=20))
+def test_pixels_in_use_exceed_one_percent_of_the_largest_weight(w):
+    run = runs.Run(ROBUST, {}, np.array(w), 0.0, {}, {})
+    largest = max(map(abs, w), default=0)
+    assert run.pixels_in_use == sum(abs(v) > 0.01 * largest for v in w)
 
 
-def check_refused(path):
-    """Loading the run names this file as the culprit, in one line."""
-    with pytest.raises(InputError) as caught:
-        runs.load(path.parent)
-    assert str(caught.value).startswith(str(path))
-    assert "\n" not in str(caught.value)
+def test_what_is_missing_is_told_with_the_command_that_makes_it(dataset):
+    results = runs.read(dataset)
+    for need, again in (
+        (lambda: results.choose(["robust-eps0.3"]), "train.py --robust --eps 0.3"),
+        (lambda: results.choose(["regular"], "linf-box"), "attack.py --runs regular --box"),
+        (lambda: results.study("noise"), "studies.py noise"),
+    ):
+        with pytest.raises(runs.Missing, match=f"is needed.*: run python {again}( --results|$)"):
+            need()
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00\n", b"PK\x03\x04", b"\x93NUMPY"])
-def test_garbage_is_refused(tmp_path, name, content):
-    path = save(tmp_path) / name
+# --- what is not ---------------------------------------------------------------------------------
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    check_refused(path)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_folder_in_place_of_a_file_is_refused(tmp_path, name):
-    path = save(tmp_path) / name
-    path.unlink()
-    path.mkdir()
-    check_refused(path)
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(runs.Settings)])
-def test_setting_that_is_missing_or_of_another_type_is_refused(tmp_path, name):
-    path = save(tmp_path) / "config.json"
-    config = json.loads(path.read_text())
-    for wrong in (config | {name: None}, config | {name: [config[name]]}):
-        path.write_text(json.dumps(wrong))
-        check_refused(path)
-    del config[name]
-    path.write_text(json.dumps(config))
-    check_refused(path)
+@of_each_place
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink], ids=["flip", "cut", "missing"])
+def test_damage_is_named_in_one_line_and_the_rest_is_read(dataset, place, damage):
+    name, again, lost = PLACES[place]
+    index, before = dataset / name, read(dataset)[0]
+    listed = [index.with_name(name) for name in files.read_numbers(index, "")[1]]
+    for path in listed if damage is flip else [*listed, index]:  # the json has no checksum
+        whole = path.read_bytes()
+        damage(path)
+        sound, (line,) = read(dataset)
+        unfinished = path == index and damage is Path.unlink
+        assert line.startswith(f"{index.parent} is unfinished" if unfinished else f"{path} is ")
+        assert line.endswith(f": run python {again} --results {dataset.parent}")
+        assert "\n" not in line
+        assert sound == before - lost
+        path.write_bytes(whole)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"eps": "0.2"},
-        {"eps": float("nan")},
-        {"learning_rate": float("inf")},
-        {"epochs": 10.0},
-        {"epochs": True},
-        {"robust": 1},
-        {"recipe": "best"},
-        {"norm": "3"},
-        {"image_shape": None},
-    ],
-    ids=str,
-)
-def test_damaged_config_is_refused(tmp_path, wrong):
-    path = save(tmp_path) / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | wrong))
-    check_refused(path)
+def test_run_in_the_folder_of_another_is_refused(dataset):
+    folder = dataset / "runs" / "regular"
+    shutil.copytree(folder, folder.with_name("regular-seed1"))
+    with pytest.raises(files.Unsound, match=r"settings are those of regular\): run .*--seed 1"):
+        runs.load(folder.with_name("regular-seed1"))
 
 
-@pytest.mark.parametrize("name", ["image_shape", "data_sha256"])
-def test_config_without_a_fact_is_refused(tmp_path, name):
-    path = save(tmp_path) / "config.json"
-    config = json.loads(path.read_text())
-    del config[name]
-    path.write_text(json.dumps(config))
-    check_refused(path)
-
-
-def with_nan(w):
-    return np.where(np.arange(w.size) == 3, np.nan, w)
+def test_attack_and_study_of_other_weights_are_stale(dataset):
+    write(dataset, "run", seed=1)
+    sound, lines = read(dataset)
+    stale = (ATTACK, *PLACES["attack"][1:]), PLACES["study"]
+    for line, (place, again, _) in zip(lines, stale, strict=True):
+        assert line.startswith(f"{dataset / place} is stale (")
+        assert line.endswith(f": run python {again} --results {dataset.parent}")
+    assert sound == {"runs/regular", RUN, "studies/seeds.csv"}
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("place", "command"),
     [
-        {"w": lambda w: w[:-1]},
-        {"w": lambda w: w[:, None]},
-        {"w": with_nan},
-        {"w": lambda w: w * np.inf},
-        {"w": lambda w: w.astype(object)},
-        {"w": lambda w: w.astype(str)},
-        {"w": lambda w: w * 1j},
-        {"b": lambda b: b[None]},
-        {"b": lambda b: b * np.nan},
+        ("runs/regular-initzeros", "train.py --init zeros SAMPLE"),
+        ("runs/optimal-eps0.1", "optimum.py --eps 0.1 SAMPLE"),
+        ("attacks/linf/regular", "attack.py --runs regular"),
+        ("studies/noise.csv", "studies.py noise SAMPLE"),
+        ("studies/benchmark-epoch.csv", "benchmark.py --parts epoch SAMPLE"),
     ],
 )
-def test_wrong_weights_are_refused(tmp_path, changes):
-    path = save(tmp_path) / "weights.npz"
-    with np.load(path) as file:
-        arrays = {name: changes.get(name, np.copy)(file[name]) for name in file.files}
-    np.savez(path, **arrays)
-    check_refused(path)
+def test_command_of_another_data_set_in_another_folder(tmp_path, place, command):
+    """The line names both, and the script takes the options."""
+    save_run(tmp_path, recipes.settings("mnist-sample-3-5"))
+    (tmp_path / "mnist-sample-3-5" / place).mkdir(parents=True)
+    _, (line,) = read(tmp_path / "mnist-sample-3-5")
+    told = line.partition(": run python ")[2]
+    command = command.replace("SAMPLE", "--dataset mnist-sample --digits 3 5")
+    assert told == f"{command} --results {tmp_path}"
+    script, *arguments = shlex.split(told)
+    module = importlib.import_module(script.removesuffix(".py"))
+    assert module._parser().parse_args(arguments).results == tmp_path
 
 
-@pytest.mark.parametrize("key", ["w", "b"])
-def test_weights_that_lack_an_array_are_refused(tmp_path, key):
-    path = save(tmp_path) / "weights.npz"
-    with np.load(path) as file:
-        np.savez(path, **{name: file[name] for name in file.files if name != key})
-    check_refused(path)
+# --- a killed writer -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["weights.npz", "steps.npz"])
-def test_array_in_place_of_an_archive_is_refused(tmp_path, name):
-    path = save(tmp_path) / name
-    with open(path, "wb") as file:
-        np.save(file, np.zeros(16))
-    check_refused(path)
+class Killed(BaseException):
+    """As kill -9, after which a process does nothing more."""
 
 
-@pytest.mark.parametrize("name", ["weights.npz", "steps.npz"])
-def test_truncated_archive_is_refused(tmp_path, name):
-    path = save(tmp_path) / name
-    whole = path.read_bytes()
-    for size in range(0, len(whole), 7):
-        path.write_bytes(whole[:size])
-        check_refused(path)
+def kill_at(monkeypatch, last: int) -> None:
+    """End the writer in place of its file operation number `last`; a file is half written then."""
+    count = itertools.count()
+
+    def watch(name, operation):
+        def watched(path, *arguments, **options):
+            if next(count) == last:
+                if name == "write_bytes":
+                    operation(path, arguments[0][: len(arguments[0]) // 2])
+                raise Killed
+            return operation(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, name, watched)
+
+    for name in ("unlink", "mkdir", "write_bytes", "replace"):
+        watch(name, getattr(Path, name))
 
 
-@pytest.mark.parametrize("name", ["weights.npz", "steps.npz"])
-def test_no_flipped_bit_changes_an_array(tmp_path, name):
-    """The file is refused, or the bit told nothing of the arrays (a zip's date, say)."""
-    path = save(tmp_path) / name
-    whole, arrays = path.read_bytes(), files.read_npz(path)
-    refused = []
-    for place, bit in itertools.product(range(len(whole)), (0, 3)):
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << bit
-        path.write_bytes(damaged)
-        try:
-            found = files.read_npz(path, tuple(arrays))
-        except InputError as error:
-            refused.append(str(error))
+@of_each_place
+def test_killed_writer_leaves_no_mixture(dataset, monkeypatch, place):
+    """The old or the new folder is whole, or the reader says which command makes it again.
+
+    Killed before each file operation in turn, where an older version stands.
+    """
+    name, again, lost = PLACES[place]
+    index, before, finished = dataset / name, read(dataset)[0], False
+    old = files.read_numbers(index, "")
+    write(dataset, place, seed=1)
+    new = files.read_numbers(index, "")
+    assert new != old
+    for last in itertools.count():
+        write(dataset, place)
+        with monkeypatch.context() as patch:
+            kill_at(patch, last)
+            try:
+                write(dataset, place, seed=1)
+                finished = True
+            except Killed:
+                pass
+        sound, lines = read(dataset)
+        lines = [line for line in lines if " is stale " not in line]  # as is right for a new run
+        if lines:
+            (line,) = lines
+            assert line.startswith(f"{index.parent} is unfinished ({index.name} is missing)")
+            assert line.endswith(f": run python {again} --results {dataset.parent}")
+            assert sound == before - lost
         else:
-            assert all(np.array_equal(found[key], arrays[key]) for key in arrays)
-    assert len(refused) > len(whole) / 3
-    assert all(message.startswith(str(path)) for message in refused)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "epoch,train_loss\n",
-        "epoch,train_loss\n1,0.5,2\n",
-        "epoch,train_loss\n1,0.5\n2\n",
-        "epoch,train_loss\n1,nan\n",
-        "epoch,train_loss\n1,-inf\n",
-        "epoch,train_loss\n1,0.5\n2,half\n",
-        "epoch,train_loss\n1,\n",
-    ],
-    ids=repr,
-)
-def test_damaged_history_is_refused(tmp_path, text):
-    path = save(tmp_path) / "history.csv"
-    path.write_text(text)
-    check_refused(path)
-
-
-def test_csv_round_trip(tmp_path):
-    columns = {"name": ["a", "b,c"], "count": [1, 2], "value": [0.1, 1 / 3]}
-    files.write_csv(tmp_path / "x.csv", columns)
-    found = files.read_csv(tmp_path / "x.csv", text=("name",))
-    assert found["name"].tolist() == columns["name"]
-    assert found["count"].tolist() == columns["count"]
-    np.testing.assert_allclose(found["value"], columns["value"], rtol=5e-9)  # nine digits
-    with pytest.raises(ValueError, match="zip"):
-        files.write_csv(tmp_path / "y.csv", {"a": [1], "b": [1, 2]})
-
-
-# --- whole or not at all ---------------------------------------------------------------------
-
-
-def write_half_and_raise(whole, name, error):
-    with whole as path:
-        (path / name).write_text("half")
-        raise error
-
-
-@pytest.mark.parametrize("exists", [True, False])
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, InputError])
-def test_failure_while_writing_leaves_all_as_it_was(tmp_path, exists, error):
-    place = tmp_path / "mnist-0-1" / "robust-eps0.2"
-    if exists:
-        save(tmp_path)
-    before = tree(tmp_path)
-    with pytest.raises(error):
-        write_half_and_raise(files.whole_folder(place), "config.json", error)
-    assert tree(tmp_path) == before
-    assert [p.name for p in place.parent.iterdir()] == [place.name] * exists
-
-
-@pytest.mark.parametrize("interrupted", [1, 2])
-def test_interrupt_between_the_renames_leaves_all_as_it_was(tmp_path, monkeypatch, interrupted):
-    place, rename = save(tmp_path), Path.rename
-    before, calls = tree(tmp_path), []
-
-    def fails_once(self, target):
-        calls.append(target)
-        if len(calls) == interrupted:
-            raise KeyboardInterrupt
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fails_once)
-    with pytest.raises(KeyboardInterrupt):
-        save(tmp_path, seed=1)
-    assert len(calls) >= interrupted
-    assert tree(tmp_path) == before
-    assert list(place.parent.iterdir()) == [place]
-
-
-def test_replacing_leaves_nothing_of_the_old(tmp_path):
-    place = save(tmp_path)
-    (place / "old").touch()
-    save(tmp_path, seed=1)
-    assert list(place.parent.iterdir()) == [place]
-    assert sorted(p.name for p in place.iterdir()) == sorted(FILES)
-    save(tmp_path / "fresh", seed=1)
-    assert tree(place) == tree(tmp_path / "fresh" / "mnist-0-1" / "robust-eps0.2")
-
-
-def test_permissions_are_those_of_the_parent(tmp_path):
-    place = save(tmp_path)
-    assert place.stat().st_mode == place.parent.stat().st_mode
-
-
-@pytest.mark.parametrize("exists", [True, False])
-def test_whole_file(tmp_path, exists):
-    path = tmp_path / "figures" / "x.svg"
-    if exists:
-        with files.whole_file(path) as new:
-            new.write_text("whole")
-    before = tree(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        write_half_and_raise(files.whole_file(path), "", KeyboardInterrupt)
-    assert tree(tmp_path) == before == ({"figures/x.svg": b"whole"} if exists else {})
-    assert list(path.parent.iterdir()) == [path] * exists
-
-
-def test_second_writer_is_told_and_the_first_wins(tmp_path):
-    """flock takes two openings in one process for two processes."""
-    place = tmp_path / "mnist-0-1" / "robust-eps0.2"
-    with files.whole_folder(place) as folder:
-        (folder / "config.json").write_text("first")
-        runs.list_runs(place.parent)  # a reader leaves it alone
-        with pytest.raises(InputError, match=f"another process is writing {place}"):
-            save(tmp_path, seed=1)
-    assert tree(tmp_path) == {"mnist-0-1/robust-eps0.2/config.json": b"first"}
-    save(tmp_path, seed=1)
-    assert runs.load(place)
-
-
-@pytest.mark.parametrize("moved_aside", [True, False])
-def test_what_a_killed_process_left_is_put_back_by_reading_or_writing(tmp_path, moved_aside):
-    for act in (runs.list_runs, lambda dataset: save(tmp_path, REGULAR)):
-        place = save(tmp_path)
-        before = tree(place)
-        workshop = place.with_name(f".{place.name}.part")
-        shutil.copytree(place, workshop / "new")
-        if moved_aside:
-            place.rename(workshop / "old")
-        act(place.parent)
-        assert tree(place) == before
-        assert not list(place.parent.glob(".*"))
-
-
-@pytest.fixture(params=["none", "unsupported"])
-def no_locks(request, monkeypatch):
-    """As on Windows, and on some network folders."""
-    if request.param == "none":
-        monkeypatch.setattr(files, "fcntl", None)
-    else:
-        error = OSError(errno.ENOLCK, "No locks available")
-        monkeypatch.setattr(files.fcntl, "flock", mock.Mock(side_effect=error))
-
-
-def test_writing_where_there_are_no_locks(tmp_path, no_locks):
-    place = save(tmp_path)
-    save(tmp_path, seed=1)
-    assert list(place.parent.iterdir()) == [place]
-
-
-def test_writers_without_locks_leave_each_other_alone(tmp_path, no_locks):
-    place = tmp_path / "mnist-0-1" / "robust-eps0.2"
-    with files.whole_folder(place) as folder:
-        (folder / "config.json").write_text("first")
-        assert save(tmp_path, REGULAR)
-        runs.list_runs(place.parent)
-        message = f"another process is writing {place}, .* if there is none, remove .*part"
-        with pytest.raises(InputError, match=message):
-            save(tmp_path, seed=1)
-    assert (place / "config.json").read_text() == "first"
-    assert not list(place.parent.glob(".*"))
-
-
-def test_what_a_killed_process_moved_aside_is_put_back_without_locks(tmp_path, no_locks):
-    place = save(tmp_path)
-    before, workshop = tree(place), place.with_name(f".{place.name}.part")
-    workshop.mkdir()
-    place.rename(workshop / "old")
-    assert runs.list_runs(place.parent) == [place]
-    assert tree(place) == before
-    with pytest.raises(InputError, match="if there is none, remove"):
-        save(tmp_path, seed=1)
-    shutil.rmtree(workshop)
-    assert save(tmp_path, seed=1) == place
-
-
-@pytest.mark.parametrize("writer", [files.whole_folder, files.whole_file])
-def test_place_below_a_file_is_an_input_error(tmp_path, writer):
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write"), writer(tmp_path / "file" / "run"):
-        raise AssertionError("there is no place to write to")
-
-
-def test_check_writable(tmp_path):
-    files.check_writable(tmp_path / "a" / "b")
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write to --results"):
-        files.check_writable(tmp_path / "file" / "results")
-
-
-# --- listing and counting --------------------------------------------------------------------
-
-
-def test_listing(tmp_path):
-    for made in (ROBUST, REGULAR, dataclasses.replace(ROBUST, eps=0.1)):
-        save(tmp_path, made)
-    shutil.copytree(tmp_path / "mnist-0-1", tmp_path / ".hidden")
-    for name in (*runs.NO_RUNS, ".robust-eps0.3-x8a"):
-        (tmp_path / "mnist-0-1" / name).mkdir()
-    (tmp_path / "digits-0-1" / "attack").mkdir(parents=True)
-    (tmp_path / "notes.txt").touch()
-    dataset = tmp_path / "mnist-0-1"
-    assert runs.list_datasets(tmp_path) == [dataset]
-    names = [folder.name for folder in runs.list_runs(dataset)]
-    assert names == ["regular", "robust-eps0.1", "robust-eps0.2"]
-    assert runs.list_datasets(tmp_path / "absent") == []
-
-
-@given(st.lists(st.floats(-10, 10), min_size=1, max_size=20))
-def test_pixels_in_use(w):
-    largest = max(abs(v) for v in w)
-    assert runs.pixels_in_use(np.array(w)) == sum(abs(v) > 0.01 * largest for v in w)
-
-
-def test_pixels_in_use_of_no_weights():
-    assert runs.pixels_in_use(np.zeros(5)) == runs.pixels_in_use(np.zeros(0)) == 0
+            assert files.read_numbers(index, "") in (old, new)
+        write(dataset, place, seed=1)  # the command makes it whole
+        assert files.read_numbers(index, "") == new
+        if finished:
+            break
+    assert last >= 1 + 3 * (len(new[1]) + 1)  # the json is removed; a file takes three operations

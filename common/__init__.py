@@ -1,0 +1,44 @@
+"""What the scripts share; no experiment in here.
+
+A script imports this before NumPy and TensorFlow. From then on Ctrl-C, or a library that is not
+installed, ends the script with one line in place of Python's traceback.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def missing_library(name: str) -> str:
+    """What to type where a library is not installed, in one line."""
+    if sys.version_info >= (3, 14):
+        return (
+            f"{name} is not installed, and TensorFlow has no wheel for Python 3.14: install Python "
+            "3.13, then type python3.13 -m venv .venv && "
+            ".venv/bin/pip install -r requirements.txt"
+        )
+    return (
+        f"{name} is not installed in this Python ({sys.executable}): type python3 -m venv .venv && "
+        ".venv/bin/pip install -r requirements.txt, then .venv/bin/python in place of python"
+    )
+
+
+def _end(status: int, line: str):
+    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr, flush=True)
+    os._exit(status)
+
+
+def _end_in_one_line(kind, error, traceback):
+    if not issubclass(kind, ModuleNotFoundError):
+        return sys.__excepthook__(kind, error, traceback)
+    _end(2, f"error: {missing_library(error.name)}")
+
+
+_script = getattr(sys.modules["__main__"], "__file__", None)
+if _script and Path(_script).resolve().parent == ROOT:  # not in a notebook or a test
+    sys.excepthook = _end_in_one_line
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # until `cli.run` does it
+        signal.signal(signal.SIGINT, lambda *_: _end(130, "interrupted"))

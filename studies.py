@@ -1,0 +1,272 @@
+"""Studies beyond the article's experiment, each a table of numbers in results/<dataset>/studies/.
+
+    python studies.py noise        accuracy under random +-eps noise, beside the worst case
+    python studies.py transfer     accuracy under the perturbation computed on another model
+    python studies.py seeds        accuracy of the recipes over several seeds
+    python studies.py masking      gradient attacks that report robustness that is not there
+
+A study takes the runs that it needs from results/, and trains those that are not there.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import tempfile
+from pathlib import Path
+
+from common import cli, files, runs
+from common.cli import RESULTS, InputError
+
+import numpy as np
+
+import data
+import exact
+import plots
+import recipes
+import train
+
+FIGURES = {"noise": "noise_or_attack", "transfer": "transfer", "masking": "masking"}
+NOISE_RADII = tuple(k / 20 for k in range(11))
+DRAWS = 50  # random noises per test sample
+TRANSFER_RADII = (0.1, 0.2)
+SEED_RADII = (0.0, 0.1, 0.2, 0.3, 0.4)  # those of README.md's table
+SCALE = 255  # raw pixels are from 0 to 255
+MASKING_RADII = np.array([k / 50 for k in range(16)])  # as a share of the pixel range
+PGD_STEPS = 40
+
+
+def main(
+    names: list[str],
+    dataset: str = "auto",
+    digits: tuple[int, int] = (0, 1),
+    mnist_dir: Path | None = None,
+    results: Path = RESULTS,
+) -> None:
+    """Make the studies named, store their tables and draw their figures.
+
+    Raises:
+        InputError: there is no such study, the data set cannot be had, or the tables cannot be
+            written.
+    """
+    studies = dict(noise=noise, transfer=transfer, seeds=seeds, masking=masking)
+    names, results = recipes.several(names), cli.folder("results", results)
+    if unknown := [name for name in names if name not in studies]:
+        raise InputError(f"no study {unknown[0]!r}; there are: {', '.join(studies)}")
+    cli.check_writable(results)
+    split = data.load(dataset, digits, mnist_dir)
+    folder = results / split.name
+    for name in names:
+        tables, used = studies[name](split, folder)
+        for path in runs.save_study(folder, name, tables, used):
+            print(path)
+        if name in FIGURES and folder in runs.datasets(results):
+            for path in plots.draw(results, [FIGURES[name]], datasets=[folder]):
+                print(path)
+
+
+# A study is a function of the data and the folder of their results. It returns its tables, each as
+# columns under the name of its csv file, and the runs that it used, under names of their own.
+Study = tuple[dict[str, dict], dict[str, runs.Run]]
+
+
+def obtain(settings: list[recipes.Settings], split: data.Dataset, folder: Path) -> list[runs.Run]:
+    """The runs of these settings, as stored or else trained now, in their order."""
+    stored, found = runs.read_runs(folder), []
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
+        for one in cli.bar(settings, "training"):
+            run = stored.get(one.name)
+            if run is None or run.config["data_sha256"] != split.checksum:
+                run = runs.load(train.train(one, split, Path(scratch), quiet=True))
+            found.append(run)
+    return found
+
+
+def by_name(members: list[runs.Run]) -> dict[str, runs.Run]:
+    return {run.name: run for run in members}
+
+
+# --- random noise --------------------------------------------------------------------------------
+
+
+def noise(split: data.Dataset, folder: Path) -> Study:
+    """Accuracy when each pixel moves by +eps or -eps with equal chance, and in the worst case."""
+    choose = functools.partial(recipes.settings, split.name)
+    wanted = [choose(), choose(init="zeros"), *(choose(True, eps) for eps in (0.1, 0.2, 0.3))]
+    members = obtain(wanted, split, folder)
+    return {"noise": random_noise(members, split)}, by_name(members)
+
+
+def random_noise(members: list[runs.Run], split: data.Dataset, seed: int = 0) -> dict:
+    """Columns run, eps; random: mean accuracy over the draws; error: its standard error; normal:
+    the approximation Phi(m / (eps ||w||_2)); worst: the accuracy in the worst case.
+
+    The noise changes the margin by eps y w.s, s in {-1, 1}^d, which has mean 0 and standard
+    deviation eps ||w||_2, while the worst case takes eps ||w||_1: at most sqrt(d) times as much.
+    """
+    from scipy.special import ndtr
+
+    x, y = split.flat("test")
+    rng, rows = np.random.default_rng(seed), []
+    for run in members:
+        margins = y * (x @ run.w + run.b)
+        radii = exact.sample_radii(x, y, run.w, run.b)
+        signs = rng.integers(0, 2, (DRAWS, *x.shape), dtype=np.int8)
+        shifts = np.array([2.0 * (draw @ run.w) - run.w.sum() for draw in signs])  # w.s
+        for eps in NOISE_RADII:
+            share = np.mean(margins + eps * shifts > 0, axis=0)
+            spread = eps * exact.dual_norm(run.w, "2")
+            rows.append(
+                dict(
+                    run=run.name,
+                    eps=eps,
+                    random=share.mean(),
+                    # of the noise alone: the test samples are the same in every draw
+                    error=np.sqrt((share * (1 - share)).sum() / DRAWS) / len(share),
+                    normal=float(np.mean(ndtr(margins / spread) if spread else margins > 0)),
+                    worst=float(np.mean(radii > eps)),
+                )
+            )
+    return files.columns(("run", "eps", "random", "error", "normal", "worst"), rows)
+
+
+# --- transfer ------------------------------------------------------------------------------------
+
+
+def transfer(split: data.Dataset, folder: Path) -> Study:
+    """Accuracy of one model under another's perturbation: of seven models, and of six seeds."""
+    choose = functools.partial(recipes.settings, split.name)
+    models = [choose(init=init, seed=seed) for init in ("glorot", "zeros") for seed in (0, 1)]
+    models += [choose(True, eps) for eps in (0.1, 0.2, 0.3)]
+    copies = [choose(seed=seed) for seed in range(6)]
+    found = by_name(obtain(recipes.several(models + copies), split, folder))
+    tables = {
+        table: accuracy_under_another([found[one.name] for one in wanted], split)
+        for table, wanted in (("transfer", models), ("copies", copies))
+    }
+    return tables, found
+
+
+def accuracy_under_another(members: list[runs.Run], split: data.Dataset) -> dict:
+    """Each target under -y eps sign(w of the source): correct where m > eps sign(w').w."""
+    x, y = split.flat("test")
+    rows = []
+    for eps, source, target in itertools.product(TRANSFER_RADII, members, members):
+        cost = eps * np.sign(source.w) @ target.w
+        accuracy = np.mean(y * (x @ target.w + target.b) > cost)
+        rows.append(dict(source=source.name, target=target.name, eps=eps, accuracy=accuracy))
+    return files.columns(("source", "target", "eps", "accuracy"), rows)
+
+
+# --- seeds ---------------------------------------------------------------------------------------
+
+
+def seeds(split: data.Dataset, folder: Path) -> Study:
+    """Six seeds of the article's four models, ten of Kolter and Madry's two.
+
+    Columns model, recipe, seed; eps0 to eps0.4: accuracy at these radii; w_l1: ||w||_1.
+    """
+    wanted = []
+    for recipe, radii, count in (
+        ("article", (None, 0.1, 0.2, 0.3), 6),
+        ("kolter-madry", (None, 0.2), 10),
+    ):
+        wanted += [
+            recipes.settings(split.name, eps is not None, eps, recipe=recipe, seed=seed)
+            for eps in radii
+            for seed in range(count)
+        ]
+    x, y = split.flat("test")
+    members, rows = obtain(wanted, split, folder), []
+    for run in members:
+        radii = exact.sample_radii(x, y, run.w, run.b)
+        counts = exact.robust_correct(radii, np.array(SEED_RADII))
+        shares = zip(SEED_RADII, counts, strict=True)
+        rows.append(
+            dict(model=run.settings.model, recipe=run.settings.recipe, seed=run.settings.seed)
+            | {f"eps{eps:g}": count / len(y) for eps, count in shares}
+            | dict(w_l1=np.abs(run.w).sum())
+        )
+    return {"seeds": files.columns(rows[0], rows)}, by_name(members)
+
+
+# --- masked gradients ----------------------------------------------------------------------------
+
+
+def masking(split: data.Dataset, folder: Path) -> Study:
+    """Gradient attacks beside the exact accuracy, on a model that is trained on raw 0-255 pixels.
+
+    Its logits are in the hundreds. There the cross-entropy's gradient by the logit, sigmoid(f) - 1
+    for a one and sigmoid(f) for a zero, is 0 in float32, and so is its sign: FGSM and PGD move
+    nothing, and report the clean accuracy. On the margin in place of the cross-entropy a single
+    step is exact, as the gradient is then y w.
+    """
+    raw = dataclasses.replace(split, x_train=SCALE * split.x_train, x_test=SCALE * split.x_test)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
+        settings = recipes.settings(split.name)
+        run = runs.load(train.train(settings, raw, Path(scratch), quiet=True))
+    x, y = raw.flat("test")
+    radii = exact.sample_radii(x, y, run.w, run.b)
+    accuracy = exact.robust_correct(radii, SCALE * MASKING_RADII) / len(y)
+    table = {"eps": MASKING_RADII, "exact": accuracy}
+    for name, loss, steps in (
+        ("fgsm", "cross-entropy", 1),
+        ("pgd", "cross-entropy", PGD_STEPS),
+        ("fgsm_margin", "margin", 1),
+    ):
+        climb = gradient_attack(run, x, y, loss)
+        table[name] = [climb(SCALE * eps, steps) for eps in cli.bar(MASKING_RADII, name)]
+    return {"masking": table}, {"regular, on raw 0-255 pixels": run}
+
+
+def gradient_attack(run: runs.Run, x, y, loss: str = "cross-entropy"):
+    """FGSM and PGD on "cross-entropy" or "margin", in float32 as usual, on x (n, d), y (n,).
+
+    Returns:
+        A function of (eps, steps) that gives the accuracy: FGSM for one step, else PGD. Each step
+        goes along the sign of the gradient, by eps for FGSM and 2.5 eps / steps for PGD (Madry et
+        al. 2018), and is projected to the L-infinity ball of radius eps.
+    """
+    tf = cli.import_tensorflow()
+    w, b = tf.constant(run.w, tf.float32), tf.constant(run.b, tf.float32)
+    clean, labels = tf.constant(x, tf.float32), tf.constant(y > 0, tf.float32)
+
+    @tf.function
+    def step(moved, eps, size):
+        with tf.GradientTape() as tape:
+            tape.watch(moved)
+            logits = tf.linalg.matvec(moved, w) + b
+            if loss == "margin":
+                height = (1 - 2 * labels) * logits
+            else:
+                height = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+        moved += size * tf.sign(tape.gradient(height, moved))
+        return tf.clip_by_value(moved, clean - eps, clean + eps)
+
+    def climb(eps: float, steps: int) -> float:
+        size = eps if steps == 1 else 2.5 * eps / steps
+        moved = clean
+        for _ in range(steps):
+            moved = step(moved, tf.constant(eps, tf.float32), tf.constant(size, tf.float32))
+        return float(np.mean(y * (moved.numpy() @ run.w + run.b) > 0))
+
+    return climb
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="studies.py", description="Make studies beyond the article's experiment."
+    )
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="STUDY",
+        help="noise, transfer, seeds or masking; README.md and docs/ say what each shows",
+    )
+    parser.add_data()
+    parser.add_results()
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main, _parser())

@@ -1,0 +1,211 @@
+"""README.md and docs/ against results/, the files that they name, and the code that they show."""
+
+import itertools
+import re
+
+from common import runs
+from common.cli import RESULTS, ROOT, InputError
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import plots
+import recipes
+import tables
+
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in tables.PAGES}
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return runs.read(RESULTS / "mnist-0-1")
+
+
+def prose(page: str) -> str:
+    """The page without its generated tables, on one line."""
+    text = re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", "", PAGES[page], flags=re.DOTALL)
+    return " ".join(text.split())
+
+
+def test_the_tables_are_those_of_the_results():
+    everything = "".join(PAGES.values())
+    for name, table in tables.tables(RESULTS).items():
+        assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in everything
+
+
+def at(table: dict, column: str, **keys) -> float:
+    """The value of a column in the one row of these keys."""
+    chosen = np.ones(len(table[column]), bool)
+    for name, value in keys.items():
+        close = isinstance(value, float)
+        chosen &= np.isclose(table[name], value) if close else table[name] == value
+    (value,) = table[column][chosen]
+    return value
+
+
+def sentences(stored) -> list[str]:
+    """What docs/findings.md says in numbers, with the numbers computed from results/."""
+    share = tables.share
+    regular, zeros, converged = stored.choose(
+        ["regular", "regular-initzeros", "robust-eps0.3-converged"]
+    )
+    one, two, three = stored.choose([f"optimal-eps0.{k}" for k in (1, 2, 3)])
+    robust, strict = stored.choose(["robust-eps0.2", "robust-eps0.3"])
+    in_l1 = stored.models("l1")
+
+    copies = stored.study("copies")
+    pairs = copies["source"] != copies["target"]
+    spread = {eps: copies["accuracy"][pairs & np.isclose(copies["eps"], eps)] for eps in (0.1, 0.2)}
+    copied = {e: f"{share(v.mean())} ± {share(v.std(ddof=1))}" for e, v in spread.items()}
+    moved = at(
+        stored.study("transfer"), "accuracy", source="regular-initzeros", target="regular", eps=0.2
+    )
+
+    def only_wrong(model):
+        """Clean images that this model alone gets wrong, the regular model alone, McNemar's p."""
+        wrong, other = (m.attack.samples["radii"] <= 0 for m in (model, regular))
+        mine, others = int((wrong & ~other).sum()), int((other & ~wrong).sum())
+        return mine, others, f"p = {scipy.stats.binomtest(mine, mine + others).pvalue:.3g}"
+
+    def certainty(model):
+        """Median size of the logits of what is misclassified at .2; the same over ||w||_1."""
+        size = np.abs(model.run.w).sum()
+        worst = model.margins - 0.2 * size
+        return np.median(-worst[worst <= 0]), np.median(-worst[worst <= 0]) / size
+
+    weak = robust.attack.landscape
+    weak = {name: column[weak["pixel"] == "weak"] for name, column in weak.items()}
+    least = {name: weak["weight"][np.argmin(weak[name])] for name in ("hinge", "robust_hinge")}
+    assert least["robust_hinge"] == 0
+    facts, masked = regular.attack.facts, stored.study("masking")
+    noisy = at(stored.study("noise"), "random", run="regular", eps=0.2)
+    wrong, strict_wrong = only_wrong(strict), only_wrong(three)
+    logits = [certainty(model) for model in (regular, robust)]
+    medians = [np.median(model.attack.samples["radii"]) for model in (regular, robust)]
+    start = regular.run.steps["w_l1"][0]
+    losses = [m.run.history["train_loss"][-1] for m in (strict, converged)]
+    train = [100 * m.run.history["train_accuracy"][-1] for m in (regular, robust)]
+    pixels = [np.count_nonzero(m.run.w) for m in (one, two, three)]
+    own = [share(regular.accuracy(eps)) for eps in (0.1, 0.2)]
+    return [
+        f"accuracy of {own[0]}, the model trained for ε = .2 keeps {share(robust.accuracy(0.1))}",
+        f"below a radius of {medians[0]:.3f} for the regular model, and below {medians[1]:.3f}",
+        f"from zero weights it keeps {share(zeros.accuracy(0.1))} at ε = .1 instead of {own[0]}",
+        f"At ε = .2 it still falls to {share(zeros.accuracy(0.2))}",
+        f"Over all {len(spread[0.1])} ordered pairs of six seeds, the attacked model keeps "
+        f"{copied[0.1]} at ε = .1 and {copied[0.2]} at ε = .2",
+        f"computed on itself it keeps {own[0]} and {own[1]}",
+        f"its perturbation leaves the regular model {share(moved)} at ε = .2",
+        f"for ε = .3 gets {wrong[0]} images wrong that the regular model gets right, and the "
+        f"regular model gets {wrong[1]} wrong",
+        f"gives {wrong[2]}",
+        f"{strict_wrong[0]} images against {strict_wrong[1]}, {strict_wrong[2]}",
+        f"median size of {logits[0][0]:.2f} for the regular model and {logits[1][0]:.2f}",
+        f"the two medians are {logits[0][1]:.3f} and {logits[1][1]:.3f}",
+        f"at ε = .3 uses {pixels[2]} pixels in the middle of the image and keeps "
+        f"{share(three.accuracy(0.3))}",
+        f"at ε = .3 keeps {share(in_l1['optimal-eps0.3'].accuracy(2))}, and the regular model "
+        f"keeps {share(in_l1['regular'].accuracy(2))}",
+        f"the regular model keeps {share(noisy)}; in the worst case it keeps {own[1]}",
+        f"an accuracy of {share(at(masked, 'fgsm', eps=0.2))} and "
+        f"{share(at(masked, 'pgd', eps=0.2))} at ε = .2",
+        f"The exact accuracy is {share(at(masked, 'exact', eps=0.2))}",
+        f"stricter: {1 + 0.2 * np.abs(robust.run.w).sum():.2f} for the model trained for ε = .2",
+        f"the plain hinge at −{-least['hinge']:.2f}",
+        f"at ε = .1, .2, .3 keep {pixels[0]}, {pixels[1]} and {pixels[2]} pixels",
+        f"with ‖w‖₁ = {start:.1f} and ends at {facts['w_l1']:.1f}. Of these, "
+        f"{facts['w_l1_unlit']:.1f} lie on {facts['pixels_unlit']} pixels",
+        f"we get {train[0]:.2f} % for the regular model and {train[1]:.2f} % for ε = .2",
+        f"ends at {losses[0]:.3f}; the converged recipe ends at {losses[1]:.4f}. At ε = .4 the two "
+        f"keep {share(strict.accuracy(0.4))} and {share(converged.accuracy(0.4))}",
+    ]
+
+
+def test_every_number_in_the_findings_is_that_of_the_results(stored):
+    """Each sentence stands there. Without them no number of two or more digits is left but the
+    article's batch and training accuracy, raw pixels up to 255, 95 %, and 2115 test images."""
+    rest = prose("findings.md")
+    for sentence in sentences(stored):
+        assert sentence in rest, sentence
+        rest = rest.replace(sentence, "", 1)
+    numbers = re.findall(r"(?<![\w.])(?:\d*\.\d{2,}|\d{2,}(?:\.\d+)?)(?![\w-])", rest)
+    assert sorted(set(numbers)) == ["100", "2115", "255", "95", "99.64"]
+
+
+def test_the_numbers_in_the_readme_are_those_of_the_results(stored):
+    regular, robust, converged, optimal = stored.choose(
+        ["regular", "robust-eps0.2", "robust-eps0.2-converged", "optimal-eps0.2"]
+    )
+    minimum = optimal.run.config["certificate"]["dual"]
+    excess = converged.run.history["train_loss"][-1] / minimum - 1
+    share = tables.share
+    for sentence in (
+        f"falls to {100 * regular.accuracy(0.1):.0f} %",
+        f"keeps {100 * robust.accuracy(0.1):.0f} %",
+        f"the regular model: test accuracy {share(regular.accuracy(0))}",
+        f"the robust model: {share(robust.accuracy(0))} clean, {share(robust.accuracy(0.2))}",
+        f"trained to {100 * excess:.1f} % above the minimum",
+        f"certified: {minimum:.7f}".replace("0.", "."),
+    ):
+        assert sentence in prose("README.md"), sentence
+
+
+def test_kolter_and_madrys_numbers_are_met(stored):
+    """Our means lie in the reference's range over ten seeds; clean errors to one image."""
+    seeds = stored.study("seeds")
+    for model, clean, low, high in (
+        ("regular", 0.0008, 0.80, 0.85),
+        ("robust-eps0.2", 0.0037, 0.0236, 0.0251),
+    ):
+        members = (seeds["recipe"] == "kolter-madry") & (seeds["model"] == model)
+        assert members.sum() == 10
+        assert abs(1 - seeds["eps0"][members].mean() - clean) <= 1 / 2115
+        assert low <= 1 - seeds["eps0.2"][members].mean() <= high
+
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+def test_every_link_and_every_file_named_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https:)([^)#]+)\)", text):
+        assert (page.parent / target).exists(), target
+    for script in re.findall(r"`(\w+\.py)`", text):
+        assert (ROOT / script).is_file(), script
+    for folder in re.findall(r"^\| `(common|figures|docs|tests)/`", text, re.MULTILINE):
+        assert (ROOT / folder).is_dir(), folder
+
+
+def test_every_figure_setting_and_file_is_described():
+    reference = PAGES["reference.md"]
+    for function in itertools.chain(*plots.figures()):
+        assert f"`{function.__name__}`" in reference
+    for name in recipes.RECIPES["article"].keys() - {"eager", "seed"}:
+        assert f"`--{name.replace('_', '-')}`" in reference
+    for path in (RESULTS / "mnist-0-1").rglob("*.[cjn][sp][vzo]*"):
+        assert path.name in reference or path.parent.name == "studies", path
+
+
+def test_every_script_is_in_the_readme():
+    for script in ROOT.glob("*.py"):
+        assert f"`{script.name}`" in PAGES["README.md"], script.name
+
+
+def test_the_example_in_the_readme_works_as_printed(tmp_path, monkeypatch):
+    """Into another folder, on the sample."""
+    import train
+
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES["README.md"], re.DOTALL)
+    made, main = [], train.main
+    elsewhere = dict(results=tmp_path, dataset="mnist-sample", quiet=True)
+    monkeypatch.setattr(train, "main", lambda **given: made.extend(main(**given, **elsewhere)))
+    exec(code, {})
+    (folder,) = made
+    assert f"`{folder.name}`" in prose("README.md")
+
+
+def test_pages_without_markers_are_refused_and_left_alone(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("no markers", encoding="utf-8")
+    with pytest.raises(InputError, match="no page has markers for the table benchmark"):
+        tables.main(pages=(page,))
+    assert page.read_text(encoding="utf-8") == "no markers"
