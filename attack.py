@@ -15,7 +15,6 @@ results/<dataset>/attacks/<threat>/<run>/, where the threat is linf, linf-box, l
     landscape.csv  mean training loss over one weight, for a strong and a weak pixel
 """
 
-import warnings
 from pathlib import Path
 
 from common import cli, files, runs
@@ -63,11 +62,10 @@ def main(
             if runs_named:
                 cli.notice(f"not attacking {dataset.name}: {error}")
             continue
-        members = [run for name, run in runs.read_runs(dataset).items() if name in names]
+        members = runs.trained_on(split, dataset, runs.read_runs(dataset))
         attacked[dataset] = {
-            run.name: evaluate(run, split, eps, norm, box)
-            for run in cli.bar(members, "attacking")
-            if is_of(run, split)
+            name: evaluate(members[name], split, eps, norm, box)
+            for name in cli.bar([name for name in members if name in names], "attacking")
         }
     if not attacked:
         raise InputError(
@@ -81,7 +79,8 @@ def main(
             print(table(dataset.name, attacks))
     in_all_figures = (norm, box) == ("inf", False)  # the threat model of all figures but one
     drawn = plots.draw(results, None if in_all_figures else ["threats"], datasets=list(attacked))
-    print(plots.summary(drawn))
+    if drawn:
+        print(plots.summary(drawn))
 
 
 def choose(results: Path, named: list[str] | None) -> dict[Path, set[str]]:
@@ -108,16 +107,6 @@ def choose(results: Path, named: list[str] | None) -> dict[Path, set[str]]:
         for dataset, names in found.items()
     }
     return {dataset: names for dataset, names in chosen.items() if names}
-
-
-def is_of(run: runs.Run, split: data.Dataset) -> bool:
-    """Whether the run was trained on these data; if not, a warning tells."""
-    same = run.config["data_sha256"] == split.checksum
-    if not same:
-        again = recipes.command(run.name)
-        line = f"{run.name} was trained on other images than {split.name} has now: run {again}"
-        warnings.warn(line, cli.ResultsWarning, stacklevel=2)
-    return same
 
 
 def evaluate(

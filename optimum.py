@@ -34,6 +34,7 @@ import recipes
 TOLERANCE = 1e-9  # on each constraint; about the solver's own
 LARGEST_GAP = 1e-6
 MOST_PIXELS = 60  # added at a time
+MOST_ITERATIONS = 20_000  # of a solve; the largest of ours takes some thousands
 KNEE = 0.3  # the program starts with the samples of worst-case margin below 1 + KNEE
 
 
@@ -197,6 +198,7 @@ class Program:
         self.solver.silent()
         for side in ("primal", "dual"):
             self.solver.setOptionValue(f"{side}_feasibility_tolerance", TOLERANCE)
+        self.solver.setOptionValue("simplex_iteration_limit", MOST_ITERATIONS)
         self.solver.addVar(-highspy.kHighsInf, highspy.kHighsInf)
 
     def _add_columns(self, cost: float, columns: np.ndarray) -> np.ndarray:
@@ -245,6 +247,10 @@ class Program:
     def solve(self) -> tuple[np.ndarray, float, np.ndarray]:
         """w (d,), b and alpha (n,), zero outside the program's pixels and samples."""
         self.solver.run()
+        if self.solver.getModelStatus() == highspy.HighsModelStatus.kIterationLimit:
+            # From a poor start HiGHS may cycle once rows are added: let it start from nothing.
+            self.solver.clearSolver()
+            self.solver.run()
         if self.solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             raise RuntimeError(f"HiGHS: {self.solver.getModelStatus()}")
         solution = self.solver.getSolution()

@@ -103,20 +103,16 @@ def check_all(results: Path, mnist_dir: Path | None = None) -> None:
         except InputError as error:
             cli.notice(f"{dataset.name} is not checked: {error}")
             continue
-        rows = []
-        for run in cli.bar(list(stored.runs.values()), "checking"):
-            if attack.is_of(run, split):
-                rows += compare_run(run, split)
-                for threat, attacks in stored.attacks.items():
-                    if run.name in attacks:
-                        compared = compare_attack(attacks[run.name], run, split)
-                        rows += [
-                            (f"{run.name}, {threat}: {what}", *rest) for what, *rest in compared
-                        ]
-                if run.name not in stored.attacks.get("linf", {}):
-                    again = runs.again_attack(run.name, "linf")
-                    print(f"{run.name}: no attack stored in linf (run {again})")
-        rows += compare_studies(stored, split)
+        rows, members = [], runs.trained_on(split, dataset, stored.runs)
+        for name, run in cli.bar(list(members.items()), "checking"):
+            rows += compare_run(run, split)
+            for threat, attacks in stored.attacks.items():
+                if name in attacks:
+                    compared = compare_attack(attacks[name], run, split)
+                    rows += [(f"{name}, {threat}: {what}", *rest) for what, *rest in compared]
+            if name not in stored.attacks.get("linf", {}):
+                print(f"{name}: no attack stored in linf (run {runs.again_attack(name, 'linf')})")
+        rows += compare_studies(stored.studies, members, split)
         largest = {}
         for what, difference, allowed in rows:
             largest[allowed] = max(largest.get(allowed, 0), difference)
@@ -125,7 +121,7 @@ def check_all(results: Path, mnist_dir: Path | None = None) -> None:
                 print(f"{what}: differs by {difference:.2g}, {allowed:g} is allowed")
         attacks = sum(map(len, stored.attacks.values()))
         print(
-            f"{dataset.name}: checked {len(rows)} numbers of {len(stored.runs)} runs, {attacks} "
+            f"{dataset.name}: checked {len(rows)} numbers of {len(members)} runs, {attacks} "
             "attacks on them and the studies"
         )
         for allowed, difference in sorted(largest.items()):
@@ -224,18 +220,18 @@ def compare_attack(old: runs.Attack, run: runs.Run, split: data.Dataset) -> Iter
         yield f"{name} in landscape.csv", difference, PRINTED
 
 
-def compare_studies(stored: runs.Results, split: data.Dataset) -> Iterator[Row]:
+def compare_studies(tables: dict, members: dict, split: data.Dataset) -> Iterator[Row]:
     """The tables, or rows of them, that follow from the stored runs."""
-    old = stored.studies.get("noise", {"run": []})
+    old = tables.get("noise", {"run": []})
     names = dict.fromkeys(old["run"])
-    if names and names.keys() <= stored.runs.keys():  # the draws depend on all of the runs
-        new = studies.random_noise([stored.runs[name] for name in names], split)
+    if names and names.keys() <= members.keys():  # the draws depend on all of the runs
+        new = studies.random_noise([members[name] for name in names], split)
         for name in ("random", "error", "normal", "worst"):
             yield f"{name} in noise.csv", relative_difference(old[name], new[name]), PRINTED
-    if "transfer" in stored.studies:
-        old = stored.studies["transfer"]
-        members = [run for name, run in stored.runs.items() if name in old["source"]]
-        new = studies.accuracy_under_another(members, split)
+    if "transfer" in tables:
+        old = tables["transfer"]
+        known = [run for name, run in members.items() if name in old["source"]]
+        new = studies.accuracy_under_another(known, split)
         shares = dict(zip(zip(*list(old.values())[:3], strict=True), old["accuracy"], strict=True))
         for *key, accuracy in zip(*new.values(), strict=True):
             difference = relative_difference(shares[tuple(key)], accuracy)

@@ -369,6 +369,19 @@ def read_runs(dataset: Path) -> dict[str, Run]:
     return {run.name: run for run in found if run}
 
 
+def trained_on(split, dataset: Path, runs: dict[str, Run]) -> dict[str, Run]:
+    """The runs that were trained on these data; a warning tells of each other one."""
+    found = {}
+    for name, run in runs.items():
+        if run.config["data_sha256"] == split.checksum:
+            found[name] = run
+        else:
+            again = recipes.command(name) + _place(dataset)
+            line = f"{name} was trained on other images than {split.name} has now: run {again}"
+            warnings.warn(line, ResultsWarning, stacklevel=2)
+    return found
+
+
 def datasets(results: Path) -> list[Path]:
     """The folders of the data sets that have runs."""
     return [folder for folder in _folders(Path(results)) if (folder / "runs").is_dir()]

@@ -99,6 +99,16 @@ def test_minimum_for_digits_that_are_hard_to_tell_apart():
         assert check_minimum(np.float64(x), np.float64(y), eps) > 0.05
 
 
+def test_minimum_from_a_start_at_which_the_solver_cycles(sample, monkeypatch):
+    """Half of the images and the difference of the class means; the minimum is 0."""
+    x, y = (values[::2] for values in sample.flat("train"))
+    start = x[y > 0].mean(0) - x[y < 0].mean(0), 0.0
+    monkeypatch.setattr(optimum, "approximate_minimum", lambda *arguments: start)
+    proof = optimum.certificate(x, y, *optimum.minimise(x, y, 0.2), 0.2)
+    optimum.check_certificate(proof)
+    assert proof["primal"] <= ROUNDING
+
+
 def few_steps():
     """A warm start of few steps on small batches, as a few images need no more."""
     start = functools.partial(optimum.approximate_minimum, steps=50, batch=10)
