@@ -8,7 +8,7 @@ For a linear model the smallest perturbation that flips a sample is known exactl
 one forward pass and one sort give the whole curve of accuracy over radius. The numbers go to
 results/<dataset>/attacks/<threat>/<run>/, where the threat is linf, linf-box, l2 and so on:
 
-    attack.json    the threat model, the checksums of the weights and data, norms of the weights
+    attack.json    the threat model, the checksums of the weights and data, ||w||_1
     accuracy.csv   eps, correct, samples, accuracy
     nearest.csv    at each tenth radius, the misclassified samples nearest to the boundary
     samples.npz    per test sample: label, logit, radius; and the images that figures show

@@ -13,8 +13,8 @@ With w = u - v, the robust hinge over n samples is the value of
             sum_i alpha_i y_i = 0,  |sum_i alpha_i y_i x_ij| <= eps sum_i alpha_i for each j.
 
 Only samples whose worst-case margin is at most 1, and the pixels in use, matter to either. So
-HiGHS, the solver, is given few of both. Those whose constraint a solution violates are added, and
-HiGHS goes on from the solution that it has.
+HiGHS, the solver, is given few of both. Samples and pixels whose constraints a solution violates
+are added, and HiGHS goes on from that solution.
 """
 
 import time
@@ -35,7 +35,7 @@ TOLERANCE = 1e-9  # on each constraint; about the solver's own
 LARGEST_GAP = 1e-6
 MOST_PIXELS = 60  # added at a time
 MOST_ITERATIONS = 20_000  # of a solve; the largest of ours takes some thousands
-KNEE = 0.3  # the program starts with the samples of worst-case margin below 1 + KNEE
+START_SLACK = 0.3  # the program starts with the samples of worst-case margin below 1 + START_SLACK
 
 
 def main(
@@ -92,7 +92,7 @@ def optimise(split: data.Dataset, eps: float, results: Path, quiet: bool = False
 
 
 def certificate(x, y, w, b, alpha, eps: float) -> dict[str, float]:
-    """Both bounds on the minimum, from w, b and alpha alone, in float64, whoever found them.
+    """Both bounds on the minimum, from w, b and alpha alone, in float64.
 
     Any (w, b) bounds the minimum from above, by its objective; any alpha within the dual's
     constraints bounds it from below, by its sum (weak duality).
@@ -140,13 +140,13 @@ def minimise(x, y, eps: float, report=None) -> tuple[np.ndarray, float, np.ndarr
 
     Returns:
         w (d,), b, alpha (n,). Where several (w, b) are optimal, the one with the fewest pixels
-        that was met on the way.
+        among the solutions on the way.
     """
     yx = y[:, None] * x
     w, b = approximate_minimum(x, y, eps)
     size = np.abs(w)
     program = Program(yx, y, eps)
-    program.add_samples(np.flatnonzero(exact.worst_case_margins(x, y, w, b, eps) < 1 + KNEE))
+    program.add_samples(np.flatnonzero(exact.worst_case_margins(x, y, w, b, eps) < 1 + START_SLACK))
     program.add_pixels(np.flatnonzero(size > runs.PIXEL_IN_USE * size.max(initial=0.0)))
     candidates = []
     while True:
@@ -176,7 +176,7 @@ def minimise(x, y, eps: float, report=None) -> tuple[np.ndarray, float, np.ndarr
 
 @dataclass(frozen=True)
 class Candidate:
-    """A solution that was met on the way: weights (d,), bias, and the loss on all samples."""
+    """A solution on the way: weights (d,), bias, and the loss on all samples."""
 
     primal: float
     w: np.ndarray

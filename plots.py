@@ -4,9 +4,10 @@
     python plots.py accuracy_noise            those named
     python plots.py --groups kolter-madry     those of other recipes
 
-Runs that differ only in their radius form a group, named as what differs from the article's
-recipe. The figures of the groups article and converged are drawn unless others are named. They go
-to results/<dataset>/figures/, those of other groups than the article's into a folder below it.
+Runs that differ only in their radius form a group. It is named after the settings that differ
+from the article's recipe. The groups article and converged are drawn unless others are named.
+Pictures go to results/<dataset>/figures/, those of other groups than the article's into a folder
+below it.
 """
 
 import io
@@ -78,7 +79,7 @@ def draw(
 ) -> list[Path]:
     """Draw figures from the stored numbers; returns the files written.
 
-    A figure that the results do not suffice for is left out.
+    A figure is left out where a run or study that it needs is missing.
 
     Args:
         names, groups, datasets: which (default: all; article and converged; all below `results`).
@@ -176,7 +177,7 @@ def _parser() -> cli.Parser:
         "names",
         nargs="*",
         metavar="NAME",
-        help="figures to draw, such as accuracy_noise (default: all; README.md lists them)",
+        help="figures to draw, such as accuracy_noise (default: all; docs/reference.md lists them)",
     )
     parser.add_argument(
         "--groups",

@@ -20,7 +20,7 @@ SCHEDULES = ("constant", "linear")
 # recipe -> its defaults on MNIST, as (regular, robust) where the two differ.
 RECIPES = {
     # The article's robust loss is a sum over 100 samples at learning rate 1e-4. That is 1e-2 on
-    # the mean, which we take always.
+    # the mean, and we always take the mean.
     "article": dict(
         loss="hinge",
         epochs=10,
@@ -76,7 +76,7 @@ def _whole(value) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-KINDS = {  # what an option may need, in words and as a test
+KINDS = {  # the values that an option may have, in words and as a test
     "radius": ("a finite number of at least 0", lambda v: _real(v) and 0 <= v < math.inf),
     "positive": ("a finite number above 0", lambda v: _real(v) and 0 < v < math.inf),
     "fraction": ("a number from 0 to below 1", lambda v: _real(v) and 0 <= v < 1),
@@ -145,7 +145,7 @@ class Settings:
     init: str | None = None
     seed: int | None = None
     eager: bool | None = None
-    given_name: str = ""  # of a run with callbacks of the caller's own, which no setting tells
+    given_name: str = ""  # of a run with callbacks of the caller's own
 
     def __post_init__(self):
         for field in fields(self)[1:-1]:
@@ -266,7 +266,7 @@ def optimal(dataset: str, eps: float) -> Settings:
 
 
 def command(name: str) -> str:
-    """The command that makes the run of this name, which lists all that is not a default."""
+    """The command that makes the run of this name, rebuilt from the name."""
     known = name.startswith(("regular", "robust", OPTIMAL))
     if not known or name.endswith(CALLBACKS):
         return "the Python code that made it"

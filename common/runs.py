@@ -36,7 +36,7 @@ class Run:
 
     Attributes:
         config: config.json: the settings, the shape of an image, checksum and versions.
-        w, b: weights (d,) and bias, float64 copies of the float32 ones.
+        w, b: weights (d,) and bias, in float64.
         history, steps: column -> array with one number per epoch, per step. A run of optimum.py
             has one epoch and no steps.
         alpha: of a run of optimum.py, the dual solution (n,); else None.
@@ -71,7 +71,7 @@ class Attack:
     """What attack.py computes of one run in one threat model.
 
     Attributes:
-        facts: attack.json: norm, box, the checksums of weights and data, norms of the weights.
+        facts: attack.json: norm, box, the checksums of weights and data, ||w||_1.
         accuracy: columns eps, correct, samples, accuracy.
         nearest: columns eps, rank, index, label, logit of misclassified samples.
         samples: labels, logits, radii (n,); image_index (k,), images (k, height, width).
@@ -171,7 +171,7 @@ def again_attack(name: str, threat: str) -> str:
 
 
 def study_of(table: str) -> str:
-    """The study that makes this csv file: that of its name, but for one."""
+    """The study that makes this csv file: of the same name, except for copies.csv."""
     return "transfer" if table == "copies" else table
 
 

@@ -111,9 +111,9 @@ def sentences(stored) -> list[str]:
         f"an accuracy of {share(at(masked, 'fgsm', eps=0.2))} and "
         f"{share(at(masked, 'pgd', eps=0.2))} at ε = .2",
         f"The exact accuracy is {share(at(masked, 'exact', eps=0.2))}",
-        f"stricter: {1 + 0.2 * np.abs(robust.run.w).sum():.2f} for the model trained for ε = .2",
+        f"which is {1 + 0.2 * np.abs(robust.run.w).sum():.2f} for the model trained for ε = .2",
         f"the plain hinge at −{-least['hinge']:.2f}",
-        f"at ε = .1, .2, .3 keep {pixels[0]}, {pixels[1]} and {pixels[2]} pixels",
+        f"at ε = .1, .2, .3 have {pixels[0]}, {pixels[1]} and {pixels[2]} weights other than 0",
         f"with ‖w‖₁ = {start:.1f} and ends at {facts['w_l1']:.1f}. Of these, "
         f"{facts['w_l1_unlit']:.1f} lie on {facts['pixels_unlit']} pixels",
         f"we get {train[0]:.2f} % for the regular model and {train[1]:.2f} % for ε = .2",
