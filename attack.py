@@ -53,7 +53,7 @@ def main(
     recipes.require("eps-max", eps_max, "positive")
     recipes.require("eps-steps", eps_steps, "count")
     eps = np.arange(eps_steps + 1) * eps_max / eps_steps
-    attacked = {}
+    stored, attacked = {}, {}
     for dataset, names in choose(results, runs_named).items():
         try:
             split = data.load_named(dataset.name, mnist_dir)
@@ -62,10 +62,10 @@ def main(
             if runs_named:
                 cli.notice(f"not attacking {dataset.name}: {error}")
             continue
-        members = runs.trained_on(split, dataset, runs.read_runs(dataset))
+        stored[dataset] = runs.trained_on(split, dataset, runs.read_runs(dataset))
+        members = [run for name, run in stored[dataset].items() if name in names]
         attacked[dataset] = {
-            name: evaluate(members[name], split, eps, norm, box)
-            for name in cli.bar([name for name in members if name in names], "attacking")
+            run.name: evaluate(run, split, eps, norm, box) for run in cli.bar(members, "attacking")
         }
     if not attacked:
         raise InputError(
@@ -77,10 +77,13 @@ def main(
             runs.save_attack(dataset, name, attack)
         if attacks:
             print(table(dataset.name, attacks))
-    in_all_figures = (norm, box) == ("inf", False)  # the threat model of all figures but one
-    drawn = plots.draw(results, None if in_all_figures else ["threats"], datasets=list(attacked))
-    if drawn:
-        print(plots.summary(drawn))
+        names, groups = None, None
+        if (norm, box) != ("inf", False):  # the threat model of all figures but one
+            names = ["threats"]
+        elif runs_named:
+            groups = sorted({plots.group_of(stored[dataset][name].settings) for name in attacks})
+        if drawn := plots.draw(results, names, groups, [dataset]):
+            print(plots.summary(drawn))
 
 
 def choose(results: Path, named: list[str] | None) -> dict[Path, set[str]]:
@@ -90,7 +93,7 @@ def choose(results: Path, named: list[str] | None) -> dict[Path, set[str]]:
         InputError: there are no runs, or none of this name.
     """
     found = {
-        dataset: {folder.name for folder in (dataset / "runs").iterdir()}
+        dataset: {folder.name for folder in (dataset / "runs").iterdir() if folder.is_dir()}
         for dataset in runs.datasets(results)
     }
     if not found:

@@ -131,14 +131,16 @@ def render(function, given: tuple) -> bytes:
     return picture.getvalue()
 
 
+def group_of(settings: recipes.Settings) -> str:
+    ball = runs.threat(settings.norm, settings.box).removeprefix("linf").strip("-")
+    return "-".join(filter(None, [ball, settings.variant])) or ARTICLE
+
+
 def group_models(models: dict[str, Model]) -> dict[str, list[Model]]:
     """Models that differ only in their radius, by group: regular first, then by radius."""
     found = {}
     for model in models.values():
-        settings = model.run.settings
-        ball = runs.threat(settings.norm, settings.box).removeprefix("linf").strip("-")
-        group = "-".join(filter(None, [ball, settings.variant])) or ARTICLE
-        found.setdefault(group, []).append(model)
+        found.setdefault(group_of(model.run.settings), []).append(model)
     for members in found.values():
         members.sort(
             key=lambda model: (model.run.settings.robust, model.run.settings.eps, model.run.name)

@@ -177,6 +177,25 @@ def test_converged_run_is_near_the_certified_minimum(tmp_path, capsys):
     assert tuple(capsys.readouterr()) == (told, "")
 
 
+def test_the_articles_recipe_on_the_sample_gives_the_articles_picture(tmp_path, sample):
+    """Each robust model keeps most at its own radius, where the regular model keeps nearly none.
+
+    From weights.npz and the images; to 0.02, which is 4 of 200 images, for another rounding."""
+    options = dict(dataset="mnist-sample", results=tmp_path, quiet=True)
+    (regular,) = train.main(**options)
+    places = train.main(robust=True, eps=[0.1, 0.2, 0.3], **options)
+    x, y = sample.flat("test")
+    kept = {}
+    for folder in [regular, *places]:
+        weights = np.load(folder / "weights.npz")
+        margins = y * (x @ weights["w"] + weights["b"])
+        worst = [margins - eps * np.abs(weights["w"]).sum() for eps in (0.1, 0.2, 0.3)]
+        kept[folder.name] = np.mean(np.array(worst) > 0, axis=1)
+    own = [kept[folder.name][k] for k, folder in enumerate(places)]
+    np.testing.assert_allclose(own, [0.995, 0.945, 0.800], rtol=0, atol=0.02)
+    assert (kept["regular"] < 0.1).all()
+
+
 def test_main_takes_text_for_a_folder_and_one_value_for_a_list(tmp_path, sample):
     watch = keras.callbacks.Callback()
     (run,) = train_sample(
