@@ -2,7 +2,7 @@
 
     runs/<run>/              config.json, weights.npz, history.csv, steps.npz (or dual.npz)
     attacks/<threat>/<run>/  attack.json, accuracy.csv, nearest.csv, samples.npz, landscape.csv
-    studies/<study>.json     and the csv files that it lists
+    studies/<study>.json     and the csv and npz files that it lists
     figures/                 the pictures drawn from these numbers
 
 docs/reference.md describes each file. `read` verifies all of them.
@@ -171,8 +171,13 @@ def again_attack(name: str, threat: str) -> str:
 
 
 def study_of(table: str) -> str:
-    """The study that makes this csv file: of the same name, except for copies.csv."""
-    return "transfer" if table == "copies" else table
+    """The study that makes this csv file: of the same name, except for three."""
+    others = {
+        "copies": "transfer",
+        "ten-digits-library": "ten-digits",
+        "ten-digits-rivals": "ten-digits",
+    }
+    return others.get(table, table)
 
 
 def again_study(name: str) -> str:
@@ -257,13 +262,17 @@ def save_attack(dataset: Path, name: str, attack: Attack) -> None:
     files.write_numbers(place / "attack.json", attack.facts, contents)
 
 
-def save_study(dataset: Path, name: str, tables: dict[str, dict], used=None) -> list[Path]:
+def save_study(
+    dataset: Path, name: str, tables: dict[str, dict], used=None, arrays=None
+) -> list[Path]:
     """Write studies/NAME.json, and a csv for each table, computed from the runs `used` by name.
 
-    Returns the paths of the csv files.
+    Arrays, if there are any, go to NAME.npz. Returns the paths of the csv and npz files.
     """
     weights = {name: run.weights_sha256 for name, run in (used or {}).items()}
     contents = {f"{table}.csv": files.to_csv(columns) for table, columns in tables.items()}
+    if arrays:
+        contents[f"{name}.npz"] = files.to_npz(arrays)
     index = dataset / "studies" / f"{name}.json"
     files.write_numbers(index, {"weights_sha256": weights}, contents)
     return [index.with_name(file) for file in contents]
@@ -340,7 +349,11 @@ def load_study(index: Path, runs: dict[str, Run]) -> dict[str, dict[str, np.ndar
     for name, sha256 in facts.get("weights_sha256", {}).items():
         if name in runs and runs[name].weights_sha256 != sha256:
             raise Unsound(f"{index} is stale (it used other weights of {name}): run {again}")
-    return {Path(name).stem: files.from_csv(content) for name, content in contents.items()}
+    return {
+        name.removesuffix(".csv"): files.from_csv(content)
+        for name, content in contents.items()
+        if name.endswith(".csv")
+    }
 
 
 def read(dataset: Path) -> Results:
