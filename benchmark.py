@@ -257,11 +257,11 @@ def library_model(run: runs.Run, box: bool = False):
     )
 
 
-def library_attack(estimator, eps: float, steps: int):
-    """FGSM (one step) or PGD of the toolbox, in the L-infinity ball."""
+def library_attack(estimator, eps: float, steps: int, norm: str = "inf"):
+    """FGSM (one step along the gradient) or PGD of the toolbox, in the ball called `norm`."""
     from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 
-    known = dict(norm=np.inf, eps=float(eps), batch_size=4096)
+    known = dict(norm=exact.ORDER[norm], eps=float(eps), batch_size=4096)
     if steps == 1:
         return FastGradientMethod(estimator, **known)
     size = 2.5 * float(eps) / steps

@@ -66,6 +66,7 @@ def figures() -> tuple[list, list, list]:
             comparisons.noise_or_attack,
             comparisons.transfer,
             comparisons.masking,
+            comparisons.ten_digits,
         ],
     )
 

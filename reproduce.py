@@ -3,6 +3,7 @@
     python reproduce.py            every command, from an empty results/ to the tables of the pages
     python reproduce.py --check    recompute what follows from the stored weights, and compare
 
+The first needs what requirements-dev.txt lists: a study compares with a library's attacks.
 On the machine that made them, recomputed numbers agree to the last bit. Another machine sums in
 another order, some numbers are stored with nine digits, and some are means in float32: hence the
 tolerances below. A count of samples may differ by those that are within a tolerance of the radius.
@@ -46,7 +47,7 @@ COMMANDS = (
         f"attack.py --runs {THREATENED} {ball}"
         for ball in ("--box", "--norm 2", "--norm 2 --box", "--norm 1", "--norm 1 --box")
     ),
-    "studies.py noise transfer seeds masking",
+    "studies.py noise transfer seeds masking ten-digits",
     "benchmark.py",
     "plots.py",
     "tables.py",
@@ -57,7 +58,8 @@ PRINTED = 1e-8  # nine digits in a csv
 SINGLE = 1e-5  # float32: a mean over 12665 losses
 UNCHECKED = (
     "not checked, as it takes training again: the earlier rows of history.csv, steps.npz, "
-    "seeds.csv, copies.csv, masking.csv, the rows of other seeds in transfer.csv, and timings"
+    "seeds.csv, copies.csv, masking.csv, ten-digits*.csv, the rows of other seeds in transfer.csv, "
+    "and timings"
 )
 
 Row = tuple[str, float, float]  # what is compared, by how much it differs, by how much it may

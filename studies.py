@@ -4,6 +4,7 @@
     python studies.py transfer     accuracy under the perturbation computed on another model
     python studies.py seeds        accuracy of the recipes over several seeds
     python studies.py masking      gradient attacks that report robustness that is not there
+    python studies.py ten-digits   linear classifiers of all ten digits, under exact attack
 
 A study takes the runs that it needs from results/, and trains those that are not there in a
 temporary folder.
@@ -12,8 +13,11 @@ temporary folder.
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import itertools
+import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 from common import cli, files, runs
@@ -21,13 +25,19 @@ from common.cli import RESULTS, InputError
 
 import numpy as np
 
+import benchmark
 import data
 import exact
 import plots
 import recipes
 import train
 
-FIGURES = {"noise": "noise_or_attack", "transfer": "transfer", "masking": "masking"}
+FIGURES = {
+    "noise": "noise_or_attack",
+    "transfer": "transfer",
+    "masking": "masking",
+    "ten-digits": "ten_digits",
+}
 NOISE_RADII = tuple(k / 20 for k in range(11))
 DRAWS = 50  # random noises per test sample
 TRANSFER_RADII = (0.1, 0.2)
@@ -35,6 +45,13 @@ SEED_RADII = (0.0, 0.1, 0.2, 0.3, 0.4)  # those of README.md's table
 SCALE = 255  # raw pixels are from 0 to 255
 MASKING_RADII = np.array([k / 50 for k in range(16)])  # as a share of the pixel range
 PGD_STEPS = 40
+TEN_RADII = {  # in each ball until most images are taken for another digit
+    "inf": np.linspace(0, 0.1, 21),
+    "2": np.linspace(0, 1.5, 21),
+    "1": np.linspace(0, 10, 21),
+}
+LIBRARY_RADII = {"inf": (0.02, 0.04, 0.06), "2": (0.3, 0.6, 0.9), "1": (2.0, 4.0, 6.0)}
+LIBRARY_IMAGES = 50  # of each digit, the first of the test
 
 
 def main(
@@ -57,17 +74,21 @@ def main(
     split = data.load(dataset, digits, mnist_dir)
     folder = results / split.name
     for name in names:
-        tables, used = STUDIES[name](split, folder)
-        for path in runs.save_study(folder, name, tables, used):
+        source = dict(mnist_dir=mnist_dir) if name == "ten-digits" else {}
+        for path in runs.save_study(folder, name, *STUDIES[name](split, folder, **source)):
             print(path)
         if name in FIGURES and folder in runs.datasets(results):
             for path in plots.draw(results, [FIGURES[name]], datasets=[folder]):
                 print(path)
 
 
-# What a study returns: its tables, each as columns under the name of its csv file, and the runs
-# that it used by name. A study is a function of the data and the folder of their results.
-Numbers = tuple[dict[str, dict], dict[str, runs.Run]]
+# What a study returns: its tables, each as columns under the name of its csv file; the runs that it
+# used by name; and arrays to be stored beside, if there are any. A study is a function of the data
+# and the folder of their results.
+Numbers = (
+    tuple[dict[str, dict], dict[str, runs.Run]]
+    | tuple[dict[str, dict], dict[str, runs.Run], dict[str, np.ndarray]]
+)
 
 
 def obtain(settings: list[recipes.Settings], split: data.Dataset, folder: Path) -> list[runs.Run]:
@@ -254,7 +275,109 @@ def gradient_attack(run: runs.Run, x, y, loss: str = "cross-entropy"):
     return climb
 
 
-STUDIES = dict(noise=noise, transfer=transfer, seeds=seeds, masking=masking)
+# --- ten digits ----------------------------------------------------------------------------------
+
+
+def ten_digits(split: data.Dataset, folder: Path, mnist_dir: Path | None = None) -> Numbers:
+    """Three linear classifiers of all ten digits, under exact attack and under a library's.
+
+    They do not depend on the two digits of `split`, only on its source. The tables are ten-digits:
+    exact accuracy on all test images over the radius; ten-digits-library: on a few of them, beside
+    FGM and PGD of the Adversarial Robustness Toolbox; ten-digits-rivals: which digit the nearest
+    adversarial example of each image is taken for, in the L-infinity ball and the box.
+    """
+    if not importlib.util.find_spec("art"):
+        raise InputError(
+            "ten-digits needs the Adversarial Robustness Toolbox: type "
+            f"{sys.executable} -m pip install -r requirements-dev.txt"
+        )
+    x_train, y_train, x, y = data.load_ten(split.source, mnist_dir)
+    few = np.concatenate([np.flatnonzero(y == digit)[:LIBRARY_IMAGES] for digit in range(10)])
+    curves, compared, taken, arrays = [], [], [], {}
+    for name, (W, b) in linear_classifiers(x_train, y_train).items():
+        arrays |= {f"{name}_W": W, f"{name}_b": b}
+        attacks = library_attacks(W, b, x[few], y[few])
+        for norm, box in (("inf", False), *((norm, True) for norm in exact.ORDER)):
+            found = exact.attack((W, b), x, y, norm, (0, 1) if box else None)
+            key = dict(model=name, threat=runs.threat(norm, box))
+            for eps in TEN_RADII[norm]:
+                curves.append(key | dict(eps=eps, accuracy=float(found.curve(eps))))
+            for eps in LIBRARY_RADII[norm] if box else ():
+                share = float(np.mean(found.radii[few] > eps))
+                compared.append(key | dict(eps=eps, images=len(few), exact=share))
+                compared[-1] |= {how: attacks(eps, norm, how) for how in ("fgm", "pgd")}
+            if (norm, box) == ("inf", True):
+                counts = np.zeros((10, 10), int)
+                np.add.at(counts, (y, found.rival), 1)
+                for (digit, rival), count in np.ndenumerate(counts):
+                    taken.append(dict(model=name, digit=digit, rival=rival, count=count))
+    tables = {"ten-digits": curves, "ten-digits-library": compared, "ten-digits-rivals": taken}
+    return {name: files.columns(rows[0], rows) for name, rows in tables.items()}, {}, arrays
+
+
+def linear_classifiers(x, y) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """W (10, d) and b (10,) of three linear classifiers of scikit-learn, float32, on x (n, d), y.
+
+    None of these solvers draws random numbers. C is the strength at which each is about as
+    accurate as without regularisation, but done sooner.
+    """
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
+    from sklearn.svm import LinearSVC
+
+    models = {
+        "logistic": LogisticRegression(C=0.1, max_iter=1000),  # multinomial
+        "svm": LinearSVC(C=0.01, dual=False),  # one against the rest
+        "ridge": RidgeClassifier(solver="cholesky"),
+    }
+    found = {}
+    for name, model in cli.bar(list(models.items()), "fitting"):
+        model.fit(x, y)
+        found[name] = np.float32(model.coef_), np.float32(model.intercept_)
+    return found
+
+
+def library_attacks(W, b, x, y):
+    """FGM and PGD of the Adversarial Robustness Toolbox, in the box, on x (n, d), y (n,).
+
+    The model is a Keras layer of ten logits, and the attacks climb its cross-entropy, in float32.
+
+    Returns:
+        A function of (eps, norm, "fgm" or "pgd") that gives the accuracy.
+    """
+    cli.import_tensorflow()
+    import keras
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses PyTorch
+        from art.estimators.classification import TensorFlowV2Classifier
+    model = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dense(10)])
+    model.set_weights([W.T, b])
+    estimator = TensorFlowV2Classifier(
+        model=model,
+        nb_classes=10,
+        input_shape=x.shape[1:],
+        # The sum, so that the gradient of an image does not depend on how many others there are.
+        loss_object=keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum"),
+        clip_values=(0.0, 1.0),
+    )
+    images, chosen = np.float32(x), np.eye(10, dtype=np.float32)[y]
+
+    def accuracy(eps: float, norm: str, how: str) -> float:
+        steps = dict(fgm=1, pgd=PGD_STEPS)[how]
+        moved = benchmark.library_attack(estimator, eps, steps, norm).generate(images, chosen)
+        scores = moved.astype(np.float64) @ W.T.astype(np.float64) + b
+        return float(np.mean(scores.argmax(axis=1) == y))
+
+    return accuracy
+
+
+STUDIES = {
+    "noise": noise,
+    "transfer": transfer,
+    "seeds": seeds,
+    "masking": masking,
+    "ten-digits": ten_digits,
+}
 
 
 def _parser() -> cli.Parser:

@@ -193,3 +193,33 @@ def masking(results: Results) -> Figure:
     )
     axes.legend(loc="upper right", bbox_to_anchor=(1, 0.93))
     return figure
+
+
+def ten_digits(results: Results) -> Figure:
+    """Exact accuracy of linear classifiers of ten digits in three balls, beside FGM and PGD."""
+    exact, library = results.study("ten-digits"), results.study("ten-digits-library")
+    labels = {"logistic": "logistic regression", "svm": "linear SVM", "ridge": "ridge"}
+    figure = Figure(figsize=(8, 4.2))
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, norm in zip(panels, NORMS, strict=True):
+        for name, shade, style in zip(labels, ("black", GREEN, "#6fc48f"), STYLES, strict=False):
+            for table, column, look in (
+                (exact, "accuracy", dict(ls=style, label=f"{labels[name]}, exact")),
+                (library, "fgm", dict(ls="", marker="^", label=f"{labels[name]}, FGM")),
+                (library, "pgd", dict(ls="", marker="x", label=f"{labels[name]}, PGD")),
+            ):
+                rows = (table["model"] == name) & (table["threat"] == threat(norm, True))
+                eps, share = table["eps"][rows], table[column][rows]
+                axes.plot(eps, share, color=shade, ms=7, mfc="none", mew=1.5, **look)
+        axes.set(xlim=(0, None), ylim=(0, 1.01), title=f"{NORMS[norm]} ball")
+        axes.set_xlabel(r"radius $\epsilon$")
+        axes.locator_params(axis="x", nbins=4)
+    panels[0].set_ylabel("test accuracy")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=9)
+    count = f"{library['images'][0]:.0f}"
+    figure.suptitle(
+        f"Ten digits, pixels in [0, 1]: exact accuracy, and a library's attacks on {count} images",
+        fontsize=11,
+    )
+    return figure

@@ -42,7 +42,11 @@ BAD_COMMANDS = [
     ("attack.py", ["--eps-max", "-1"], "--eps-max needs a finite number above 0, not -1"),
     ("optimum.py", ["--eps", "0.1", "-0.1"], "--eps needs a finite number of at least 0"),
     ("plots.py", [], "nothing to draw in"),
-    ("studies.py", ["sleep"], "no study 'sleep'; there are: noise, transfer, seeds, masking"),
+    (
+        "studies.py",
+        ["sleep"],
+        "no study 'sleep'; there are: noise, transfer, seeds, masking, ten-digits",
+    ),
     ("benchmark.py", ["--parts", "sleep"], "--parts: invalid choice: 'sleep'"),
     ("tables.py", [], "regular is needed, attacked in linf: run python train.py"),
     ("reproduce.py", ["check"], "unrecognized arguments: check"),

@@ -84,6 +84,16 @@ def sentences(stored) -> list[str]:
     logits = [certainty(model) for model in (regular, robust)]
     medians = [np.median(model.attack.samples["radii"]) for model in (regular, robust)]
     start = regular.run.steps["w_l1"][0]
+    library, taken = stored.study("ten-digits-library"), stored.study("ten-digits-rivals")
+    svm = [
+        [
+            share(at(library, how, model="svm", threat=threat, eps=eps))
+            for how in "exact fgm pgd".split()
+        ]
+        for threat, eps in (("linf-box", 0.06), ("l1-box", 6.0))
+    ]
+    counts = taken["count"][taken["model"] == "svm"].reshape(10, 10)
+    digit, rival = np.unravel_index(counts.argmax(), counts.shape)
     losses = [m.run.history["train_loss"][-1] for m in (strict, converged)]
     train = [100 * m.run.history["train_accuracy"][-1] for m in (regular, robust)]
     pixels = [np.count_nonzero(m.run.w) for m in (one, two, three)]
@@ -111,6 +121,11 @@ def sentences(stored) -> list[str]:
         f"an accuracy of {share(at(masked, 'fgsm', eps=0.2))} and "
         f"{share(at(masked, 'pgd', eps=0.2))} at ε = .2",
         f"The exact accuracy is {share(at(masked, 'exact', eps=0.2))}",
+        f"On {library['images'][0]:.0f} test images at ε = .06 in L∞, with pixels in [0, 1], the "
+        f"linear SVM keeps {svm[0][0]}",
+        f"Toolbox report {svm[0][1]} and {svm[0][2]}, because",
+        f"they report {svm[1][1]} and {svm[1][2]}; the exact accuracy is {svm[1][0]}",
+        f"turns {counts.max():.0f} of {counts[digit].sum():.0f} images of {digit} into a {rival}:",
         f"which is {1 + 0.2 * np.abs(robust.run.w).sum():.2f} for the model trained for ε = .2",
         f"the plain hinge at −{-least['hinge']:.2f}",
         f"at ε = .1, .2, .3 have {pixels[0]}, {pixels[1]} and {pixels[2]} weights other than 0",

@@ -241,11 +241,10 @@ def test_no_random_perturbation_does_worse(y, w, seed, b, norm, eps, box):
 # --- radii and the curve ---------------------------------------------------------------------
 
 
-def test_the_example_in_the_docstring_of_time_to_reach():
-    """Margins used up on the first, second and third piece, and one above the 2.0 of the box."""
-    size, room = np.float64([1, 2, 3]), np.float64([[0.1, 0.2, 0.5]] * 4)
-    margins = np.float64([0.3, 0.8, 1.4, 2.1])
-    times = exact.time_to_reach(room, np.ones(3), size * room, size, margins, power=1)
+def test_the_example_in_the_docstring_of_reach():
+    """Targets reached on the first, second and third piece, and one above the 2.0 of the box."""
+    rates, room = np.float64([1, 2, 3]), np.float64([[0.1, 0.2, 0.5]] * 4)
+    times = exact.reach(room, rates, np.float64([0.3, 0.8, 1.4, 2.1]))
     np.testing.assert_allclose(times, [0.05, 0.14, 0.3, np.inf], rtol=1e-12)
     # The same as a sample: room to fall, rise and fall, and logit 0 without the bias.
     x, y, w = np.float64([[0.1, 0.8, 0.5]]), np.ones(1), np.float64([1, -2, 3])

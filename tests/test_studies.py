@@ -1,14 +1,16 @@
 """studies.py: random noise, transfer, seeds and masked gradients, against the images themselves."""
 
 import dataclasses
+import shutil
 
 from common import files, runs
-from common.cli import RESULTS
+from common.cli import RESULTS, InputError
 
 import numpy as np
 import pytest
 from conftest import tree
 
+import data
 import exact
 import recipes
 import studies
@@ -153,3 +155,58 @@ def test_published_noise_is_what_the_stored_runs_give(mnist, monkeypatch):
         np.testing.assert_allclose(new[name], old[name], rtol=1e-8)
     either = np.hypot(old["error"], new["error"])
     assert (np.abs(old["random"] - new["random"]) <= 5 * either + 1e-8).all()
+
+
+# --- ten digits ----------------------------------------------------------------------------------
+
+
+def check_ten_digits(tables: dict, counts) -> None:
+    """No attack of the library is below the exact accuracy; all images (10,) have a rival."""
+    library, taken = tables["ten-digits-library"], tables["ten-digits-rivals"]
+    for how in ("fgm", "pgd"):
+        assert (library[how] >= library["exact"]).all()
+    for name in ("logistic", "svm", "ridge"):
+        mine = taken["model"] == name
+        assert np.array_equal(taken["count"][mine].reshape(10, 10).sum(axis=1), counts)
+        assert not taken["count"][mine & (taken["digit"] == taken["rival"])].any()
+
+
+def test_ten_digits(tmp_path, sample, trained, monkeypatch):
+    """On the sample: the tables, the stored weights, and the figure where there are runs.
+
+    (Without capsys: to import the library, absl closes a stderr that is not the present one.)
+    """
+    pytest.importorskip("art", reason="adversarial-robustness-toolbox is not installed")
+    shutil.copytree(trained / sample.name, tmp_path / sample.name)
+    monkeypatch.setattr(studies, "PGD_STEPS", 4)  # these to save time
+    monkeypatch.setattr(studies, "LIBRARY_IMAGES", 2)
+    monkeypatch.setattr(studies, "LIBRARY_RADII", {"inf": (0.03,), "2": (0.4,), "1": (2.0,)})
+    studies.main("ten-digits", dataset="mnist-sample", results=tmp_path)
+    folder = tmp_path / sample.name
+    assert (folder / "figures" / "ten_digits.png").is_file()
+    tables = runs.read(folder).studies
+    check_ten_digits(tables, np.full(10, 100))
+    assert set(tables["ten-digits-library"]["images"]) == {20}
+    curves, (_, _, x, y) = tables["ten-digits"], data.load_ten("mnist-sample")
+    assert len(curves["eps"]) == 3 * 4 * 21
+    weights = files.from_npz((folder / "studies" / "ten-digits.npz").read_bytes())
+    for name in ("logistic", "svm", "ridge"):
+        W, b = (weights[f"{name}_{part}"].astype(np.float64) for part in "Wb")
+        clean = np.mean((x @ W.T + b).argmax(axis=1) == y)
+        assert clean > 0.7
+        for threat in ("linf", "linf-box", "l2-box", "l1-box"):
+            rows = (curves["model"] == name) & (curves["threat"] == threat)
+            accuracy = curves["accuracy"][rows]
+            assert accuracy[0] == clean
+            assert (np.diff(accuracy) <= 0).all()
+
+
+def test_ten_digits_without_the_library_says_what_to_type(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install -r requirements-dev\.txt$"):
+        studies.main("ten-digits", dataset="mnist-sample", results=tmp_path)
+
+
+def test_published_ten_digits():
+    tables = runs.read(RESULTS / "mnist-0-1").studies
+    check_ten_digits(tables, [data.KNOWN["mnist"][digit][1] for digit in range(10)])
