@@ -318,8 +318,8 @@ def ten_digits(split: data.Dataset, folder: Path, mnist_dir: Path | None = None)
 def linear_classifiers(x, y) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """W (10, d) and b (10,) of three linear classifiers of scikit-learn, float32, on x (n, d), y.
 
-    None of these solvers draws random numbers. C is the strength at which each is about as
-    accurate as without regularisation, but done sooner.
+    None of these solvers draws random numbers. With C at its default of 1 the first two take
+    about three times as long, and their test accuracy on MNIST differs by 0.2 % at most.
     """
     from sklearn.linear_model import LogisticRegression, RidgeClassifier
     from sklearn.svm import LinearSVC

@@ -60,7 +60,7 @@ def test_published_pictures_are_those_that_are_drawn_by_default(tmp_path, monkey
     monkeypatch.setattr(plots, "render", lambda function, given: HEADER)
     drawn = {path.relative_to(dataset) for path in plots.draw(tmp_path)}
     assert drawn == {path.relative_to(published) for path in published.rglob("*.png")}
-    assert len(drawn) == 31
+    assert len(drawn) == 32
 
 
 def test_every_function_that_returns_a_figure_is_listed():
