@@ -300,19 +300,33 @@ def ten_digits(split: data.Dataset, folder: Path, mnist_dir: Path | None = None)
         for norm, box in (("inf", False), *((norm, True) for norm in exact.ORDER)):
             found = exact.attack((W, b), x, y, norm, (0, 1) if box else None)
             key = dict(model=name, threat=runs.threat(norm, box))
-            for eps in TEN_RADII[norm]:
-                curves.append(key | dict(eps=eps, accuracy=float(found.curve(eps))))
-            for eps in LIBRARY_RADII[norm] if box else ():
-                share = float(np.mean(found.radii[few] > eps))
-                compared.append(key | dict(eps=eps, images=len(few), exact=share))
-                compared[-1] |= {how: attacks(eps, norm, how) for how in ("fgm", "pgd")}
-            if (norm, box) == ("inf", True):
-                counts = np.zeros((10, 10), int)
-                np.add.at(counts, (y, found.rival), 1)
-                for (digit, rival), count in np.ndenumerate(counts):
-                    taken.append(dict(model=name, digit=digit, rival=rival, count=count))
+            shares = zip(TEN_RADII[norm], found.curve(TEN_RADII[norm]), strict=True)
+            curves += [key | dict(eps=eps, accuracy=share) for eps, share in shares]
+            if box:
+                compared += [key | row for row in beside_library(found.radii[few], attacks, norm)]
+            if key["threat"] == "linf-box":
+                taken += [dict(model=name) | row for row in taken_for(y, found.rival)]
     tables = {"ten-digits": curves, "ten-digits-library": compared, "ten-digits-rivals": taken}
     return {name: files.columns(rows[0], rows) for name, rows in tables.items()}, {}, arrays
+
+
+def beside_library(radii, attacks, norm: str) -> list[dict]:
+    """The exact accuracy of images of these radii (n,), and that under the library's attacks."""
+    return [
+        dict(eps=eps, images=len(radii), exact=np.mean(radii > eps))
+        | {how: attacks(eps, norm, how) for how in ("fgm", "pgd")}
+        for eps in LIBRARY_RADII[norm]
+    ]
+
+
+def taken_for(y, rival) -> list[dict]:
+    """How many images of each digit are taken for each rival, of y (n,) and rival (n,)."""
+    counts = np.zeros((10, 10), int)
+    np.add.at(counts, (y, rival), 1)
+    return [
+        dict(digit=digit, rival=other, count=count)
+        for (digit, other), count in np.ndenumerate(counts)
+    ]
 
 
 def linear_classifiers(x, y) -> dict[str, tuple[np.ndarray, np.ndarray]]:

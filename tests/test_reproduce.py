@@ -212,7 +212,7 @@ def test_published_numbers(mnist, tmp_path, capsys):
 def test_the_commands_make_all_that_is_published(sample, tmp_path, monkeypatch):
     """Each is parsed by its script, which then says what it would train, solve or attack."""
     split = dataclasses.replace(sample, name="mnist-0-1")
-    made, attacked, tables = set(), set(), set()
+    made, attacked, studied = set(), set(), set()
     monkeypatch.setattr(data, "load", lambda *arguments: split)
     monkeypatch.setattr(train, "train", lambda settings, *rest: made.add(settings.name))
     monkeypatch.setattr(optimum, "optimise", lambda _, eps, *rest: made.add(f"optimal-eps{eps}"))
@@ -228,9 +228,9 @@ def test_the_commands_make_all_that_is_published(sample, tmp_path, monkeypatch):
             threat = runs.threat(options["norm"], options["box"])
             attacked.update((threat, name) for name in options["runs_named"] or made)
         elif script is studies:
-            tables.update(options["names"], ["copies"] if "transfer" in options["names"] else [])
+            studied.update(options["names"])
         elif script is benchmark:
-            tables.update(f"benchmark-{part}" for part in options["parts"] or benchmark.PARTS)
+            studied.update(f"benchmark-{part}" for part in options["parts"] or benchmark.PARTS)
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(reproduce.subprocess, "run", run)
@@ -240,7 +240,7 @@ def test_the_commands_make_all_that_is_published(sample, tmp_path, monkeypatch):
     assert attacked == {
         (folder.parent.name, folder.name) for folder in (published / "attacks").glob("*/*")
     }
-    assert tables == {table.stem for table in (published / "studies").glob("*.csv")}
+    assert studied == {runs.study_of(table.stem) for table in (published / "studies").glob("*.csv")}
 
 
 def test_a_command_that_fails_ends_all(tmp_path, monkeypatch):
