@@ -21,6 +21,7 @@ from common import cli, runs
 from common.cli import RESULTS
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import data
 import exact
@@ -59,7 +60,7 @@ def main(
         runs.save_study(results / split.name, name, {name: columns})
         print(f"{part} ({split.name})")
         for what, _, seconds, ratio in zip(*columns.values(), strict=True):
-            print(f"  {what:32} {seconds:10.3g} s   ratio {ratio:.3g}", flush=True)
+            print(f"  {what:36} {seconds:10.3g} s   ratio {ratio:.3g}", flush=True)
 
 
 def race(contenders: dict, turns: int, slow: tuple[str, ...] = ()) -> dict[str, list[float]]:
@@ -186,7 +187,7 @@ def numpy_loop(split: data.Dataset, settings: recipes.Settings, orders):
 
 
 def attack(split: data.Dataset) -> dict:
-    """The accuracy of a trained model at 101 radii: exactly by one sort, and in other ways.
+    """The accuracy of a trained model at 101 radii: exactly, and in other ways.
 
     The library is the Adversarial Robustness Toolbox, where it is installed. PGD is timed at five
     radii, and its seconds are given times 101 / 5.
@@ -196,9 +197,12 @@ def attack(split: data.Dataset) -> dict:
         run = runs.load(train.train(settings, split, Path(folder), quiet=True))
     x, y = split.flat("test")
     classifier, few = keras_model(run), RADII[10::20]
+    chosen = np.stack([y < 0, y > 0], axis=1)
 
-    def sort():
-        exact.robust_correct(exact.sample_radii(x, y, run.w, run.b), RADII)
+    def exactly(box: bool, threads: int | None):
+        with threadpool_limits(threads):
+            radii = exact.sample_radii(x, y, run.w, run.b, "inf", box)
+            exact.robust_correct(radii, RADII)
 
     def passes():
         towards = split.y_test[:, None, None, None] * np.sign(run.w).reshape(split.x_test[0].shape)
@@ -206,19 +210,29 @@ def attack(split: data.Dataset) -> dict:
             logits = classifier(np.float32(split.x_test - eps * towards))
             np.count_nonzero(y * logits[:, 0] > 0)
 
-    contenders = {"exact, by one sort": sort, "101 passes of perturbed images": passes}
+    def library(steps: int, radii, box: bool):
+        estimator = library_model(run, box)
+        return lambda: [
+            library_attack(estimator, eps, steps).generate(split.x_test, chosen)
+            for eps in radii[radii > 0]
+        ]
+
+    contenders = {
+        "exact": lambda: exactly(False, None),
+        "exact, one thread": lambda: exactly(False, 1),
+        "exact, pixels in [0, 1]": lambda: exactly(True, None),
+        "exact, pixels in [0, 1], one thread": lambda: exactly(True, 1),
+        "101 passes of perturbed images": passes,
+    }
     if importlib.util.find_spec("art"):
-        estimator, chosen = library_model(run), np.stack([y < 0, y > 0], axis=1)
-        for name, steps, radii in (("FGSM", 1, RADII), ("PGD, 40 steps", 40, few)):
-            contenders[f"{name}, library"] = lambda steps=steps, radii=radii: [
-                library_attack(estimator, eps, steps).generate(split.x_test, chosen)
-                for eps in radii[radii > 0]
-            ]
+        contenders["FGSM, library"] = library(1, RADII, False)
+        contenders["FGSM, pixels in [0, 1], library"] = library(1, RADII, True)
+        contenders["PGD, 40 steps, library"] = library(40, few, False)
     seconds = race(contenders, turns=3)
     for name in seconds:
         if "PGD" in name:
             seconds[name] = [value * len(RADII) / len(few) for value in seconds[name]]
-    return table(seconds, "exact, by one sort")
+    return table(seconds, "exact")
 
 
 def keras_model(run: runs.Run):

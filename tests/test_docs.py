@@ -205,15 +205,24 @@ def test_every_script_is_in_the_readme():
         assert f"`{script.name}`" in PAGES["README.md"], script.name
 
 
-def test_the_example_in_the_readme_works_as_printed(tmp_path, monkeypatch):
+def examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGES["README.md"], re.DOTALL)
+
+
+def test_the_exact_attack_in_the_readme_prints_what_it_says(capsys):
+    code = examples()[0]
+    exec(code, {})
+    assert capsys.readouterr().out.strip() == code.split("# ")[1].strip()
+
+
+def test_the_training_in_the_readme_works_as_printed(tmp_path, monkeypatch):
     """Into another folder, on the sample."""
     import train
 
-    (code,) = re.findall(r"```python\n(.*?)```", PAGES["README.md"], re.DOTALL)
     made, main = [], train.main
     elsewhere = dict(results=tmp_path, dataset="mnist-sample", quiet=True)
     monkeypatch.setattr(train, "main", lambda **given: made.extend(main(**given, **elsewhere)))
-    exec(code, {})
+    exec(examples()[1], {})
     (folder,) = made
     assert f"`{folder.name}`" in prose("README.md")
 
