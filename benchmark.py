@@ -296,7 +296,7 @@ def exact_minimum(split: data.Dataset) -> dict:
         values["ours"] = optimum.minimise(x, y, EPS)[2].sum()
 
     def whole():
-        program = optimum.Program(y[:, None] * x, y, EPS)
+        program = optimum.Program(y[:, None] * x, y, (EPS, EPS))
         program.add_samples(np.arange(len(y)))
         program.add_pixels(np.flatnonzero(x.any(axis=0)))
         values["whole"] = program.solve()[2].sum()

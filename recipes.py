@@ -260,9 +260,9 @@ def named(settings: Settings, name: str | None) -> Settings:
     return replace(settings, given_name=name)
 
 
-def optimal(dataset: str, eps: float) -> Settings:
+def optimal(dataset: str, eps: float, box: bool = False) -> Settings:
     """The settings of the exact minimum of the robust hinge for the L-infinity ball."""
-    return Settings(dataset, OPTIMAL, True, eps, "inf", False, "hinge")
+    return Settings(dataset, OPTIMAL, True, eps, "inf", box, "hinge")
 
 
 def command(name: str) -> str:

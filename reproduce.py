@@ -30,10 +30,11 @@ import studies
 
 THREATENED = (
     "regular regular-initzeros robust-eps0.2 robust-eps0.2-converged robust-eps0.2-box-converged "
-    "optimal-eps0.2 optimal-eps0.3"
+    "optimal-eps0.2 optimal-eps0.2-box optimal-eps0.3"
 )
 COMMANDS = (
     "optimum.py --eps 0.1 0.2 0.3",
+    "optimum.py --eps 0.2 --box",
     "train.py",
     "train.py --robust --eps 0.1 0.2 0.3",
     "train.py --init zeros",
@@ -185,7 +186,9 @@ def compare_run(run: runs.Run, split: data.Dataset) -> Iterator[Row]:
                 yield f"{run.name}: {column} in history.csv", difference, SINGLE
     if settings.recipe == recipes.OPTIMAL:
         old = run.config["certificate"]
-        new = optimum.certificate(*split.flat("train"), run.w, run.b, run.alpha, settings.eps)
+        new = optimum.certificate(
+            *split.flat("train"), run.w, run.b, run.alpha, settings.eps, settings.box
+        )
         for name in ("primal", "dual"):
             difference = relative_difference(old[name], new[name])
             yield f"{run.name}: {name} in config.json", difference, DOUBLE

@@ -297,9 +297,10 @@ def save(settings, split, results: Path, weights: list, history: dict, steps: di
 
 def certified_minimum(results: Path, settings: recipes.Settings, split) -> float | None:
     """The least possible training loss, where optimum.py has stored it for this very problem."""
-    if (settings.norm, settings.box, settings.loss) != ("inf", False, "hinge"):
+    if (settings.norm, settings.loss) != ("inf", "hinge"):
         return None
-    place = runs.folder(results, recipes.optimal(settings.dataset, settings.eps))
+    problem = recipes.optimal(settings.dataset, settings.eps, settings.box)
+    place = runs.folder(results, problem)
     run = runs.sound(runs.load, place) if place.is_dir() else None
     if run is None or run.config["data_sha256"] != split.checksum:
         return None
