@@ -126,8 +126,8 @@ def test_published_settings_are_those_of_the_command(index):
     if settings.recipe == recipes.OPTIMAL:
         _, script, *options = recipes.command(settings.name).split()
         assert script == "optimum.py"
-        (eps,) = optimum._parser().parse_args(options).eps
-        assert recipes.optimal("mnist-0-1", eps) == settings
+        options = optimum._parser().parse_args(options)
+        assert recipes.optimal("mnist-0-1", *options.eps, options.box) == settings
     else:
         assert trained_by(settings.name, "mnist-0-1") == settings
 

@@ -27,7 +27,7 @@ import studies
 import train
 
 NAME = "robust-eps0.05-epochs5"
-OPTIMAL = "optimal-eps0.2"
+OPTIMAL = "optimal-eps0.3-box"
 BALLS = (("inf", False), ("1", True))
 
 
@@ -35,7 +35,7 @@ BALLS = (("inf", False), ("1", True))
 def whole(trained, sample, tmp_path_factory):
     """Two trained runs and an optimum, attacked in two threat models, and two studies of them."""
     results = shutil.copytree(trained, tmp_path_factory.mktemp("whole") / "results")
-    optimum.main(0.2, dataset="mnist-sample", results=results, quiet=True)
+    optimum.main(0.3, box=True, dataset="mnist-sample", results=results, quiet=True)
     dataset = results / sample.name
     members = list(runs.read_runs(dataset).values())
     for run in members:
@@ -215,7 +215,7 @@ def test_the_commands_make_all_that_is_published(sample, tmp_path, monkeypatch):
     made, attacked, studied = set(), set(), set()
     monkeypatch.setattr(data, "load", lambda *arguments: split)
     monkeypatch.setattr(train, "train", lambda settings, *rest: made.add(settings.name))
-    monkeypatch.setattr(optimum, "optimise", lambda _, eps, *rest: made.add(f"optimal-eps{eps}"))
+    monkeypatch.setattr(optimum, "optimise", lambda settings, *rest: made.add(settings.name))
 
     def run(command, check):
         _, path, *arguments = command
