@@ -77,6 +77,7 @@ def main(
             runs.save_attack(dataset, name, attack)
         if attacks:
             print(table(dataset.name, attacks))
+            print(f"numbers in {dataset / 'attacks' / runs.threat(norm, box)}")
         names, groups = None, None
         if (norm, box) != ("inf", False):  # the threat model of all figures but one
             names = ["threats"]

@@ -39,9 +39,9 @@ def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
     Raises:
         ValueError: the norm is none of the three.
     """
-    if norm not in DUAL:
+    if str(norm) not in DUAL:
         raise ValueError(f"norm must be inf, 2 or 1, not {norm!r}")
-    return float(np.linalg.norm(w, DUAL[norm]))
+    return float(np.linalg.norm(w, DUAL[str(norm)]))
 
 
 # --- one pair of classes -------------------------------------------------------------------------
@@ -151,11 +151,13 @@ def sample_radii(x, y, w, b: float, norm: str = "inf", box: bool = False) -> np.
     With the box, pixels in [0, 1], such a sample has r = 0, and one that nothing flips r = inf.
 
     Raises:
-        ValueError: the norm is unknown, a label is not -1 or +1, or a pixel is outside the box.
+        ValueError: the norm is unknown, a label is not -1 or +1, a pixel is outside the box, or
+            the shapes do not fit.
     """
+    by_label = _by_label(x, y, w, box)
     margins, radii = y * (x @ w + b), np.empty(len(y))
-    for sign, rows, bounds in _by_label(x, y, box):
-        radii[rows] = distance(margins[rows], sign * w, x[rows], norm, bounds)
+    for sign, rows, bounds in by_label:
+        radii[rows] = distance(margins[rows], sign * w, x[rows], str(norm), bounds)
     return radii
 
 
@@ -171,14 +173,17 @@ def perturbation(x, y, w, eps: float, norm: str = "inf", box: bool = False) -> n
     if not 0 <= eps < np.inf:
         raise ValueError(f"eps must be finite and at least 0, not {eps}")
     delta = np.empty(x.shape)
-    for sign, rows, bounds in _by_label(x, y, box):
+    for sign, rows, bounds in _by_label(x, y, w, box):
         sizes = np.full(np.count_nonzero(rows), float(eps))
-        delta[rows] = step(sign * w, x[rows], sizes, norm, bounds)
+        delta[rows] = step(sign * w, x[rows], sizes, str(norm), bounds)
     return delta
 
 
-def _by_label(x, y, box: bool):
-    """The label, the rows that have it, and the box, for both labels; checks x and y."""
+def _by_label(x, y, w, box: bool):
+    """The label, the rows that have it, and the box, for both labels; checks x, y and w."""
+    if np.ndim(x) != 2 or np.shape(y) != x.shape[:1] or np.shape(w) != x.shape[1:]:
+        shapes = ", ".join(str(np.shape(value)) for value in (x, y, w))
+        raise ValueError(f"x, y, w need shapes (n, d), (n,), (d,), not {shapes}")
     if not (np.abs(y) == 1).all():
         raise ValueError(f"labels y must be -1 or +1, not {y[np.abs(y) != 1][0]!r}")
     if box and not ((x >= 0) & (x <= 1)).all():

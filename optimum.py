@@ -96,7 +96,7 @@ def optimise(settings, split: data.Dataset, results: Path, quiet: bool = False) 
     folder = runs.save(results, settings, facts, w, b, history, dual=dict(alpha=alpha))
     print(
         f"{settings.name}: minimum {proof['primal']:.9f}, certified gap {proof['gap']:.1e}, "
-        f"{np.count_nonzero(w)} pixels, {time.perf_counter() - started:.1f} s, "
+        f"{np.count_nonzero(w)} weights other than 0, {time.perf_counter() - started:.1f} s, "
         f"written to {folder}{f' ({note})' * bool(note)}",
         flush=True,
     )

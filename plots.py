@@ -102,7 +102,7 @@ def draw(
     for dataset in datasets:
         stored = runs.read(dataset)
         for name in stored.runs.keys() - stored.models().keys():
-            tell(f"{name} is not drawn until python attack.py is run")
+            tell(f"{dataset.name}/{name} is not drawn until python attack.py is run")
         todo += [(dataset / "figures", function, ()) for function in diagrams]
         todo += [(dataset / "figures", function, (stored,)) for function in of_all]
         for group, models in choose(group_models(stored.models()), groups).items():
@@ -167,7 +167,8 @@ def summary(written: list[Path]) -> str:
     lines = []
     for folder, names in folders.items():
         first = "accuracy_noise" if "accuracy_noise" in names else names[0]
-        lines.append(f"{len(names)} figures in {folder}: open {first}.png first")
+        figures = "1 figure" if len(names) == 1 else f"{len(names)} figures"
+        lines.append(f"{figures} in {folder}: open {first}.png first")
     return "\n".join(lines)
 
 

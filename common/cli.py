@@ -75,6 +75,11 @@ TENSORFLOW = dict(  # its environment, where the user has not set it
 )
 
 
+# TensorFlow reads it once, when it is imported.
+IMPORTED_BEFORE = "tensorflow" in sys.modules and "TF_ENABLE_ONEDNN_OPTS" not in os.environ
+os.environ |= TENSORFLOW | os.environ
+
+
 def import_tensorflow(start=None):
     """TensorFlow, set up to repeat its results and to start without its page of chatter.
 
@@ -85,14 +90,13 @@ def import_tensorflow(start=None):
 
     `start` is called with TensorFlow before anything else starts its runtime.
     """
-    if "tensorflow" in sys.modules and "TF_ENABLE_ONEDNN_OPTS" not in os.environ:
+    if IMPORTED_BEFORE:
         notice(
             "TensorFlow was imported before TF_ENABLE_ONEDNN_OPTS=0 was set, so the last bits of "
             "the results may differ; import train first to avoid that"
         )
     if "tensorflow" not in sys.modules:
         tell_progress("starting TensorFlow")
-    os.environ |= TENSORFLOW | os.environ
     sys.stderr.flush()
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
@@ -114,7 +118,7 @@ def import_tensorflow(start=None):
 def folder(option: str, value) -> Path:
     """The value of an option as a path. Raises InputError if it is none."""
     try:
-        return Path(value)
+        return Path(value).expanduser()
     except TypeError:
         raise InputError(f"--{option} needs a folder, not {value!r}") from None
 

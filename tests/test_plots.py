@@ -123,7 +123,7 @@ def test_what_cannot_be_drawn_is_told_with_a_command(drawn, tmp_path, capsys, qu
     assert "a robust run is needed: run python train.py --robust" in capsys.readouterr().err
     shutil.rmtree(dataset / "attacks")
     plots.main(["hinge_loss"], results=tmp_path)
-    told = "NOTICE: regular-epochs5 is not drawn until python attack.py is run\n"
+    told = "NOTICE: mnist-sample-0-1/regular-epochs5 is not drawn until python attack.py is run\n"
     assert capsys.readouterr().err == told
 
 
