@@ -43,8 +43,7 @@ def moved(x, W, own, rival, sizes, norm, box):
     """The samples moved by the given sizes so that the score of one rival gains the most."""
     x = x.copy()
     for one in np.unique(own):
-        rows = own == one
-        x[rows] += exact.step(W[one] - W[rival], x[rows], sizes[rows], norm, box)
+        x[own == one] += exact.step(W[one] - W[rival], x[own == one], sizes[own == one], norm, box)
     return x if box is None else np.clip(x, *box)
 
 
@@ -149,6 +148,7 @@ def test_a_gap_that_the_whole_box_only_just_uses_up(norm):
         room = np.where(w > 0, x, 1 - x)
         least, most = (np.linalg.norm(part, exact.ORDER[norm]) for part in (room[:6], room))
         assert least * (1 - 1e-9) <= found <= most * (1 + 1e-9)
+    assert exact.reach(np.float64([[1, 3]]), np.float64([1, 1e-14]), np.float64([1 + 3.5e-14])) <= 3
 
 
 # --- models and labels -----------------------------------------------------------------------
@@ -231,10 +231,10 @@ def test_an_estimator_is_right_below_the_radius_and_wrong_above(fitted, norm, bo
     flips = right & np.isfinite(radii)
     assert flips.sum() > 80
     assert ((radii > 0) == right).all()  # nor NaN
-    points = found.perturbed()
+    points, eps = found.perturbed(), np.median(radii) * ABOVE
     assert (model.predict(points) != y)[flips].all()
     assert (found.rival == np.where(np.isinf(radii), y, model.predict(points))).all()
-    assert (points == x)[~flips].all()
+    assert ((points == x) & (found.perturbed(eps) == x))[~flips].all()
     assert box is None or ((points >= box[0]) & (points <= box[1])).all()
     lengths = np.linalg.norm(points - x, exact.ORDER[norm], axis=1)
     off = np.abs(lengths - radii * ABOVE)[flips]
@@ -248,7 +248,6 @@ def test_an_estimator_is_right_below_the_radius_and_wrong_above(fitted, norm, bo
     below = np.where(np.isfinite(radii), radii * BELOW, 9 * far)  # inf comes with the box alone
     for rival in range(len(W)):
         assert (model.predict(moved(x, W, own, rival, below, norm, box)) == y)[right].all()
-    eps = np.median(radii) * ABOVE
     assert ((model.predict(found.perturbed(eps)) == y) == (radii > eps)).all()
 
 
@@ -258,6 +257,7 @@ def test_curve_is_the_share_of_larger_radii_and_perturbed_refuses_sizes_that_are
     eps = np.append(np.linspace(0, 1, 11), found.radii[:5])  # equal to a radius is an error
     assert found.curve(eps).tolist() == [(found.radii > e).mean() for e in eps]
     assert found.curve(0) == ((x @ W.T + b).argmax(axis=1) == y).mean()
+    assert (exact.attack((0 * W, 0 * b), x, y).radii == 0).all()  # a tie is an error
     for size in (-1e-9, np.nan, np.inf):
         with pytest.raises(ValueError, match="eps must be finite and at least 0, not"):
             found.perturbed(size)
@@ -301,6 +301,8 @@ REFUSED = [
     (dict(model=fit(SVC(kernel="linear"))), NOT_LINEAR),
     (dict(model=fit(MinMaxScaler(clip=True), UNFITTED)), NOT_LINEAR),
     (dict(model=fit(PolynomialFeatures(2), UNFITTED)), NOT_LINEAR),
+    (dict(model=lambda p: p @ W.T + B + 0.01 * np.fmax(p[:, :3], 3)), NOT_LINEAR),
+    (dict(model=lambda p: p @ W.T + B + 0.01 * (p[:, :3] == X[:1, :3])), NOT_LINEAR),
     (dict(model=lambda points: scipy.special.softmax(points @ W.T + B, axis=1)), NOT_LINEAR),
 ]
 
@@ -316,7 +318,6 @@ TWO_CLASSES_REFUSED = [
     (dict(norm="3"), "norm must be inf, 2 or 1, not '3'"),
     (dict(y=np.float64([1, 0])), "labels y must be -1 or [+]1, not .*0"),
     (dict(x=np.float64([[0, 1.1], [0, 0]]), box=True), r"all pixels must be in \[0, 1\]"),
-    (dict(x=np.float64([[0, np.nan], [0, 0]]), box=True), r"all pixels must be in \[0, 1\]"),
 ]
 
 
