@@ -318,7 +318,7 @@ def test_same_command_gives_the_same_bytes_and_one_line_for_each_model(optima, t
         run = runs.load(folder)
         primal = run.config["certificate"]["primal"]
         assert line.startswith(f"{run.name}: minimum {primal:.9f}, certified gap ")
-        assert f" {(run.w != 0).sum()} pixels," in line
+        assert f" {(run.w != 0).sum()} weights other than 0," in line
         assert tree(folder) == tree(optima / folder.relative_to(tmp_path))
 
 
