@@ -52,7 +52,7 @@ def main(
     for part in parts:
         recipes.require("parts", part, PARTS)
     cli.check_writable(results)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # model.fit makes TensorFlow talk of itself
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # model.fit makes TensorFlow print more
     split = data.load(dataset, digits, mnist_dir)
     measure = dict(zip(PARTS, (epoch, attack, exact_minimum), strict=True))
     for part in parts:

@@ -156,6 +156,8 @@ def sample_radii(x, y, w, b: float, norm: str = "inf", box: bool = False) -> np.
     """
     by_label = _by_label(x, y, w, box)
     margins, radii = y * (x @ w + b), np.empty(len(y))
+    if not box:
+        return distance(margins, w, x, str(norm))
     for sign, rows, bounds in by_label:
         radii[rows] = distance(margins[rows], sign * w, x[rows], str(norm), bounds)
     return radii

@@ -128,7 +128,8 @@ def sentences(stored) -> list[str]:
         f"linear SVM keeps {svm[0][0]}",
         f"Toolbox report {svm[0][1]} and {svm[0][2]}, because",
         f"they report {svm[1][1]} and {svm[1][2]}; the exact accuracy is {svm[1][0]}",
-        f"turns {counts.max():.0f} of {counts[digit].sum():.0f} images of {digit} into a {rival}:",
+        f"turns {counts.max():.0f} of {counts[digit].sum():.0f} images of {digit} "
+        f"into a {rival}, its",
         f"which is {1 + 0.2 * np.abs(robust.run.w).sum():.2f} for the model trained for ε = .2",
         f"the plain hinge at −{-least['hinge']:.2f}",
         f"at ε = .1, .2, .3 have {pixels[0]}, {pixels[1]} and {pixels[2]} weights other than 0",
