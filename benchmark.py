@@ -251,9 +251,6 @@ def library_model(run: runs.Run, box: bool = False):
     """
     import keras
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it misses PyTorch
-        from art.estimators.classification import TensorFlowV2Classifier
     classifier = keras_model(run)
     images = keras.Input(classifier.input_shape[1:])
     logit = classifier(images)
@@ -262,11 +259,19 @@ def library_model(run: runs.Run, box: bool = False):
     def minus_margin(chosen, logits):
         return keras.ops.mean(keras.ops.sum((0.5 - chosen) * logits, axis=1))
 
+    return library_estimator(two, minus_margin, box)
+
+
+def library_estimator(model, loss, box: bool):
+    """A Keras model of logits and the loss that attacks climb, as the toolbox wants them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses PyTorch
+        from art.estimators.classification import TensorFlowV2Classifier
     return TensorFlowV2Classifier(
-        model=two,
-        nb_classes=2,
-        input_shape=classifier.input_shape[1:],
-        loss_object=minus_margin,
+        model=model,
+        nb_classes=model.output_shape[1],
+        input_shape=model.input_shape[1:],
+        loss_object=loss,
         clip_values=(0.0, 1.0) if box else None,
     )
 

@@ -299,18 +299,20 @@ def attack(model, X, y, norm="inf", box=None) -> Found:
     nearest = np.argsort(bounds, axis=1, kind="stable")
     for k in nearest.T[:-1]:  # the rivals of each sample, the nearest by this bound first
         hopeful = right & (bounds[rows, k] < radii)
-        for pair in np.unique(np.stack([own, k], axis=1)[hopeful], axis=0):
-            chosen = np.flatnonzero(hopeful & (own == pair[0]) & (k == pair[1]))
-            a = weights[pair[0]] - weights[pair[1]]
+        for pair, a, chosen in _by_pair(weights, own, k, hopeful):
             found = distance(gaps[chosen, pair[1]], a, x[chosen], norm, box)
             nearer = found < radii[chosen]
             radii[chosen[nearer]], rival[chosen[nearer]] = found[nearer], pair[1]
-    movable, direction = right & np.isfinite(radii), {}
-    for pair in np.unique(np.stack([own, rival], axis=1)[movable], axis=0):
-        a = weights[pair[0]] - weights[pair[1]]
-        chosen = np.flatnonzero(movable & (own == pair[0]) & (rival == pair[1]))
-        direction[tuple(classes[pair])] = a, chosen
+    movable = _by_pair(weights, own, rival, right & np.isfinite(radii))
+    direction = {tuple(classes[pair]): (a, chosen) for pair, a, chosen in movable}
     return Found(radii, classes[rival], x, direction, norm, box)
+
+
+def _by_pair(weights, own, rival, among):
+    """Each pair (class, rival) of the samples where `among` (n,), its direction a, and its rows."""
+    for pair in np.unique(np.stack([own, rival], axis=1)[among], axis=0):
+        chosen = np.flatnonzero(among & (own == pair[0]) & (rival == pair[1]))
+        yield pair, weights[pair[0]] - weights[pair[1]], chosen
 
 
 def _samples(X) -> np.ndarray:

@@ -17,7 +17,6 @@ import importlib.util
 import itertools
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 from common import cli, files, runs
@@ -361,19 +360,11 @@ def library_attacks(W, b, x, y):
     cli.import_tensorflow()
     import keras
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it misses PyTorch
-        from art.estimators.classification import TensorFlowV2Classifier
     model = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dense(10)])
     model.set_weights([W.T, b])
-    estimator = TensorFlowV2Classifier(
-        model=model,
-        nb_classes=10,
-        input_shape=x.shape[1:],
-        # The sum, so that the gradient of an image does not depend on how many others there are.
-        loss_object=keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum"),
-        clip_values=(0.0, 1.0),
-    )
+    # The sum, so that the gradient of an image does not depend on how many others there are.
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
+    estimator = benchmark.library_estimator(model, loss, box=True)
     images, chosen = np.float32(x), np.eye(10, dtype=np.float32)[y]
 
     def accuracy(eps: float, norm: str, how: str) -> float:

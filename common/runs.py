@@ -104,11 +104,6 @@ class Model:
         ball = "" if settings.norm == "inf" else f", {recipes.NORMS[settings.norm]}"
         return f"robust ε = {settings.eps:g}{ball}{', box' * settings.box}"
 
-    @property
-    def margins(self) -> np.ndarray:
-        """Of the test samples, (n,)."""
-        return self.attack.samples["labels"] * self.attack.samples["logits"]
-
     def accuracy(self, eps: float) -> float:
         """Exact accuracy on the test set at any radius: the share of samples that withstand it."""
         return float(np.mean(self.attack.samples["radii"] > eps))

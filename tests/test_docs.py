@@ -74,7 +74,8 @@ def sentences(stored) -> list[str]:
     def certainty(model):
         """Median size of the logits of what is misclassified at .2; the same over ||w||_1."""
         size = np.abs(model.run.w).sum()
-        worst = model.margins - 0.2 * size
+        samples = model.attack.samples
+        worst = samples["labels"] * samples["logits"] - 0.2 * size
         return np.median(-worst[worst <= 0]), np.median(-worst[worst <= 0]) / size
 
     weak = robust.attack.landscape
