@@ -32,6 +32,7 @@ THREATENED = (
     "regular regular-initzeros robust-eps0.2 robust-eps0.2-converged robust-eps0.2-box-converged "
     "optimal-eps0.2 optimal-eps0.2-box optimal-eps0.3"
 )
+BOXED = "robust-eps0.1 robust-eps0.3 robust-eps0.1-box-converged robust-eps0.3-box-converged"
 COMMANDS = (
     "optimum.py --eps 0.1 0.2 0.3",
     "optimum.py --eps 0.2 --box",
@@ -44,6 +45,7 @@ COMMANDS = (
     "train.py --recipe kolter-madry",
     "train.py --recipe kolter-madry --robust --eps 0.2",
     "attack.py",
+    f"attack.py --runs {BOXED} --box",
     *(
         f"attack.py --runs {THREATENED} {ball}"
         for ball in ("--box", "--norm 2", "--norm 2 --box", "--norm 1", "--norm 1 --box")

@@ -1,0 +1,43 @@
+"""What each colour and each dash means, the same in every figure and in explore.html.
+
+The colour says what a model is: black the regular model, green a robust one (the darker, the larger
+its radius), blue the exact minimum. The dash says the radius that it is trained for. Orange marks
+what is not the worst case: random noise, and attacks that follow gradients. Every colour has a
+contrast of at least 3:1 on white.
+"""
+
+import numpy as np
+
+from recipes import OPTIMAL, Settings
+
+BLACK, GREY, PALE = "#000000", "#6e6e6e", "#cfe8d6"
+LIGHT, GREEN, DARK = "#3f9f68", "#217a45", "#0a4526"  # robust for a radius of .1, .2, .3
+BLUE, ORANGE = "#3b4fd8", "#c2570c"
+
+SOLID, DASHED, DASHDOT, DOTTED = (), (5, 1.5), (6, 1.5, 1.2, 1.5), (1.2, 1.2)
+OTHER = (3, 1, 1, 1, 1, 1)  # any other radius; a regular model from zero weights
+DASHES = {0.0: SOLID, 0.1: DASHED, 0.2: DASHDOT, 0.3: DOTTED}
+UNIT = {"inf": 1, "2": 10, "1": 50}  # a radius of 2 in L2, or 10 in L1, looks like .2 in L∞
+
+
+def colour(settings: Settings) -> str:
+    if settings.recipe == OPTIMAL:
+        return BLUE
+    if not settings.robust:
+        return GREY if settings.variant == "initzeros" else BLACK
+    shades = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in (LIGHT, GREEN, DARK)])
+    size = settings.eps / UNIT[settings.norm]
+    mixed = [round(np.interp(size, (0.1, 0.2, 0.3), channel)) for channel in shades.T]
+    return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
+def dash(settings: Settings) -> tuple[float, ...]:
+    """Lengths of line and gap in turns, in units of the line's width; () for a solid line."""
+    if settings.variant == "initzeros":
+        return OTHER
+    return DASHES.get(settings.eps / UNIT[settings.norm], OTHER)
+
+
+def line(settings: Settings) -> dict:
+    """Colour and dash as Matplotlib takes them."""
+    return dict(color=colour(settings), ls=(0, dash(settings)) if dash(settings) else "-")
