@@ -13,6 +13,8 @@ results/<dataset>/attacks/<threat>/<run>/, where the threat is linf, linf-box, l
     nearest.csv    at each tenth radius, the misclassified samples nearest to the boundary
     samples.npz    per test sample: label, logit, radius; and the images that figures show
     landscape.csv  mean training loss over one weight, for a strong and a weak pixel
+
+The figure attack shows one typical test image, which goes to studies/example.npz.
 """
 
 from pathlib import Path
@@ -31,6 +33,7 @@ from landscape import has_landscape, weight_landscape
 EPS_MAX = {"inf": 0.5, "2": 5.0, "1": 20.0}  # in pixel units, by the norm of the ball
 NEAREST = 10  # misclassified samples recorded at each tenth radius
 SHOWN = 8  # of the clean misclassified samples, the images stored for the figure
+EXAMPLE = ("regular", "robust-eps0.2", "optimal-eps0.2")  # the models of the figure attack
 
 
 def main(
@@ -53,7 +56,7 @@ def main(
     recipes.require("eps-max", eps_max, "positive")
     recipes.require("eps-steps", eps_steps, "count")
     eps = np.arange(eps_steps + 1) * eps_max / eps_steps
-    stored, attacked = {}, {}
+    stored, attacked, examples = {}, {}, {}
     for dataset, names in choose(results, runs_named).items():
         try:
             split = data.load_named(dataset.name, mnist_dir)
@@ -67,6 +70,9 @@ def main(
         attacked[dataset] = {
             run.name: evaluate(run, split, eps, norm, box) for run in cli.bar(members, "attacking")
         }
+        shown = {name: stored[dataset][name] for name in EXAMPLE if name in stored[dataset]}
+        if shown.keys() >= set(EXAMPLE[:2]):
+            examples[dataset] = shown, example(shown, split)
     if not attacked:
         raise InputError(
             f"nothing is attacked, as no data set of these runs can be had here ({absent}); "
@@ -75,14 +81,19 @@ def main(
     for dataset, attacks in attacked.items():
         for name, attack in attacks.items():
             runs.save_attack(dataset, name, attack)
+        if dataset in examples:
+            shown, arrays = examples[dataset]
+            runs.save_study(dataset, "example", {}, shown, arrays)
         if attacks:
             print(table(dataset.name, attacks))
             print(f"numbers in {dataset / 'attacks' / runs.threat(norm, box)}")
         names, groups = None, None
-        if (norm, box) != ("inf", False):  # the threat model of all figures but one
-            names = ["threats"]
+        settings = [stored[dataset][name].settings for name in attacks]
+        fitting = [one for one in settings if plots.threat_of(one) == runs.threat(norm, box)]
+        if not fitting:
+            names = ["threats"]  # the one figure of several threat models
         elif runs_named:
-            groups = sorted({plots.group_of(stored[dataset][name].settings) for name in attacks})
+            groups = sorted({plots.group_of(one) for one in fitting})
         if drawn := plots.draw(results, names, groups, [dataset]):
             print(plots.summary(drawn))
 
@@ -157,6 +168,26 @@ def evaluate(
         },
         landscape=weight_landscape(run, split) if has_landscape(run.settings) else None,
     )
+
+
+def example(members: dict[str, runs.Run], split: data.Dataset) -> dict[str, np.ndarray]:
+    """A test image of the lower digit that is typical for each of the runs.
+
+    Each run ranks the images of this digit by their radii in the L-infinity ball. We take the image
+    whose ranks are all near the middle: the largest distance of one from it is the smallest.
+
+    Returns:
+        index (), image (height, width), and runs: their names.
+    """
+    x, y = split.flat("test")
+    lower = np.flatnonzero(y < 0)
+    farthest = np.zeros(len(lower))
+    for run in members.values():
+        radii = exact.sample_radii(x[lower], y[lower], run.w, run.b)
+        ranks = np.argsort(np.argsort(radii, kind="stable"))
+        farthest = np.maximum(farthest, np.abs(ranks - (len(lower) - 1) / 2))
+    index = lower[np.argmin(farthest)]
+    return dict(index=index, image=split.x_test[index, ..., 0], runs=np.array(list(members)))
 
 
 def nearest_misclassified(run: runs.Run, x, y, radii, norm: str, box: bool) -> list[dict]:

@@ -3,32 +3,43 @@
     python plots.py                           all of them
     python plots.py accuracy_noise            those named
     python plots.py --groups kolter-madry     those of other recipes
+    python plots.py --format pdf              for a paper; --format png --dpi 300 for slides
 
 Runs that differ only in their radius form a group. It is named after the settings that differ
 from the article's recipe. The groups article and converged are drawn unless others are named.
-Pictures go to results/<dataset>/figures/, those of other groups than the article's into a folder
-below it.
+Models that were trained in the box are drawn under attack in the box. Pictures go to
+results/<dataset>/figures/, those of other groups than the article's into a folder below it.
+README.md there shows all png files, with what to see and the numbers behind each.
 """
 
+import inspect
 import io
 from pathlib import Path
 
 from common import cli, files, runs
 from common.cli import RESULTS, ROOT, InputError
-from common.runs import Missing, Model
+from common.runs import Missing, Model, Results
 
 import recipes
 
 ARTICLE = "article"  # the group of the article's recipe
 GROUPS = (ARTICLE, "converged")
+FORMATS = ("png", "svg", "pdf")
+DPI = 160
 
 
 def main(
-    names: list[str] | None = None, groups: list[str] | None = None, results: Path = RESULTS
+    names: list[str] | None = None,
+    groups: list[str] | None = None,
+    format: str = "png",
+    dpi: int = DPI,
+    results: Path = RESULTS,
 ) -> None:
     """Draw the figures named, or all. Raises InputError: there is nothing to draw."""
+    recipes.require("format", format, FORMATS)
+    recipes.require("dpi", dpi, "dpi")
     names, groups = names and recipes.several(names), groups and recipes.several(groups)
-    written = draw(results, names, groups, tell=cli.notice)
+    written = draw(results, names, groups, tell=cli.notice, format=format, dpi=dpi)
     if names and not written:
         raise InputError("none of these figures can be drawn")
     for path in written:
@@ -59,6 +70,7 @@ def figures() -> tuple[list, list, list]:
             article.training,
         ],
         [
+            comparisons.attack,
             comparisons.optimum,
             comparisons.init_ablation,
             comparisons.radii,
@@ -77,6 +89,8 @@ def draw(
     groups: list[str] | None = None,
     datasets: list[Path] | None = None,
     tell=lambda line: None,
+    format: str = "png",
+    dpi: int = DPI,
 ) -> list[Path]:
     """Draw figures from the stored numbers; returns the files written.
 
@@ -86,6 +100,8 @@ def draw(
         names, groups, datasets: which (default: all; article and converged; all below `results`).
         tell: called with a line for each run that is not attacked yet, and for each figure that
             is named and left out.
+        format: png, svg or pdf.
+        dpi: dots per inch of a png.
 
     Raises:
         InputError: there is no such figure or group, or nothing to draw.
@@ -101,35 +117,87 @@ def draw(
     todo = []
     for dataset in datasets:
         stored = runs.read(dataset)
-        for name in stored.runs.keys() - stored.models().keys():
-            tell(f"{dataset.name}/{name} is not drawn until python attack.py is run")
+        for name, run in stored.runs.items():
+            if name not in stored.models(threat_of(run.settings)):
+                again = runs.again_attack(name, threat_of(run.settings), dataset)
+                tell(f"{dataset.name}/{name} is not drawn until {again} is run")
         todo += [(dataset / "figures", function, ()) for function in diagrams]
         todo += [(dataset / "figures", function, (stored,)) for function in of_all]
-        for group, models in choose(group_models(stored.models()), groups).items():
+        for group, models in choose(group_models(stored), groups).items():
             folder = dataset / "figures" / ("" if group == ARTICLE else group)
             todo += [(folder, function, (models,)) for function in of_a_group]
     todo = [(*to, f, given) for *to, f, given in todo if not names or f.__name__ in names]
     written = []
     for folder, function, given in cli.bar(todo, "drawing"):
-        path = folder / f"{function.__name__}.png"
+        path = folder / f"{function.__name__}.{format}"
         try:
-            files.write(path, render(function, given))
+            files.write(path, render(function, given, format, dpi))
             written.append(path)
         except Missing as error:
             path.unlink(missing_ok=True)  # it would show what is no longer there
             if names:
                 tell(f"left out {path.relative_to(results)}: {error}")
+    for dataset in datasets:
+        files.write(dataset / "figures" / "README.md", gallery(dataset).encode())
     return written
 
 
-def render(function, given: tuple) -> bytes:
-    """The figure that the function draws, as the bytes of a png."""
+UNDATED = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+
+def render(function, given: tuple, format: str = "png", dpi: int = DPI) -> bytes:
+    """The figure that the function draws, as the bytes of a file; the same each time."""
     from matplotlib import style
 
     picture = io.BytesIO()
     with style.context(ROOT / "figures" / "style.mplstyle"):
-        function(*given).savefig(picture, format="png", metadata={"Software": None})
+        function(*given).savefig(picture, format=format, dpi=dpi, metadata=UNDATED[format])
     return picture.getvalue()
+
+
+def caption(function) -> tuple[str, str, str]:
+    """From the docstring of a figure: what it is, what to see, and the numbers behind it.
+
+    These are its first two paragraphs and its last line.
+    """
+    what, see, *_, numbers = inspect.getdoc(function).split("\n\n")
+    what, see, numbers = (" ".join(text.split()) for text in (what, see, numbers))
+    return what, see, numbers.removeprefix("Numbers: ")
+
+
+def gallery(dataset: Path) -> str:
+    """The page that shows every png of a data set, in Markdown."""
+    diagrams, of_a_group, of_all = figures()
+    folder = dataset / "figures"
+    parts = [("Comparisons", "", of_all), ("The article's figures", "", diagrams + of_a_group)]
+    for group in sorted(path.name for path in folder.glob("*/")):
+        parts.append((f"The models of the recipe {group}", group, of_a_group))
+    lines = [
+        f"# Figures of {dataset.name}",
+        "`python plots.py` writes this page and draws the pictures, from the numbers that are "
+        "named below each. Paths are relative to the folder above this one.",
+    ]
+    for title, group, functions in parts:
+        shown = [f for f in functions if (folder / group / f"{f.__name__}.png").is_file()]
+        lines += [f"## {title}"] if shown else []
+        for function in shown:
+            name = function.__name__
+            what, see, numbers = caption(function)
+            if "box" in group.split("-"):
+                numbers = numbers.replace("attacks/linf/", "attacks/linf-box/")
+            command = f"python plots.py {name}" + f" --groups {group}" * bool(group)
+            lines += [
+                f"### {name}",
+                f"![{what}]({f'{group}/' * bool(group)}{name}.png)",
+                see,
+                f"`{command}` · {numbers}",
+            ]
+    return "\n\n".join(lines) + "\n"
+
+
+def threat_of(settings: recipes.Settings) -> str:
+    """The attack under which a model is drawn: in the box if it was trained in the box."""
+    return runs.threat("inf", settings.box)
 
 
 def group_of(settings: recipes.Settings) -> str:
@@ -137,11 +205,12 @@ def group_of(settings: recipes.Settings) -> str:
     return "-".join(filter(None, [ball, settings.variant])) or ARTICLE
 
 
-def group_models(models: dict[str, Model]) -> dict[str, list[Model]]:
+def group_models(stored: Results) -> dict[str, list[Model]]:
     """Models that differ only in their radius, by group: regular first, then by radius."""
     found = {}
-    for model in models.values():
-        found.setdefault(group_of(model.run.settings), []).append(model)
+    for name, run in stored.runs.items():
+        if model := stored.models(threat_of(run.settings)).get(name):
+            found.setdefault(group_of(run.settings), []).append(model)
     for members in found.values():
         members.sort(
             key=lambda model: (model.run.settings.robust, model.run.settings.eps, model.run.name)
@@ -166,7 +235,7 @@ def summary(written: list[Path]) -> str:
         folders.setdefault(path.parent, []).append(path.stem)
     lines = []
     for folder, names in folders.items():
-        first = "accuracy_noise" if "accuracy_noise" in names else names[0]
+        first = next((name for name in ("attack", "accuracy_noise") if name in names), names[0])
         figures = "1 figure" if len(names) == 1 else f"{len(names)} figures"
         lines.append(f"{figures} in {folder}: open {first}.png first")
     return "\n".join(lines)
@@ -181,13 +250,18 @@ def _parser() -> cli.Parser:
         "names",
         nargs="*",
         metavar="NAME",
-        help="figures to draw, such as accuracy_noise (default: all; docs/reference.md lists them)",
+        help="figures to draw, such as accuracy_noise (default: all; "
+        "results/mnist-0-1/figures/README.md shows them)",
     )
     parser.add_argument(
         "--groups",
         nargs="+",
         metavar="GROUP",
         help="recipes whose figures are drawn, such as kolter-madry (default: article, converged)",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="png", help="(default: png)")
+    parser.add_argument(
+        "--dpi", type=int, default=DPI, metavar="N", help=f"dots per inch of a png (default: {DPI})"
     )
     parser.add_results()
     return parser

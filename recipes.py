@@ -82,6 +82,7 @@ KINDS = {  # the values that an option may have, in words and as a test
     "fraction": ("a number from 0 to below 1", lambda v: _real(v) and 0 <= v < 1),
     "count": ("a whole number of at least 1", lambda v: _whole(v) and v >= 1),
     "seed": ("a whole number from 0 to 2^32 - 1", lambda v: _whole(v) and 0 <= v < 2**32),
+    "dpi": ("a whole number from 10 to 1200", lambda v: _whole(v) and 10 <= v <= 1200),
     "flag": ("True or False", lambda v: isinstance(v, bool)),
 }
 VALID = {  # setting -> its kind, or its possible values

@@ -53,6 +53,7 @@ COMMANDS = (
     "studies.py noise transfer seeds masking ten-digits",
     "benchmark.py",
     "plots.py",
+    "explore.py",
     "tables.py",
 )
 
@@ -116,7 +117,8 @@ def check_all(results: Path, mnist_dir: Path | None = None) -> None:
                     compared = compare_attack(attacks[name], run, split)
                     rows += [(f"{name}, {threat}: {what}", *rest) for what, *rest in compared]
             if name not in stored.attacks.get("linf", {}):
-                print(f"{name}: no attack stored in linf (run {runs.again_attack(name, 'linf')})")
+                again = runs.again_attack(name, "linf", dataset)
+                print(f"{name}: no attack stored in linf (run {again})")
         rows += compare_studies(stored.studies, members, split)
         largest = {}
         for what, difference, allowed in rows:
@@ -236,6 +238,11 @@ def compare_studies(tables: dict, members: dict, split: data.Dataset) -> Iterato
         new = studies.random_noise([members[name] for name in names], split)
         for name in ("random", "error", "normal", "worst"):
             yield f"{name} in noise.csv", relative_difference(old[name], new[name]), PRINTED
+    old = tables.get("example.npz", {"runs": []})
+    if len(old["runs"]) and set(old["runs"]) <= members.keys():
+        new = attack.example({name: members[name] for name in old["runs"]}, split)
+        for name in ("index", "image"):
+            yield f"{name} in example.npz", relative_difference(old[name], new[name]), 0
     if "transfer" in tables:
         old = tables["transfer"]
         known = [run for name, run in members.items() if name in old["source"]]

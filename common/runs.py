@@ -102,7 +102,8 @@ class Model:
         if not settings.robust:
             return "regular"
         ball = "" if settings.norm == "inf" else f", {recipes.NORMS[settings.norm]}"
-        return f"robust ε = {settings.eps:g}{ball}{', box' * settings.box}"
+        kind = "exact minimum" if settings.recipe == recipes.OPTIMAL else "robust"
+        return f"{kind} ε = {settings.eps:g}{ball}{', box' * settings.box}"
 
     def accuracy(self, eps: float) -> float:
         """Exact accuracy on the test set at any radius: the share of samples that withstand it."""
@@ -116,7 +117,8 @@ class Results:
     Attributes:
         runs: name -> run.
         attacks: threat -> name of a run -> attack on its present weights.
-        studies: name of a csv file -> its columns.
+        studies: name of a csv file -> its columns; name of an npz file, such as example.npz -> its
+            arrays.
     """
 
     folder: Path
@@ -135,19 +137,19 @@ class Results:
         """The models of these names. Raises Missing if one is not there."""
         models = self.models(threat)
         for name in names:
-            if name not in models:
+            if name not in self.runs:
                 again = recipes.command(name) + _place(self.folder)
-                if name in self.runs:
-                    again = again_attack(name, threat) + _results(self.folder)
                 raise Missing(f"{name} is needed, attacked in {threat}: run {again}")
+        if missing := " ".join(name for name in names if name not in models):
+            again = again_attack(missing, threat, self.folder)
+            raise Missing(f"{missing} is needed, attacked in {threat}: run {again}")
         return [models[name] for name in names]
 
     def study(self, name: str) -> dict[str, np.ndarray]:
-        """The columns of studies/NAME.csv. Raises Missing if it is not there."""
+        """The columns of studies/NAME.csv, or the arrays of an npz. Raises Missing if absent."""
         if name not in self.studies:
-            raise Missing(
-                f"{self.folder / 'studies' / name}.csv is needed: run {again_study(study_of(name))}"
-            )
+            file = self.folder / "studies" / (name if name.endswith(".npz") else f"{name}.csv")
+            raise Missing(f"{file} is needed: run {again_study(study_of(file.stem))}")
         return self.studies[name]
 
 
@@ -159,10 +161,11 @@ def threat(norm: str, box: bool) -> str:
 # --- the commands that make a folder again -----------------------------------------------------
 
 
-def again_attack(name: str, threat: str) -> str:
+def again_attack(name: str, threat: str, dataset: Path) -> str:
     norm, _, box = threat.removeprefix("l").partition("-")
     ball = "" if norm == "inf" else f" --norm {norm}"
-    return f"python attack.py --runs {name}{ball}{' --box' if box else ''}"
+    box = " --box" if box else ""
+    return f"python attack.py --runs {name}{ball}{box}{_results(dataset)}"
 
 
 def study_of(table: str) -> str:
@@ -178,7 +181,7 @@ def study_of(table: str) -> str:
 def again_study(name: str) -> str:
     if name.startswith("benchmark-"):
         return f"python benchmark.py --parts {name.removeprefix('benchmark-')}"
-    return f"python studies.py {name}"
+    return "python attack.py" if name == "example" else f"python studies.py {name}"
 
 
 def _place(dataset: Path) -> str:
@@ -310,7 +313,7 @@ def load_attack(folder: Path, run: Run) -> Attack:
     Raises:
         Unsound: it is unfinished or damaged, or it attacked other weights.
     """
-    again = again_attack(run.name, folder.parent.name) + _results(folder.parents[2])
+    again = again_attack(run.name, folder.parent.name, folder.parents[2])
     index = folder / "attack.json"
     facts, contents = files.read_numbers(index, again)
     try:
@@ -334,7 +337,7 @@ def load_attack(folder: Path, run: Run) -> Attack:
 
 
 def load_study(index: Path, runs: dict[str, Run]) -> dict[str, dict[str, np.ndarray]]:
-    """The tables of a study, by the names of their csv files.
+    """The tables of a study by the names of their csv files; its arrays by that of the npz file.
 
     Raises:
         Unsound: it is unfinished or damaged, or it used other weights than a run has now.
@@ -345,9 +348,10 @@ def load_study(index: Path, runs: dict[str, Run]) -> dict[str, dict[str, np.ndar
         if name in runs and runs[name].weights_sha256 != sha256:
             raise Unsound(f"{index} is stale (it used other weights of {name}): run {again}")
     return {
-        name.removesuffix(".csv"): files.from_csv(content)
+        name.removesuffix(".csv"): files.from_npz(content)
+        if name.endswith(".npz")
+        else files.from_csv(content)
         for name, content in contents.items()
-        if name.endswith(".csv")
     }
 
 
@@ -356,16 +360,16 @@ def read(dataset: Path) -> Results:
 
     What is unfinished, damaged or stale is left out, with a ResultsWarning for each.
     """
-    runs, attacks, studies = read_runs(dataset), {}, {}
+    runs, attacks, studies, indexes = read_runs(dataset), {}, {}, set()
     for place in _folders(dataset / "attacks"):
         attacks[place.name] = {
             folder.name: attack
             for folder in _folders(place)
             if folder.name in runs and (attack := sound(load_attack, folder, runs[folder.name]))
         }
-    indexes = set((dataset / "studies").glob("*.json"))
-    for table in (dataset / "studies").glob("*.csv"):
-        indexes.add(table.with_name(f"{study_of(table.stem)}.json"))
+    for file in (dataset / "studies").glob("*.*"):
+        if file.suffix in (".json", ".csv", ".npz"):
+            indexes.add(file.with_name(f"{study_of(file.stem)}.json"))
     for index in sorted(indexes):
         studies |= sound(load_study, index, runs) or {}
     return Results(dataset, runs, attacks, studies)

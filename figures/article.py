@@ -2,25 +2,17 @@
 
 from common.runs import PIXEL_IN_USE, Missing, Model
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from figures.method import DARK, GREEN, GREY, representative
+from figures import style
+from figures.method import representative, signed
+from figures.style import NOTE
 
 STAMP = LinearSegmentedColormap.from_list("stamp", ["white", "#5f9873", "black"])
 SHOWN = 8  # at most so many of the clean misclassified images; attack.py stores as many
-FEW = 100  # fewer samples than this are drawn one by one, not as a histogram
-
-
-def colour(models: list[Model], model: Model) -> str:
-    """Black for the regular model, light to dark green by radius for the robust ones."""
-    if not model.run.settings.robust:
-        return "black"
-    robust = [other for other in models if other.run.settings.robust]
-    greens = LinearSegmentedColormap.from_list("greens", ["#6fc48f", GREEN, DARK])
-    return mpl.colors.to_hex(greens(robust.index(model) / max(1, len(robust) - 1)))
+ROWS = 5  # at most so many radii in misclassified_logits
 
 
 def trained_by(models: list[Model]) -> str:
@@ -28,8 +20,21 @@ def trained_by(models: list[Model]) -> str:
     return models[0].run.settings.variant or "article's recipe"
 
 
+def _needs_free_pixels(models: list[Model]) -> None:
+    if models[0].attack.facts["box"]:
+        raise Missing(
+            "it shows attacks with pixels free: one in the box stores no images, and does not "
+            "move each logit by ε‖w‖₁"
+        )
+
+
 def accuracy(models: list[Model]) -> Figure:
-    """The table of train and test accuracy after training (article, "accuracy")."""
+    """A table of the train and test accuracy of each model on clean images.
+
+    All models are about equally accurate as long as nobody attacks.
+
+    Numbers: `runs/*/history.csv`, `runs/*/config.json`.
+    """
     figure = Figure(figsize=(8, 0.5 + 0.36 * (len(models) + 1)))
     axes = figure.subplots()
     axes.axis("off")
@@ -55,7 +60,7 @@ def accuracy(models: list[Model]) -> Figure:
     for (row, _), cell in table.get_celld().items():
         cell.set_edgecolor("#bbbbbb")
         if row == 0:
-            cell.set_text_props(weight="bold", color=DARK)
+            cell.set_text_props(weight="bold")
     axes.set_title(f"Accuracy on clean images ({trained_by(models)})")
     return figure
 
@@ -64,30 +69,43 @@ def _row_label(axes, text: str) -> None:
     axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
 
 
-def _image(axes, image: np.ndarray, logit: float, low: float = 0.0, high: float = 1.0) -> None:
+def _image(
+    axes, image: np.ndarray, digit: int, logit: float, low: float = 0.0, high: float = 1.0
+) -> None:
+    """A picture with the true digit and the logit below it."""
     axes.imshow(image, cmap="gray_r", vmin=low, vmax=high)
     axes.spines[:].set_visible(True)
-    near = abs(logit) < 0.005
-    axes.set_xlabel("≈ 0" if near else f"{logit:+.2f}".replace("-", "−"), fontsize=8, labelpad=2)
+    near = "≈ 0" if abs(logit) < 0.005 else signed(logit)
+    axes.set_xlabel(f"a {digit}\n{near}", fontsize=9, labelpad=2)
+
+
+def _digit(model: Model, label: float) -> int:
+    return model.run.config["digits"][int(label > 0)]
 
 
 def _grid(rows: int, columns: int, width: float, title: str):
     """A figure of small square pictures without ticks."""
-    figure = Figure(figsize=(width, 0.5 + rows * (width - 1.5) / columns * 1.2))
+    figure = Figure(figsize=(width, 0.6 + rows * ((width - 1.5) / columns + 0.35)))
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         axes.grid(False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title)
     return figure, panels
 
 
 def misclassified_regular(models: list[Model]) -> Figure:
-    """The clean test samples that each model gets wrong, nearest to the boundary first."""
+    """The clean test images that each model gets wrong, nearest to the boundary first.
+
+    Few images are wrong without an attack, and many of them are hard to read.
+
+    Numbers: `attacks/linf/*/samples.npz`, `attacks/linf/*/nearest.csv`.
+    """
+    _needs_free_pixels(models)
     wrong = [int(m.run.config["test_samples"] - m.attack.accuracy["correct"][0]) for m in models]
     columns = max(5, min(SHOWN, max(wrong)))
-    title = f"Clean test images that each model gets wrong, with logits ({trained_by(models)})"
+    title = f"Clean test images that each model gets wrong: digit and logit ({trained_by(models)})"
     figure, panels = _grid(len(models), columns, 8, title)
     for row, model, count in zip(panels, models, wrong, strict=True):
         shown = f"the {columns} nearest to 0 of " if count > columns else ""
@@ -95,16 +113,23 @@ def misclassified_regular(models: list[Model]) -> Figure:
         nearest = model.attack.nearest
         at_zero = np.flatnonzero(nearest["eps"] == 0)[:columns]
         for axes, i in zip(row, at_zero, strict=False):
-            _image(axes, model.attack.image(nearest["index"][i]), nearest["logit"][i])
+            image = model.attack.image(nearest["index"][i])
+            _image(axes, image, _digit(model, nearest["label"][i]), nearest["logit"][i])
     return figure
 
 
 def model_weights(models: list[Model]) -> Figure:
-    """The stamps: the weights as images, each symmetric around 0 and scaled to its max |w|."""
-    columns = min(4, len(models))
-    rows = -(-len(models) // columns)
-    figure = Figure(figsize=(max(4, 2 * columns), 1.2 + 2.2 * rows))
-    panels = figure.subplots(rows, columns, squeeze=False)
+    """The weights of each model as an image: black speaks for one digit, white for the other.
+
+    The larger the radius trained for, the fewer pixels a model uses.
+
+    The scale is symmetric around 0, and reaches to the largest weight of each model.
+
+    Numbers: `runs/*/weights.npz`.
+    """
+    rows = -(-len(models) // 4)
+    figure = Figure(figsize=(8, 1.05 + 2.2 * rows))
+    panels = figure.subplots(rows, 4, squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
     for axes, model in zip(panels.flat, models, strict=False):
@@ -121,13 +146,8 @@ def model_weights(models: list[Model]) -> Figure:
     bar = figure.colorbar(picture, ax=panels, orientation="horizontal", fraction=0.05, aspect=50)
     bar.set_ticks([-1, 0, 1], labels=[f"−max |w|: digit {low}", "0", f"max |w|: digit {high}"])
     bar.outline.set_visible(False)
-    figure.suptitle(
-        f"Weights as images, each scaled to its own max |w| ({trained_by(models)})", fontsize=11
-    )
+    figure.suptitle(f"Weights as images, each scaled to its own max |w| ({trained_by(models)})")
     return figure
-
-
-STYLES = ("-", (0, (5, 1.5)), (0, (4, 1, 1, 1)), (0, (1, 1)))  # told apart in grey
 
 
 def curve(model: Model, end: float) -> tuple[np.ndarray, np.ndarray]:
@@ -139,151 +159,190 @@ def curve(model: Model, end: float) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(eps, 2)[1:-1], np.repeat(share, 2)
 
 
+def draw_curve(axes, model: Model, end: float, **look) -> None:
+    """Exact accuracy over the radius, in the model's colour and dash; a dot where it is trained."""
+    settings = model.run.settings
+    look = style.line(settings) | look
+    axes.plot(*curve(model, end), **look)
+    if settings.robust and settings.norm == model.attack.facts["norm"] and settings.eps <= end:
+        axes.plot(settings.eps, model.accuracy(settings.eps), "o", color=look["color"])
+
+
+def kept(models: list[Model], eps: float) -> str:
+    """What a title says of a radius: the accuracy of the weakest and of the strongest model."""
+    order = sorted(models, key=lambda model: model.accuracy(eps))
+    ends = order[:1] + order[1:][-1:]
+    parts = [f"{model.label} keeps {100 * model.accuracy(eps):.1f} %" for model in ends]
+    return f"ε = {eps:g}: {', '.join(parts)}"
+
+
 def accuracy_noise(models: list[Model]) -> Figure:
-    """Accuracy under the worst-case perturbation over its radius, exact."""
-    figure = Figure(figsize=(8, 4.2))
+    """The accuracy of each model under the worst-case perturbation, over its radius.
+
+    The further right a curve falls, the larger the perturbation that the model withstands.
+
+    The curves are exact: each step is the radius at which one test image flips.
+
+    Numbers: `attacks/linf/*/samples.npz`, `attacks/linf/*/accuracy.csv`.
+    """
+    figure = Figure(figsize=(8, 4.6))
     axes = figure.subplots()
-    end = models[0].attack.accuracy["eps"][-1]
-    for k, model in reversed(list(enumerate(models))):
-        eps, share = curve(model, end)
-        shade = colour(models, model)
-        axes.fill_between(eps, share, color=shade, alpha=0.1, lw=0)
-        axes.plot(eps, share, color=shade, ls=STYLES[k % len(STYLES)], label=model.label)
-        trained = model.run.settings.eps
-        if model.run.settings.robust and model.run.settings.norm == "inf" and trained <= end:
-            axes.plot(trained, model.accuracy(trained), "o", color=shade)
-    labels = models[0].attack.samples["labels"]
+    attacked = models[0].attack
+    end, labels = attacked.accuracy["eps"][-1], attacked.samples["labels"]
+    for model in models:
+        draw_curve(axes, model, end, label=model.label)
     constant = max(np.mean(labels > 0), np.mean(labels < 0))
-    axes.axhline(constant, color=GREY, lw=1, ls=":")
-    axes.text(
-        0.995 * end, constant + 0.01, "one answer for all", color=GREY, ha="right", fontsize=9
-    )
+    axes.axhline(constant, color=NOTE, lw=0.8)
+    axes.text(1.005 * end, constant, "a constant\nanswer", color=NOTE, va="center", fontsize=9)
+    pixels = "pixels kept in [0, 1]" if attacked.facts["box"] else "pixels free"
+    ball = r"$\Vert\delta\Vert_\infty \leq \epsilon$"
     axes.set(
         xlim=(0, end),
         ylim=(0, 1.01),
-        xlabel=r"radius $\epsilon$ of the perturbation, $\Vert\delta\Vert_\infty \leq \epsilon$"
-        " (no pixel box)",
+        xlabel=rf"radius $\epsilon$ of the perturbation, {ball}, {pixels} (dots: trained for)",
         ylabel=f"accuracy on {len(labels)} test images",
-        title=f"Exact accuracy under attack; dots: the radius trained for ({trained_by(models)})",
+        title=f"Accuracy in the worst case ({trained_by(models)})\n{kept(models, 0.4 * end)}",
     )
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], names[::-1], loc="outside lower center", ncols=4)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
 def misclassified_noise(models: list[Model]) -> Figure:
-    """Per model and tenth radius, the misclassified perturbed image nearest to the boundary."""
+    """Misclassified images under attack, one for each model and each of several radii.
+
+    From some radius on even the nearest image of the regular model lies far on the wrong side;
+    those of the robust models stay near 0.
+
+    Each cell shows the misclassified image that is nearest to the boundary there, so that most show
+    different images.
+
+    Numbers: `attacks/linf/*/samples.npz`, `attacks/linf/*/nearest.csv`, `runs/*/weights.npz`.
+    """
+    _needs_free_pixels(models)
     radii = np.unique(np.concatenate([model.attack.accuracy["eps"][::10] for model in models]))
     title = (
-        "The misclassified perturbed image nearest to the boundary, with its logit\n"
-        rf"(columns: $\epsilon$; white {-radii[-1]:g}, black {1 + radii[-1]:g}; "
-        f"{trained_by(models)})"
+        "In each cell another image: the misclassified one that is nearest to the boundary there\n"
+        f"Below it: its true digit and logit; white −{radii[-1]:g}, black {1 + radii[-1]:g} "
+        f"({trained_by(models)})"
     )
     figure, panels = _grid(len(models), len(radii), 9, title)
     for axes, eps in zip(panels[0], radii, strict=True):
-        axes.set_title(f"{eps:g}", loc="center", fontsize=9)
+        axes.set_title(f"ε = {eps:g}", loc="center", fontsize=9)
     for row, model in zip(panels, models, strict=True):
         nearest, run = model.attack.nearest, model.run
-        _row_label(row[0], model.label.replace(" ", "\n", 1))
+        _row_label(row[0], model.label.replace(" ε", "\nε"))
         for axes, eps in zip(row, radii, strict=True):
             found = np.flatnonzero((nearest["eps"] == eps) & (nearest["rank"] == 0))
             if not len(found):
-                axes.text(0.5, 0.5, "none", ha="center", va="center", color=GREY, fontsize=9)
+                axes.text(0.5, 0.5, "none", ha="center", va="center", color=NOTE, fontsize=9)
                 axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
                 continue
-            image = model.attack.image(nearest["index"][found[0]])
-            delta = -nearest["label"][found[0]] * eps * np.sign(run.w).reshape(image.shape)
-            logit = nearest["logit"][found[0]]
-            _image(axes, image + delta, logit, -radii[-1], 1 + radii[-1])
+            image, label, logit = (nearest[name][found[0]] for name in ("index", "label", "logit"))
+            image = model.attack.image(image)
+            delta = -label * eps * np.sign(run.w).reshape(image.shape)
+            ends = -radii[-1], 1 + radii[-1]
+            _image(axes, image + delta, _digit(model, label), logit, *ends)
     return figure
 
 
-def misclassified_logits(models: list[Model]) -> Figure:
-    """Ridges: the logits of misclassified samples at each tenth radius, regular and robust.
+def misclassified(model: Model, eps: float) -> np.ndarray:
+    """The logits of the test images that are wrong under the worst perturbation, pixels free."""
+    y, logits = (model.attack.samples[name] for name in ("labels", "logits"))
+    perturbed = logits - y * eps * np.abs(model.run.w).sum()
+    return perturbed[y * perturbed <= 0]
 
-    Histograms with one bin width for all radii of a model, an edge at 0, and one common height:
-    no smoothing could widen them or carry them across the boundary.
+
+def misclassified_logits(models: list[Model]) -> Figure:
+    """Histograms of the logits of misclassified images at several radii, regular and robust.
+
+    As the radius grows, the regular model gets nearly every image wrong, with logits ever further
+    from 0; where the robust model is wrong, its logits stay near 0.
+
+    Logits scale with ‖w‖₁, and part of the difference is that. All histograms have the same bins,
+    with an edge at 0. Nothing is smoothed: that would carry some images across the boundary.
+
+    Numbers: `attacks/linf/*/samples.npz`, `runs/*/weights.npz`.
     """
+    _needs_free_pixels(models)
     pair = [representative(models, robust=False), representative(models, robust=True)]
     radii = np.unique(np.concatenate([model.attack.accuracy["eps"][10::10] for model in pair]))
     if not len(radii):
         raise Missing("it shows each tenth radius (python attack.py --eps-steps 10, or more)")
-    figure = Figure(figsize=(8, 5))
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, model in zip(panels, pair, strict=True):
-        y, logits = (model.attack.samples[name] for name in ("labels", "logits"))
-        size = np.abs(model.run.w).sum()
-        perturbed = logits - y * radii[:, None] * size
-        wrong = [row[y * row <= 0] for row in perturbed]
-        reach = 1.05 * max(np.abs(row).max(initial=0.0) for row in wrong) or 1.0
-        bins = np.linspace(-reach, reach, 81)
-        for level, row in enumerate(wrong):
-            shade, depth = colour(models, model), 20 - level
-            if len(row) < FEW:
-                axes.plot(row, np.full(len(row), level + 0.15), "|", color=shade, ms=8)
-            else:
-                counts, _ = np.histogram(row, bins)
-                ridge = level + 1.5 * counts / counts.max()
-                axes.stairs(ridge, bins, baseline=level, fill=True, color="white", zorder=depth)
-                axes.stairs(
-                    ridge, bins, baseline=level, fill=True, color=shade, alpha=0.3, zorder=depth
-                )
-                axes.stairs(ridge, bins, baseline=level, color=shade, lw=1, zorder=depth)
-            place = dict(transform=axes.get_yaxis_transform(), ha="right", fontsize=8, zorder=30)
-            axes.text(0.99, level + 0.12, f"{len(row)}", **place)
-        axes.text(0.99, level + 1.3, f"wrong of {len(y)}", **place)
-        axes.axvline(0, color=GREY, lw=1, ls=":", zorder=25)
-        axes.set(
-            title=rf"{model.label}: $\Vert w\Vert_1$ = {size:.1f}",
-            xlabel="logit of the perturbed image",
-            xlim=(-reach, 1.25 * reach),
-        )
-    panels[0].set_yticks(range(len(radii)), [f"{eps:g}" for eps in radii])
-    panels[0].set(ylabel=r"radius $\epsilon$", ylim=(-0.15, len(radii) + 1))
+    every = -(-len(radii) // ROWS)
+    radii = radii[every - 1 :: every]
+    figure = Figure(figsize=(8, 1.2 + 0.95 * len(radii)))
+    panels = figure.subplots(len(radii), 2, sharex=True, sharey=True, squeeze=False)
+    wrong = [[misclassified(model, eps) for model in pair] for eps in radii]
+    reach = 1.05 * max(np.abs(logits).max(initial=0) for row in wrong for logits in row) or 1.0
+    bins = np.linspace(-reach, reach, 81)
+    for row, eps, logits in zip(panels, radii, wrong, strict=True):
+        row[0].set_ylabel(f"ε = {eps:g}", rotation=0, ha="right", va="center", labelpad=10)
+        for axes, model, found in zip(row, pair, logits, strict=True):
+            n = len(model.attack.samples["labels"])
+            shade = style.colour(model.run.settings)
+            axes.stairs(np.histogram(found, bins)[0] / n, bins, fill=True, color=shade)
+            axes.axvline(0, color=NOTE, lw=0.8)
+            text = f"{len(found)} of {n}\nwrong"
+            axes.text(0.99, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=9)
+    for axes, model in zip(panels[0], pair, strict=True):
+        axes.set_title(model.label)
+    for axes in panels[-1]:
+        axes.set_xlabel("logit of the perturbed image")
+    panels[0, 0].set(xlim=(-reach, reach))
+    panels[0, 0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    eps = pair[1].run.settings.eps
+    medians = [
+        f"{np.median(np.abs(logits)):.2f} ({model.label})"
+        for model in pair
+        if len(logits := misclassified(model, eps))
+    ]
+    found = f"Wrong at ε = {eps:g}: half of the logits are further from 0 than {', '.join(medians)}"
     figure.suptitle(
-        "Logits of the misclassified; each histogram at one height, ticks where under "
-        f"{FEW} ({trained_by(models)})",
-        fontsize=11,
+        f"{found if medians else 'Logits of the misclassified'}\n"
+        f"Heights: share of all test images ({trained_by(models)})"
     )
     return figure
 
 
+def by_log_step(values: np.ndarray, bins: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """The middle and the mean of bins of about equal width on a logarithmic axis of steps."""
+    edges = np.unique(np.geomspace(1, len(values) + 1, bins + 1).round().astype(int))
+    means = np.add.reduceat(values, edges[:-1] - 1) / np.diff(edges)
+    return np.sqrt(edges[:-1] * (edges[1:] - 1)), means
+
+
 def training(models: list[Model]) -> Figure:
-    """The record of every step: loss, ||w||_1, share of active samples, pixels in use."""
+    """Four records of training over the steps: loss, size of w, active images, pixels in use.
+
+    The larger the radius trained for, the more images stay active, and the fewer pixels are in
+    use.
+
+    Numbers: `runs/*/steps.npz`.
+    """
     if not all(model.run.steps for model in models):
         raise Missing("an exact minimum has no steps")
-    figure = Figure(figsize=(8, 5.6))
-    window = -(-len(models[0].run.steps["loss"]) // 100)
-    titles = {
-        "loss": f"loss trained on, mean of {window} steps",
-        "w_l1": r"$\Vert w\Vert_1$",
-        "active": f"share of the batch inside the knee, mean of {window} steps",
-        "pixels": f"pixels above {PIXEL_IN_USE:.0%} of max |w|",
+    figure = Figure(figsize=(8, 6))
+    averaged = {
+        "loss": "loss trained on",
+        "active": "share active: worst-case margin below 1",
     }
+    exact = {"w_l1": r"$\Vert w\Vert_1$", "pixels": f"pixels above {PIXEL_IN_USE:.0%} of max |w|"}
     panels = figure.subplots(2, 2, sharex=True)
-    for axes, (name, title) in zip(panels.flat, titles.items(), strict=True):
-        for k, model in enumerate(models):
+    for axes, (name, title) in zip(panels.T.flat, (averaged | exact).items(), strict=True):
+        for model in models:
             values = model.run.steps[name]
-            if name in ("loss", "active"):
-                total = np.cumsum(values)
-                values = np.append(
-                    total[:window] / np.arange(1, window + 1),
-                    (total[window:] - total[:-window]) / window,
-                )
-            style = STYLES[k % len(STYLES)]
             steps = np.arange(1, len(values) + 1)
-            axes.plot(
-                steps, values, color=colour(models, model), ls=style, lw=1.3, label=model.label
-            )
-        axes.set_xscale("log")
-        if name in ("loss", "active"):
+            if name in averaged:
+                steps, values = by_log_step(values)
+            axes.plot(steps, values, **style.line(model.run.settings), lw=1.4, label=model.label)
+        axes.set(xscale="log", title=title)
+        if name in averaged:
             axes.set_yscale("log")
         else:
             axes.set_ylim(0, None)
-        axes.set_title(title, fontsize=10)
     for axes in panels[1]:
         axes.set_xlabel("step")
     handles = panels[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=4)
-    figure.suptitle(f"Training ({trained_by(models)})", fontsize=11)
+    figure.suptitle(f"Training; left: means over short ranges of steps ({trained_by(models)})")
     return figure

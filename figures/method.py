@@ -1,7 +1,8 @@
 """The pictures that explain the method: one function per figure of the article.
 
 Each returns a Figure. Those that show trained models take the models of a group (see plots.py).
-Where the article's own drawing is wrong, the docstring says what is changed.
+A docstring is the caption: what it is, what to see, and the numbers behind it. Where the article's
+own drawing is wrong, it says what is changed.
 """
 
 from common.runs import Missing, Model
@@ -11,8 +12,8 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from exact import hinge
-
-GREEN, DARK, PALE, GREY = "#2a9d5c", "#0b5d33", "#cfe8d6", "#777777"
+from figures import style
+from figures.style import NOTE
 
 
 def representative(models: list[Model], robust: bool) -> Model:
@@ -24,45 +25,70 @@ def representative(models: list[Model], robust: bool) -> Model:
     return min(chosen, key=lambda model: abs(model.run.settings.eps - 0.2 * robust))
 
 
+def signed(number: float) -> str:
+    """A number with two decimals and its sign, the minus as Matplotlib writes it."""
+    return f"{number:+.2f}".replace("-", "−")
+
+
 def _needs_hinge(model) -> None:
     settings = model.run.settings
     if (settings.loss, settings.norm, settings.box) != ("hinge", "inf", False):
         raise Missing(f"{model.run.name} was not trained with the hinge in the plain L∞ ball")
 
 
+def _guide(axes, x: float) -> None:
+    """A thin upright line that helps the eye and stands for no model."""
+    axes.axvline(x, color=NOTE, lw=0.8)
+
+
 def hinge_loss() -> Figure:
-    """The hinge over the margin y f(x)."""
+    """The hinge loss over the margin y f(x).
+
+    An image that is wrong costs more than 1, and one that is right costs nothing only from a
+    margin of 1 on.
+
+    Numbers: none, it is a diagram.
+    """
     figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
     m = np.linspace(-2, 3, 501)
     axes.plot(m, hinge(m), color="black")
-    axes.plot(1, 0, "o", color=GREEN)
-    axes.annotate("knee at 1", (1, 0), (1.15, 0.45), color=DARK)
-    axes.axvline(0, color=GREY, lw=1, ls=":")
-    axes.text(-0.08, 2.6, "wrong", ha="right", color=GREY)
-    axes.text(0.08, 2.6, "correct", color=GREY)
+    axes.plot(1, 0, "o", color="black")
+    axes.annotate("knee at 1", (1, 0), (1.15, 0.3), color=NOTE)
+    _guide(axes, 0)
+    axes.text(-0.08, 2.6, "wrong", ha="right", color=NOTE)
+    axes.text(0.08, 2.6, "correct", color=NOTE)
     axes.set(xlabel=r"margin $y\hat y$", ylabel="loss", title=r"Hinge loss $\max(0, 1 - y\hat y)$")
     return figure
 
 
 def hinge_margin() -> Figure:
-    """The hinges of both classes over the logit, and the soft margin between -1 and 1."""
+    """The hinges of both classes over the logit, and the soft margin between -1 and 1.
+
+    Each class pays inside the soft margin, even where the answer is right.
+
+    Numbers: none, it is a diagram.
+    """
     figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
     f = np.linspace(-3, 3, 601)
-    axes.axvspan(-1, 1, color=PALE, lw=0)
-    axes.plot(f, hinge(f), color="black", label="$y = +1$")
-    axes.plot(f, hinge(-f), color=GREEN, ls="--", label="$y = -1$")
-    axes.text(0, 3.6, "soft margin", ha="center", color=DARK)
+    axes.axvspan(-1, 1, color="#eeeeee", lw=0)
+    for y in (1, -1):
+        axes.plot(f, hinge(y * f), color="black")
+        axes.text(-2 * y, 3.3, f"$y = {y:+d}$", ha="left" if y > 0 else "right")
+    axes.text(0, 3.6, "soft margin", ha="center", color=NOTE)
     axes.set(xlabel=r"logit $\hat y$", ylabel="loss", title="The two hinges and the soft margin")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 0.1))
     return figure
 
 
 def landscape_complex() -> Figure:
-    """The hinge over one input of a small non-linear network, at y = +1: irregular.
+    """The hinge loss over one input of a small non-linear network.
+
+    Such a loss has many hills and valleys, so its largest value near an input is hard to find.
 
     The network is real but untrained: 8 inputs, two hidden layers of 64 sines, a fixed seed.
+
+    Numbers: none, it is a diagram.
     """
     rng = np.random.default_rng(4)
     inputs = np.repeat(rng.uniform(0, 1, (1, 8)), 1001, axis=0)
@@ -79,15 +105,19 @@ def landscape_complex() -> Figure:
         xlabel="one of 8 inputs, $x_i$",
         ylabel="loss",
         title="The hinge of a random network of 2 × 64 sines",
-        ylim=(0, None),
+        ylim=(-0.05, None),
     )
     return figure
 
 
 def landscape_simple(models: list) -> Figure:
-    """The same for the regular linear model: a straight line of slope -y w_i, up to the knee.
+    """The hinge loss of the regular linear model over one pixel of a misclassified image.
 
-    The test sample nearest to the boundary among the misclassified, over its heaviest pixel.
+    The loss is a straight line, so it is largest at an end of the pixel's range.
+
+    The image is the one nearest to the boundary, the pixel the one of the largest weight.
+
+    Numbers: `attacks/linf/regular/samples.npz`, `runs/regular/weights.npz`.
     """
     model = representative(models, robust=False)
     _needs_hinge(model)
@@ -102,10 +132,11 @@ def landscape_simple(models: list) -> Figure:
     margin = y * model.attack.samples["logits"][sample]
     figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
-    axes.plot(value, hinge(margin - slope * (value - here)), color="black")
-    axes.plot(here, hinge(margin), "o", color=GREEN)
+    loss = hinge(margin - slope * (value - here))
+    axes.plot(value, loss, **style.line(model.run.settings))
+    axes.plot(here, hinge(margin), "o", color="black")
     axes.annotate(
-        "its value", (here, hinge(margin)), (8, -16), textcoords="offset points", color=DARK
+        "its value", (here, hinge(margin)), (8, -16), textcoords="offset points", color=NOTE
     )
     row, column = divmod(pixel, model.run.config["image_shape"][1])
     axes.set(
@@ -113,14 +144,19 @@ def landscape_simple(models: list) -> Figure:
         ylabel="loss",
         title=f"The linear model: a straight line, slope $-y w_i = {slope:+.2f}$",
         xlim=(-0.05, 1.05),
-        ylim=(0, 1.2 * hinge(margin - slope * (value - here)).max()),
+        ylim=(0, 1.2 * loss.max()),
     )
     return figure
 
 
 def perturbation_boxes() -> Figure:
-    """Points in three dimensions, each with its L-infinity ball: a box of side 2 eps."""
-    figure = Figure(figsize=(6, 4.4))
+    """Five points in three dimensions, each with its L-infinity ball.
+
+    The attacker may move each point anywhere in its box, whose sides are 2 eps long.
+
+    Numbers: none, it is a diagram.
+    """
+    figure = Figure(figsize=(6, 4.2))
     axes = figure.add_subplot(projection="3d")
     axes.computed_zorder = False
     eps = 0.11
@@ -128,106 +164,112 @@ def perturbation_boxes() -> Figure:
         (0.2, 0.8, 0.7),
         (0.75, 0.85, 0.3),
         (0.15, 0.2, 0.35),
-        (0.5, 0.4, 0.8),
+        (0.6, 0.3, 0.85),
         (0.8, 0.2, 0.45),
     ]
     square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     faces = [np.insert(square, k, side, axis=1) for k in range(3) for side in (-1, 1)]
     for z, point in enumerate(np.array(points)):  # far ones first
         box = Poly3DCollection([point + eps * face for face in faces], zorder=2 * z)
-        box.set(facecolor=GREEN, edgecolor=DARK, alpha=0.18, linewidth=0.8)
+        box.set(facecolor=NOTE, edgecolor="black", alpha=0.15, linewidth=0.8)
         axes.add_collection3d(box)
         axes.plot(*point[:, None], "o", color="black", ms=5, zorder=2 * z + 1)
+    x, y, z = np.array(points[-1]) - eps  # a lower edge of the box in front
+    axes.plot([x, x + 2 * eps], [y, y], [z, z], color="black", zorder=2 * len(points))
+    axes.text(x + eps, y, z - 0.09, r"$2\epsilon$", ha="center")
     axes.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), xlabel="$x_1$", ylabel="$x_2$", zlabel="$x_3$")
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_ticks([0.5, 1])
         axis.set_pane_color("white")
-    axes.set_box_aspect(None, zoom=0.9)
+    axes.set_box_aspect(None, zoom=0.95)
     axes.set_title(r"Allowed perturbations: a box of side $2\epsilon$ around each point")
     return figure
 
 
 def hinge_robust(models: list) -> Figure:
-    """The hinge and the robust hinge, for both classes, with the trained model's numbers.
+    """The hinge and the robust hinge over the logit, for both classes, with a model's numbers.
 
-    The knee moves outward, from margin 1 to 1 + eps ||w||_1: the robust loss is stricter. The
-    article draws the shift inward.
+    The robust hinge is stricter: its knee lies further out, by the radius times the sum of the
+    absolute weights.
+
+    The article draws the shift inward.
+
+    Numbers: `runs/*/weights.npz`.
     """
     model = representative(models, robust=True)
     _needs_hinge(model)
-    run = model.run
+    run, look = model.run, style.line(model.run.settings)
     shift = run.settings.eps * np.abs(run.w).sum()
+    height = -0.1 * (1 + shift)
     figure = Figure(figsize=(8, 3.6))
     f = np.linspace(-1.6 - shift, 1.6 + shift, 801)
     for axes, y in zip(figure.subplots(1, 2, sharey=True), (1, -1), strict=True):
         axes.plot(f, hinge(y * f), color="black", label="hinge")
-        axes.plot(f, hinge(y * f - shift), color=GREEN, ls="--", label="robust hinge")
+        axes.plot(f, hinge(y * f - shift), **look, label="robust hinge")
         axes.plot([y], [0], "o", color="black")
-        axes.plot([y * (1 + shift)], [0], "o", color=GREEN)
-        height = -0.1 * (1 + shift)
-        axes.annotate(
-            "",
-            (y * (1 + shift), height),
-            (y, height),
-            arrowprops=dict(arrowstyle="->", color=DARK, shrinkA=0, shrinkB=0),
-        )
+        axes.plot([y * (1 + shift)], [0], "o", color=look["color"])
+        arrow = dict(arrowstyle="->", color=NOTE, shrinkA=0, shrinkB=0)
+        axes.annotate("", (y * (1 + shift), height), (y, height), arrowprops=arrow)
         middle = y * (1 + shift / 2)
         label = rf"$\epsilon\Vert w\Vert_1$ = {shift:.2f}"
-        axes.text(middle, 1.4 * height, label, ha="center", va="top", color=DARK)
+        axes.text(middle, 1.4 * height, label, ha="center", va="top")
         axes.set(xlabel=r"logit $\hat y$", title=f"$y = {y:+d}$", ylim=(3.2 * height, None))
         axes.set_yticks([tick for tick in axes.get_yticks() if tick >= 0])
     axes.legend(loc="upper left")
     figure.axes[0].set_ylabel("loss")
     figure.suptitle(
         rf"The knee moves outward, from margin 1 to $1 + \epsilon\Vert w\Vert_1$ = {1 + shift:.2f} "
-        f"({run.name})",
-        fontsize=11,
+        f"({run.name})"
     )
     return figure
 
 
-def _least_at(weight: float) -> str:
-    return f"least at about {weight:+.2f}" if weight else "least at exactly 0"
+def least(weight: np.ndarray, loss: np.ndarray) -> int | None:
+    """Where the loss is least; None if that may lie beyond the window, or where it is flat."""
+    best = int(np.argmin(loss))
+    rise = min(loss[0], loss[-1]) - loss[best]
+    return best if rise > 0.01 * np.ptp(loss) else None
 
 
 def landscape_robust(models: list) -> Figure:
-    """Mean training loss over one weight, others as trained: what eps does to the gradient.
+    """The mean training loss over a single weight, for a strong and a weak pixel, by two losses.
 
-    On the weak pixel the robust loss is least at exactly w_i = 0; the plain hinge is not.
+    On the weak pixel the robust hinge is least at a weight of exactly 0, so training drops the
+    pixel; the plain hinge has no kink there.
+
+    Numbers: `attacks/linf/*/landscape.csv`, `runs/*/weights.npz`.
     """
     model = representative(models, robust=True)
     table = model.attack.landscape
     if table is None:
         raise Missing(f"{model.run.name} has no landscape: it needs a hinge run in the L∞ ball")
-    figure = Figure(figsize=(8, 5.2))
+    figure = Figure(figsize=(8, 5.6))
     panels = figure.subplots(2, 2, sharex=True)
-    losses = (("hinge", "hinge", "black", "-"), ("robust_hinge", "robust hinge", GREEN, "--"))
+    looks = {"hinge": dict(color="black"), "robust_hinge": style.line(model.run.settings)}
     for column, pixel in zip(panels.T, ("strong", "weak"), strict=True):
         rows = table["pixel"] == pixel
         if not rows.any():
             raise Missing(f"{model.run.name} drops no pixel")
         weight, index = table["weight"][rows], int(table["index"][rows][0])
+        trained = model.run.w[index]
         place = divmod(index, model.run.config["image_shape"][1])
         column[0].set_title(f"a {pixel} pixel: row {place[0]}, column {place[1]}")
         column[1].set_xlabel("its weight $w_i$")
-        for axes, (name, label, shade, style) in zip(column, losses, strict=True):
-            loss = table[name][rows]
-            best = np.argmin(loss)
-            axes.plot(weight, loss, color=shade, ls=style)
-            axes.axvline(0, color=GREY, lw=1, ls=":")
-            axes.plot(weight[best], loss[best], "o", color=shade, label=_least_at(weight[best]))
-            trained = model.run.w[index]
-            axes.plot(
-                trained,
-                np.interp(trained, weight, loss),
-                "d",
-                color="white",
-                mec=shade,
-                label=f"trained: {trained:+.2f}" if abs(trained) >= 0.005 else "trained: about 0",
-            )
-            axes.set(ylim=(0, None), ylabel=f"mean {label}" if pixel == "strong" else "")
-            axes.legend(loc="upper center", fontsize=9, frameon=True, edgecolor="none")
-    figure.suptitle(
-        f"The mean loss over one weight, others as trained ({model.run.name})", fontsize=11
-    )
+        for axes, (name, look) in zip(column, looks.items(), strict=True):
+            loss, shade = table[name][rows], look["color"]
+            _guide(axes, 0)
+            axes.plot(weight, loss, **look)
+            if (best := least(weight, loss)) is not None:
+                where = f"about {signed(weight[best])}" if weight[best] else "exactly 0"
+                axes.plot(
+                    weight[best], loss[best], "o", color=shade, ms=8, label=f"least at {where}"
+                )
+            label = f"trained: {signed(trained)}" if abs(trained) >= 0.005 else "trained: about 0"
+            height = np.interp(trained, weight, loss)
+            axes.plot(trained, height, "d", color="white", mec=shade, label=label)
+            axes.set(ylim=(-0.06 * loss.max(), 1.4 * loss.max()))
+            axes.legend(loc="upper right", handlelength=1, handletextpad=0.4)
+    for axes, loss in zip(panels[:, 0], ("hinge", "robust hinge"), strict=True):
+        axes.set_ylabel(f"mean {loss}")
+    figure.suptitle(f"The mean loss over one weight, others as trained ({model.run.name})")
     return figure

@@ -1,18 +1,20 @@
 """What each colour and each dash means, the same in every figure and in explore.html.
 
-The colour says what a model is: black the regular model, green a robust one (the darker, the larger
-its radius), blue the exact minimum. The dash says the radius that it is trained for. Orange marks
-what is not the worst case: random noise, and attacks that follow gradients. Every colour has a
-contrast of at least 3:1 on white.
+The colour says what a model is: black the regular model (grey if trained from zero weights), green
+a robust one (the darker, the larger its radius), blue the exact minimum. The dash says the radius
+that it is trained for. Hollow circles are the converged recipe, where it stands beside others.
+Orange marks what is not the worst case: random noise (dots), FGSM (triangles), PGD (crosses). Every
+colour has a contrast of at least 3:1 on white.
 """
 
 import numpy as np
 
 from recipes import OPTIMAL, Settings
 
-BLACK, GREY, PALE = "#000000", "#6e6e6e", "#cfe8d6"
+BLACK, GREY = "#000000", "#6e6e6e"
 LIGHT, GREEN, DARK = "#3f9f68", "#217a45", "#0a4526"  # robust for a radius of .1, .2, .3
 BLUE, ORANGE = "#3b4fd8", "#c2570c"
+NOTE = "#555555"  # words and thin lines that stand for no model
 
 SOLID, DASHED, DASHDOT, DOTTED = (), (5, 1.5), (6, 1.5, 1.2, 1.5), (1.2, 1.2)
 OTHER = (3, 1, 1, 1, 1, 1)  # any other radius; a regular model from zero weights

@@ -131,6 +131,36 @@ def test_images_of_eight_that_are_wrong_unperturbed(trained, sample):
     assert found.samples["image_index"].tolist() == sorted(found.nearest["index"][:8])
 
 
+def test_the_example_is_typical_for_every_run(trained, sample):
+    """No other image of the lower digit has all of its ranks nearer to the middle."""
+    members = runs.read_runs(trained / sample.name)
+    found = attack.example(members, sample)
+    assert found["runs"].tolist() == list(members)
+    zeros = [i for i, y in enumerate(sample.y_test) if y == -1]
+    x = flat(sample.x_test)
+    largest = dict.fromkeys(zeros, 0.0)
+    for run in members.values():
+        margins = {i: -(x[i] @ run.w + run.b) for i in zeros}  # they order as the radii do
+        for i in zeros:
+            below = sum(margins[j] < margins[i] for j in zeros)
+            largest[i] = max(largest[i], abs(below - (len(zeros) - 1) / 2))
+    assert largest[int(found["index"])] == min(largest.values())
+    np.testing.assert_array_equal(found["image"], sample.x_test[found["index"], ..., 0])
+
+
+def test_the_example_is_stored_once_its_models_are_there(trained, sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "draw", lambda *arguments, **options: [])
+    monkeypatch.setattr(attack, "EXAMPLE", ("regular-epochs5", "absent", "robust-eps0.05-epochs5"))
+    shutil.copytree(trained, tmp_path / "results")
+    dataset = tmp_path / "results" / sample.name
+    attack.main(results=tmp_path / "results")
+    assert not (dataset / "studies").exists()
+    monkeypatch.setattr(attack, "EXAMPLE", ("regular-epochs5", "robust-eps0.05-epochs5", "absent"))
+    attack.main(results=tmp_path / "results")
+    found = runs.read(dataset).study("example.npz")
+    assert found["runs"].tolist() == ["regular-epochs5", "robust-eps0.05-epochs5"]
+
+
 def test_stored_facts(results, sample):
     attack.main(results=results)
     lit = flat(sample.x_train).max(axis=0) > 0

@@ -2,7 +2,9 @@
 
 import dataclasses
 import inspect
+import re
 import shutil
+from pathlib import Path
 
 from common import runs
 from common.cli import RESULTS, InputError
@@ -14,7 +16,7 @@ from matplotlib.figure import Figure
 import attack
 import plots
 import recipes
-from figures import article, comparisons, method
+from figures import article, comparisons, method, style
 
 HEADER = b"\x89PNG\r\n\x1a\n"
 GROUPED = (
@@ -32,14 +34,14 @@ def published():
 @pytest.fixture(scope="module")
 def models(published):
     """The published models of the article's recipe: regular, then robust by radius."""
-    return plots.group_models(published.models())["article"]
+    return plots.group_models(published)["article"]
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Figures are made, but not turned into pictures, which takes most of the time."""
 
-    def render(function, given):
+    def render(function, given, *rest):
         assert isinstance(function(*given), Figure)
         return HEADER
 
@@ -57,10 +59,31 @@ def copy_numbers(dataset, results):
 
 def test_published_pictures_are_those_that_are_drawn_by_default(tmp_path, monkeypatch):
     dataset, published = copy_numbers(RESULTS / "mnist-0-1", tmp_path), RESULTS / "mnist-0-1"
-    monkeypatch.setattr(plots, "render", lambda function, given: HEADER)
+    monkeypatch.setattr(plots, "render", lambda function, given, *rest: HEADER)
     drawn = {path.relative_to(dataset) for path in plots.draw(tmp_path)}
-    assert drawn == {path.relative_to(published) for path in published.rglob("*.png")}
-    assert len(drawn) == 32
+    pictures = (published / "figures").rglob("*.png")
+    assert drawn == {path.relative_to(published) for path in pictures}
+    assert len(drawn) == 33
+    gallery = Path("figures", "README.md")
+    assert (dataset / gallery).read_text("utf-8") == (published / gallery).read_text("utf-8")
+
+
+def test_the_gallery_shows_each_picture_with_its_command_and_its_numbers():
+    folder = RESULTS / "mnist-0-1" / "figures"
+    page = (folder / "README.md").read_text("utf-8")
+    shown = re.findall(r"!\[(.+)\]\((.+)\)\n\n(.+)\n\n`(.+)` · (.+)\n", page)
+    pictures = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+    assert {picture for _, picture, *_ in shown} == pictures
+    for alt, picture, see, command, numbers in shown:
+        assert len(alt) > 20
+        assert len(see) > 20
+        name = Path(picture).stem
+        group = f" --groups {Path(picture).parent}" if "/" in picture else ""
+        assert command == f"python plots.py {name}{group}"
+        patterns = re.findall(r"`(.+?)`", numbers)
+        assert patterns or numbers == "none, it is a diagram."
+        for pattern in patterns:
+            assert list(folder.parent.glob(pattern)), pattern
 
 
 def test_every_function_that_returns_a_figure_is_listed():
@@ -109,6 +132,30 @@ def test_figures_that_attack_draws(drawn):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("format", plots.FORMATS)
+def test_the_same_command_writes_the_same_bytes(published, monkeypatch, format):
+    first = plots.render(comparisons.attack, (published,), format)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    assert plots.render(comparisons.attack, (published,), format) == first
+    assert first.startswith({"png": HEADER, "svg": b"<?xml", "pdf": b"%PDF"}[format])
+
+
+def test_dots_per_inch(published):
+    sizes = [
+        int.from_bytes(plots.render(comparisons.attack, (published,), "png", dpi)[16:20], "big")
+        for dpi in (100, 200)
+    ]
+    assert sizes == [800, 1600]
+
+
+def test_other_formats_lie_beside_the_png_and_not_in_the_gallery(drawn, tmp_path):
+    dataset = copy_numbers(drawn, tmp_path)
+    plots.main(["hinge_loss"], format="pdf", results=tmp_path)
+    (figure,) = (dataset / "figures").glob("hinge_loss.*")
+    assert figure.read_bytes().startswith(b"%PDF")
+    assert "hinge_loss" not in (dataset / "figures" / "README.md").read_text("utf-8")
+
+
 def test_what_cannot_be_drawn_is_told_with_a_command(drawn, tmp_path, capsys, quick):
     dataset = copy_numbers(drawn, tmp_path)
     shutil.rmtree(dataset / "runs" / "robust-eps0.05-epochs5")
@@ -123,8 +170,8 @@ def test_what_cannot_be_drawn_is_told_with_a_command(drawn, tmp_path, capsys, qu
     assert "a robust run is needed: run python train.py --robust" in capsys.readouterr().err
     shutil.rmtree(dataset / "attacks")
     plots.main(["hinge_loss"], results=tmp_path)
-    told = "NOTICE: mnist-sample-0-1/regular-epochs5 is not drawn until python attack.py is run\n"
-    assert capsys.readouterr().err == told
+    told = "mnist-sample-0-1/regular-epochs5 is not drawn until python attack.py --runs regular-"
+    assert told in capsys.readouterr().err
 
 
 def test_models_that_no_radius_flips_are_drawn(tmp_path, sample):
@@ -153,6 +200,32 @@ def lines(figure, axes=0):
     return {line.get_label(): line.get_xydata() for line in figure.axes[axes].get_lines()}
 
 
+def test_every_colour_stands_out_on_white():
+    """A contrast of 3:1 at least, by the formula of WCAG 2."""
+    colours = {name: value for name, value in vars(style).items() if str(value).startswith("#")}
+    assert len(colours) > 5
+    for value in colours.values():
+        channels = [int(value[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
+        assert 1.05 / (luminance + 0.05) >= 3, value
+
+
+def test_a_model_has_its_colour_and_dash_in_every_figure(published, models):
+    for model in models:
+        wanted = style.colour(model.run.settings), style.line(model.run.settings)["ls"]
+        for figure in (
+            article.accuracy_noise(models),
+            article.training(models),
+            comparisons.threats(published),
+        ):
+            for line in figure.axes[0].get_lines():
+                if line.get_label() == model.label:
+                    drawn = Figure().subplots().plot([], color=wanted[0], ls=wanted[1], lw=1)[0]
+                    assert line.get_color() == drawn.get_color()
+                    assert line.get_linestyle() == drawn.get_linestyle()
+
+
 def test_the_knee_of_the_robust_hinge_is_drawn_outward(models):
     run = method.representative(models, robust=True).run
     assert run.name == "robust-eps0.2"
@@ -172,41 +245,126 @@ def test_the_loss_of_the_linear_model_is_straight_with_slope_minus_y_w(models):
     np.testing.assert_allclose(slopes, -label * heaviest, atol=1e-9)
 
 
-def test_the_robust_loss_of_the_weak_pixel_is_least_at_exactly_zero(models):
-    *_, weak_robust = method.landscape_robust(models).axes
-    assert "least at exactly 0" in lines(weak_robust.figure, axes=-1)
+def test_least_is_said_only_where_the_window_shows_it(models):
+    """Not at the window's edge, and not where the loss is all but flat up to the edge."""
+    weight = np.linspace(-1, 1, 21)
+    assert method.least(weight, (weight - 0.5) ** 2) == 15
+    assert method.least(weight, -weight) is None
+    assert method.least(weight, np.maximum(0, -weight) + 1e-4 * np.abs(weight)) is None
+    figure = method.landscape_robust(models)
+    _, weak_hinge, strong_robust, weak_robust = (lines(figure, axes) for axes in range(4))
+    assert "least at about −0.93" in weak_hinge
+    assert not any(label.startswith("least") for label in strong_robust)
+    assert "least at exactly 0" in weak_robust
 
 
-def test_accuracy_noise_is_exact_at_every_stored_radius(models):
-    """The curve that is drawn, read off at the stored radii, gives the stored accuracy."""
-    curves = lines(article.accuracy_noise(models))
-    for model in models:
-        table = model.attack.accuracy
-        eps, share = curves[model.label].T
-        read_off = share[np.searchsorted(eps, table["eps"][:-1], side="right") - 1]
-        np.testing.assert_allclose(read_off, table["accuracy"][:-1], atol=1e-8)  # nine digits
+def read_off(curve, eps):
+    """The height of a curve of steps at these radii."""
+    return curve[np.searchsorted(curve[:, 0], eps, side="right") - 1, 1]
+
+
+def test_accuracy_noise_is_exact_at_every_stored_radius(published, models):
+    """The curve that is drawn, read off at the stored radii, gives the stored accuracy.
+
+    Models that were trained in the box are drawn under the attack in the box.
+    """
+    boxed = plots.group_models(published)["box-converged"]
+    for group, threat, pixels in (
+        (models, "linf", "pixels free"),
+        (boxed, "linf-box", "pixels kept in [0, 1]"),
+    ):
+        figure = article.accuracy_noise(group)
+        assert pixels in figure.axes[0].get_xlabel()
+        for model in group:
+            table = published.attacks[threat][model.run.name].accuracy
+            drawn = read_off(lines(figure)[model.label], table["eps"][:-1])
+            np.testing.assert_allclose(drawn, table["accuracy"][:-1], atol=1e-8)  # nine digits
+
+
+def test_what_a_boxed_attack_does_not_store_is_not_drawn(published):
+    boxed = plots.group_models(published)["box-converged"]
+    for function in (
+        article.misclassified_regular,
+        article.misclassified_noise,
+        article.misclassified_logits,
+    ):
+        with pytest.raises(runs.Missing, match="one in the box stores no images"):
+            function(boxed)
 
 
 def test_misclassified_noise_shows_every_tenth_radius_and_the_perturbed_image(models):
     figure = article.misclassified_noise(models)
     titles = [axes.get_title(loc="center") for axes in figure.axes[:11]]
-    assert titles == [f"{eps:g}" for eps in models[0].attack.accuracy["eps"][::10]]
+    assert titles == [f"ε = {eps:g}" for eps in models[0].attack.accuracy["eps"][::10]]
     (image,) = figure.axes[4].get_images()  # of the regular model at 0.2
     attacked = models[0].attack
     row = np.flatnonzero((attacked.nearest["eps"] == 0.2) & (attacked.nearest["rank"] == 0))[0]
     clean = attacked.image(attacked.nearest["index"][row]).ravel()
-    delta = -attacked.nearest["label"][row] * 0.2 * np.sign(models[0].run.w)
+    label = attacked.nearest["label"][row]
+    delta = -label * 0.2 * np.sign(models[0].run.w)
     np.testing.assert_allclose(image.get_array().ravel(), clean + delta, atol=1e-6)  # float32
+    logit = f"{attacked.nearest['logit'][row]:+.2f}".replace("-", "−")
+    assert figure.axes[4].get_xlabel() == f"a {(label + 1) // 2:g}\n{logit}"
 
 
-def test_histograms_show_as_many_logits_as_are_misclassified(models):
-    regular = method.representative(models, robust=False)
-    axes = article.misclassified_logits(models).axes[0]
-    y, logits = (regular.attack.samples[name] for name in ("labels", "logits"))
-    size = np.abs(regular.run.w).sum()
-    texts = [text.get_text() for text in axes.texts]
-    for eps in np.arange(1, 11) * 0.05:
-        assert f"{(y * logits - eps * size <= 0).sum()}" in texts
+def test_histograms_show_the_share_of_all_images_on_equal_axes(models):
+    figure = article.misclassified_logits(models)
+    panels = np.array(figure.axes).reshape(5, 2)
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1
+    for row, eps in zip(panels, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True):
+        for axes, robust in zip(row, (False, True), strict=True):
+            model = method.representative(models, robust)
+            y, logits = (model.attack.samples[name] for name in ("labels", "logits"))
+            logits = logits - y * eps * np.abs(model.run.w).sum()
+            wrong = logits[y * logits <= 0]
+            (bars,) = axes.patches
+            heights, edges, _ = bars.get_data()
+            assert 0 in edges
+            np.testing.assert_allclose(heights * 2115, np.histogram(wrong, edges)[0])
+            np.testing.assert_allclose(heights.sum(), len(wrong) / 2115)
+            assert f"{len(wrong)} of 2115\nwrong" in [text.get_text() for text in axes.texts]
+
+
+def test_radii_are_counted_on_equal_axes(published, models):
+    figure = comparisons.radii(published)
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1
+    for axes, model in zip(figure.axes, models, strict=True):
+        (median,) = axes.get_lines()
+        at = float(median.get_xdata()[0])
+        assert model.accuracy(at) == pytest.approx(0.5, abs=1 / 2115)
+        assert sum(bar.get_height() for bar in axes.patches) == 2115
+        assert axes.get_title() == f"{model.label}: half flip below ε = {at:.3f}"
+
+
+def test_means_over_steps_start_at_the_first_step_and_leave_no_step_out():
+    values = np.random.default_rng(0).normal(size=1270)
+    middle, means = article.by_log_step(values)
+    assert (middle[0], means[0]) == (1, values[0])
+    edges = [round(middle[0])]
+    while edges[-1] <= 1270:  # a bin from a to b has its middle at sqrt(a b)
+        edges.append(round(middle[len(edges) - 1] ** 2 / edges[-1]) + 1)
+    np.testing.assert_allclose(np.diff(edges) @ means, values.sum())
+    assert np.all(np.diff(article.by_log_step(-np.arange(1270.0))[1]) < 0)  # no cliff, no bump
+
+
+def test_the_circles_of_the_converged_recipe_lie_at_its_accuracy(published):
+    figure = comparisons.optimum(published)
+    for row, eps in enumerate((0.1, 0.2, 0.3)):
+        circles = lines(figure, 4 * row + 3)["converged recipe"]
+        radii = published.attacks["linf"][f"robust-eps{eps}-converged"].samples["radii"]
+        np.testing.assert_allclose(circles[:, 1], [(radii > at).mean() for at in circles[:, 0]])
+
+
+def test_titles_take_their_numbers_from_the_results(published):
+    for function, numbers in (
+        (comparisons.masking, ("FGSM reports 0.999", "PGD 0.999", "0.304 is true")),
+        (comparisons.init_ablation, ("keeps 23.2 %", "zero weights, 95.7 %")),
+        (comparisons.threats, ("98.2 % at 0.2 in L∞", "0.0 % at 2 in L1")),
+        (comparisons.noise_or_attack, ("keeps 99.9 % under random noise", "0.0 % in the worst")),
+    ):
+        figure = function(published)
+        title = figure.get_suptitle() or figure.axes[0].get_title()
+        assert all(number in title for number in numbers), title
 
 
 def test_stamps_are_symmetric_around_zero(models):

@@ -34,7 +34,7 @@ BALLS = (("inf", False), ("1", True))
 
 @pytest.fixture(scope="module")
 def whole(trained, sample, tmp_path_factory):
-    """Two trained runs and an optimum, attacked in two threat models, and two studies of them."""
+    """Two trained runs and an optimum, attacked in two threat models, and three studies of them."""
     results = shutil.copytree(trained, tmp_path_factory.mktemp("whole") / "results")
     optimum.main(0.3, box=True, dataset="mnist-sample", results=results, quiet=True)
     dataset = results / sample.name
@@ -48,6 +48,8 @@ def whole(trained, sample, tmp_path_factory):
         ("transfer", studies.accuracy_under_another(members, sample)),
     ):
         runs.save_study(dataset, name, {name: table}, studies.by_name(members))
+    shown = studies.by_name(members)
+    runs.save_study(dataset, "example", {}, shown, attack.example(shown, sample))
     return results
 
 
@@ -114,7 +116,7 @@ def shifted(by):
 
 RUN, SOLVED = f"runs/{NAME}/config.json", f"runs/{OPTIMAL}/config.json"
 LINF, L1_BOX = f"attacks/linf/{NAME}/attack.json", f"attacks/l1-box/{NAME}/attack.json"
-NOISE = "studies/noise.json"
+NOISE, EXAMPLE = "studies/noise.json", "studies/example.json"
 
 
 def test_each_changed_number_is_told_and_no_other(results, capsys):
@@ -135,11 +137,12 @@ def test_each_changed_number_is_told_and_no_other(results, capsys):
             (RUN, "history.csv", "train_accuracy test_robust_accuracy", shifted(-1 / 200)),
             (SOLVED, "config.json", "primal dual", scaled(1e-6)),
             (NOISE, "noise.csv", "random error normal worst", scaled(1e-3)),
+            (EXAMPLE, "example.npz", "index image", shifted(1)),
         )
         for name in names.split()
     ]
     of = {LINF: f"{NAME}, linf: ", L1_BOX: f"{NAME}, l1-box: "}
-    of |= {RUN: f"{NAME}: ", SOLVED: f"{OPTIMAL}: ", NOISE: ""}
+    of |= {RUN: f"{NAME}: ", SOLVED: f"{OPTIMAL}: ", NOISE: "", EXAMPLE: ""}
     told = check_altered(results, capsys, changes)
     assert told == {f"{of[index]}{name} in {file}" for index, file, name, _ in changes}
 
