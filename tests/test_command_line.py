@@ -41,7 +41,10 @@ BAD_COMMANDS = [
     ("attack.py", [], "no runs in"),
     ("attack.py", ["--eps-max", "-1"], "--eps-max needs a finite number above 0, not -1"),
     ("optimum.py", ["--eps", "0.1", "-0.1"], "--eps needs a finite number of at least 0"),
+    ("explore.py", [], "no runs in"),
     ("plots.py", [], "nothing to draw in"),
+    ("plots.py", ["--dpi", "5000"], "--dpi needs a whole number from 10 to 1200, not 5000"),
+    ("plots.py", ["--format", "gif"], "--format: invalid choice: 'gif'"),
     (
         "studies.py",
         ["sleep"],

@@ -1,0 +1,160 @@
+"""Write the page to play with: drag the radius and see four models read the same digit.
+
+    python explore.py                 results/<dataset>/explore.html of every data set
+    python explore.py --screenshot    a picture of the page, too (needs Chromium)
+
+The page is one file without any request to a network. Its weights and its curves come from
+results/, its images from the data set. It computes margins, radii and perturbations in JavaScript
+(figures/explore.html), in float64 as exact.py does; tests/test_explore.py compares the two.
+"""
+
+import base64
+import dataclasses
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from common import cli, files, runs
+from common.cli import RESULTS, ROOT, InputError
+
+import numpy as np
+
+import data
+import exact
+from figures import style
+
+TEMPLATE = ROOT / "figures" / "explore.html"
+MODELS = ("regular", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
+EPS = np.arange(501) / 1000  # the steps of the slider
+SHOWN = 12  # images of each digit
+
+
+def main(screenshot: bool = False, results: Path = RESULTS, mnist_dir: Path | None = None) -> None:
+    """Write explore.html for each data set whose images can be had and whose runs are there.
+
+    Raises:
+        InputError: there is no such data set, or no browser for the screenshot.
+    """
+    results = cli.folder("results", results)
+    written, problems = [], []
+    for dataset in runs.datasets(results):
+        try:
+            split = data.load_named(dataset.name, mnist_dir)
+            path = dataset / "explore.html"
+            files.write(path, page(runs.read(dataset), split).encode())
+            written.append(path)
+        except InputError as error:
+            problems.append(f"no page for {dataset.name}: {error}")
+    if not written:
+        raise InputError(problems[0] if problems else f"no runs in {results}: run python train.py")
+    for problem in problems:
+        cli.notice(problem)
+    for path in written:
+        print(path)
+        if screenshot:
+            picture = path.with_suffix(".png")
+            browse(path.as_uri(), f"--screenshot={picture}", "--window-size=1280,1000")
+            print(picture)
+
+
+def page(stored: runs.Results, split: data.Dataset) -> str:
+    """The page as HTML. Raises Missing: a run is not there, or not attacked with and without box.
+
+    Weights are float32 and pixels bytes, both in base64. A pixel is float32(v / 255), as in
+    data.py.
+    """
+    stored = dataclasses.replace(stored, runs=runs.trained_on(split, stored.folder, stored.runs))
+    free, boxed = stored.choose(MODELS), stored.choose(MODELS, "linf-box")
+    facts = dict(
+        digits=list(split.digits),
+        count=len(split.y_test),
+        models=[
+            dict(
+                run=one.run.name,
+                label=one.label,
+                colour=style.colour(one.run.settings),
+                dash=style.dash(one.run.settings),
+                w=_base64(one.run.w.astype("<f4")),
+                b=one.run.b,
+                correct=[
+                    exact.robust_correct(model.attack.samples["radii"], EPS).tolist()
+                    for model in (one, other)
+                ],
+            )
+            for one, other in zip(free, boxed, strict=True)
+        ],
+        images=[
+            dict(
+                index=int(index),
+                label=int(split.y_test[index]),
+                pixels=_base64(np.uint8(np.round(255 * split.x_test[index]))),
+            )
+            for index in hard_to_easy(free)
+        ],
+    )
+    text = TEMPLATE.read_text(encoding="utf-8")
+    return text.replace("/* facts of explore.py */ {}", json.dumps(facts, separators=(",", ":")))
+
+
+def _base64(array: np.ndarray) -> str:
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def hard_to_easy(models: list[runs.Model]) -> np.ndarray:
+    """Twelve test images of each digit, as indexes: at equal steps from the hardest to the easiest.
+
+    An image is hard where its rank by radius is low in the mean over the models.
+    """
+    labels = models[0].attack.samples["labels"]
+    chosen = []
+    for label in (-1, 1):
+        members = np.flatnonzero(labels == label)
+        radii = [model.attack.samples["radii"][members] for model in models]
+        ranks = np.mean([np.argsort(np.argsort(one, kind="stable")) for one in radii], axis=0)
+        steps = np.linspace(0, len(members) - 1, SHOWN).round().astype(int)
+        chosen.append(members[np.argsort(ranks, kind="stable")[steps]])
+    return np.concatenate(chosen)
+
+
+def browse(address: str, *options: str) -> str:
+    """Open an address in Chromium without a window; returns what it prints.
+
+    Raises:
+        InputError: there is no Chromium, or it fails.
+    """
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if not program:
+        raise InputError(f"no browser: install one of {', '.join(names)}")
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [program, *flags.split(), "--hide-scrollbars", f"--user-data-dir={profile}"]
+        try:
+            done = subprocess.run(
+                [*command, *options, address],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise InputError(f"{program} did not end within a minute") from None
+    if done.returncode:
+        raise InputError(f"{program} ended with status {done.returncode}: {done.stderr[-200:]!r}")
+    return done.stdout
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(prog="explore.py", description="Write the page to play with.")
+    parser.add_argument(
+        "--screenshot", action="store_true", help="write explore.png, too; needs Chromium"
+    )
+    parser.add_mnist_dir()
+    parser.add_results()
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main, _parser())

@@ -1,0 +1,352 @@
+"""explore.html in a real browser, against exact.py; and explore.py's choice of what it shows."""
+
+import html
+import json
+import re
+import shutil
+
+from common import runs
+from common.cli import RESULTS, InputError
+
+import numpy as np
+import pytest
+from conftest import script
+
+import attack
+import exact
+import explore
+import recipes
+
+# Before the page's own script: what goes wrong, and each state that a test notes.
+LISTEN = """<script>
+const wrong = [], notes = [];
+for (const kind of ["error", "unhandledrejection", "securitypolicyviolation"])
+  addEventListener(kind, (event) => wrong.push(`${kind} ${event.message || event.blockedURI}`));
+for (const kind of ["error", "warn"]) console[kind] = (...words) => wrong.push(words.join(" "));
+function note(more = {}) {
+  const rows = [...document.querySelectorAll("[data-run]")];
+  notes.push({ ...document.body.dataset, ...more, rows: rows.map((row) =>
+    ({ ...row.dataset, says: row.querySelector(".verdict").textContent })) });
+}
+function give(target, kind, properties) {
+  if (typeof target === "string") target = document.querySelector(target);
+  Object.assign(target, properties);
+  target.dispatchEvent(new Event(kind, { bubbles: true }));
+}
+function pointer(target, kind, x, y) {
+  const { left, top } = target.getBoundingClientRect();
+  target.dispatchEvent(new PointerEvent(kind,
+    { clientX: left + x, clientY: top + y, pointerId: 1, bubbles: true }));
+}
+</script>"""
+REPORT = """<script>
+const requests = performance.getEntriesByType("resource").map((entry) => entry.name);
+document.body.append(Object.assign(document.createElement("pre"),
+  { id: "notes", textContent: JSON.stringify({ wrong, requests, notes }) }));
+</script>"""
+EVERY_STATE = """
+const radios = document.querySelectorAll("#digits input");
+for (const box of [false, true]) {
+  give("#box", "change", { checked: box });
+  radios.forEach((radio, k) => {
+    radio.click();
+    for (const eps of [0, 0.1, 0.35]) {
+      give("#eps", "input", { value: eps });
+      note({ digit: k });
+    }
+  });
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def results(sample, tmp_path_factory):
+    """Four linear models of the sample, as the page needs them, not trained but made by hand.
+
+    The mean zero and the mean one are told apart; the larger the radius, the fewer pixels count.
+    """
+    results = tmp_path_factory.mktemp("explore")
+    x, y = sample.flat("train")
+    difference = x[y > 0].mean(0) - x[y < 0].mean(0)
+    noise = np.random.default_rng(0).normal(0, 0.05, len(difference))
+    history = {"train_accuracy": [0.5], "test_accuracy": [0.5]}
+    for eps in (None, 0.1, 0.2, 0.3):
+        w = (
+            noise + difference
+            if eps is None
+            else np.sign(difference) * np.maximum(np.abs(difference) - eps, 0)
+        )
+        b = -np.median(x @ w) if eps != 0.1 else np.abs(w).sum()  # a one, whatever the pixels
+        settings = recipes.settings(sample.name, eps is not None, eps)
+        facts = runs.facts(sample, {})
+        run = runs.load(
+            runs.save(results, settings, facts, *np.float32([w]), np.float32(b), history)
+        )
+        for box in (False, True):
+            found = attack.evaluate(run, sample, np.arange(3) / 4, "inf", box)
+            runs.save_attack(results / sample.name, run.name, found)
+    return results
+
+
+@pytest.fixture(scope="module")
+def written(results, sample):
+    explore.main(results=results)
+    return results / sample.name / "explore.html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Skips where there is no Chromium."""
+    try:
+        explore.browse("about:blank", "--dump-dom")
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def play(page: str, steps: str, folder, address="", width=1280) -> list[dict]:
+    """What `note` took down in a copy of the page that runs `steps`; nothing may go wrong."""
+    copy = folder / "copy.html"
+    page = page.replace("<title>", LISTEN + "<title>")
+    copy.write_text(
+        page.replace("</body>", f"<script>{{{steps}}}</script>{REPORT}</body>"), "utf-8"
+    )
+    text = explore.browse(copy.as_uri() + address, "--dump-dom", f"--window-size={width},900")
+    found = json.loads(html.unescape(re.search(r'<pre id="notes">(.*?)</pre>', text)[1]))
+    assert (found["wrong"], found["requests"]) == ([], [])
+    return found["notes"]
+
+
+def compare(notes: list[dict], members: list[runs.Run], split) -> None:
+    """Margins, radii and verdicts of each state, against exact.py, to 1e-12."""
+    x, y = split.flat("test")
+    for state in notes:
+        i, eps, box = int(state["index"]), float(state["eps"]), state["box"] == "true"
+        assert state["label"] == f"{y[i]:.0f}"
+        assert [row["run"] for row in state["rows"]] == [run.name for run in members]
+        for row, run in zip(state["rows"], members, strict=True):
+            image = x[i : i + 1], y[i : i + 1], run.w, run.b
+            (margin,) = exact.worst_case_margins(*image, eps, "inf", box)
+            (radius,) = exact.sample_radii(*image, "inf", box)
+            assert float(row["margin"]) == pytest.approx(margin, rel=0, abs=1e-12)
+            assert float(row["radius"]) == pytest.approx(radius, rel=1e-12, abs=1e-13)
+            assert row["correct"] == ("true" if radius > eps else "false")
+            own, other = split.digits if y[i] < 0 else split.digits[::-1]
+            assert row["says"] == (
+                f"✓ says {own}" if radius > eps else f"✗ says {other}, not {own}"
+            )
+
+
+def members_of(results, dataset) -> list[runs.Run]:
+    found = runs.read_runs(results / dataset)
+    return [found[name] for name in explore.MODELS]
+
+
+# --- in the browser ------------------------------------------------------------------------------
+
+
+def test_every_image_at_several_radii_with_and_without_box(
+    results, written, sample, browser, tmp_path
+):
+    notes = play(written.read_text("utf-8"), EVERY_STATE, tmp_path)
+    assert len(notes) == 2 * 24 * 3
+    compare(notes, members_of(results, sample.name), sample)
+    assert {row["correct"] for state in notes for row in state["rows"]} == {"true", "false"}
+    assert any(row["radius"] == "Infinity" for state in notes for row in state["rows"])
+
+
+def test_a_radius_that_is_wrong_by_a_thousandth_is_found(
+    results, written, sample, browser, tmp_path
+):
+    page = written.read_text("utf-8")
+    for right, wrong in (
+        ("return left / model.l1", "return 1.001 * left / model.l1"),
+        ("if (short <= 1e-14 * left) return eps", "if (short <= 1e-3 * left) return eps"),
+    ):
+        assert page.count(right) == 1
+        notes = play(page.replace(right, wrong), EVERY_STATE, tmp_path)
+        with pytest.raises(AssertionError):
+            compare(notes, members_of(results, sample.name), sample)
+
+
+@pytest.mark.mnist
+def test_the_published_page_is_that_of_the_results(mnist, browser, tmp_path):
+    dataset = RESULTS / mnist.name
+    page = (dataset / "explore.html").read_text("utf-8")
+    assert page == explore.page(runs.read(dataset), mnist)
+    compare(play(page, EVERY_STATE, tmp_path), members_of(RESULTS, mnist.name), mnist)
+
+
+def test_the_button_goes_to_the_first_step_that_flips(written, browser, tmp_path):
+    steps = """
+    for (const box of [false, true]) {
+      give("#box", "change", { checked: box });
+      document.querySelectorAll("#digits input").forEach((radio) => {
+        radio.click();
+        document.querySelectorAll("[data-run] button").forEach((button, k) => {
+          give("#eps", "input", { value: 0.5 });
+          if (button.disabled) { note({ k, disabled: true }); return }
+          button.click();
+          note({ k });
+          const step = Math.round(1000 * document.body.dataset.eps);
+          if (step === 0) return;
+          give("#eps", "input", { value: (step - 1) / 1000 });
+          note({ k, before: true });
+        });
+      });
+    }"""
+    notes = play(written.read_text("utf-8"), steps, tmp_path)
+    for state in notes:
+        row = state["rows"][state["k"]]
+        if state.get("disabled"):
+            assert float(row["radius"]) > 0.5
+        else:
+            assert (row["correct"] == "true") == ("before" in state)
+            assert float(state["eps"]) * 1000 == pytest.approx(round(float(state["eps"]) * 1000))
+    kinds = [(state.get("disabled"), state.get("before")) for state in notes]
+    assert {(True, None), (None, None), (None, True)} <= set(kinds)
+
+
+def test_the_address_restores_a_state(written, browser, tmp_path):
+    page = written.read_text("utf-8")
+    slider = 'note({ slider: document.querySelector("#eps").value })'
+    (state,) = play(page, slider, tmp_path, "#digit=5&eps=0.0932123&box")
+    chosen = explore.hard_to_easy(runs.read(written.parent).choose(explore.MODELS))
+    assert (state["index"], state["eps"], state["box"]) == (str(chosen[5]), "0.0932123", "true")
+    assert state["slider"] == "0.093"
+    (state,) = play(page, "note()", tmp_path, "#digit=23&eps=0.1")
+    assert (state["index"], state["eps"], state["box"]) == (str(chosen[23]), "0.1", "false")
+    bad, usual = (
+        play(page, "note()", tmp_path, address)[0] for address in ("#digit=99&eps=-1", "")
+    )
+    assert bad == usual
+
+
+def test_both_charts_can_be_dragged(written, browser, tmp_path):
+    steps = """
+    for (const id of ["margins", "accuracy"]) {
+      const chart = document.getElementById(id), wide = chart.clientWidth;
+      pointer(chart, "pointermove", 100, 50);
+      note();
+      pointer(chart, "pointerdown", 46 + (wide - 56) * 0.4, 50);
+      note();
+      pointer(chart, "pointermove", wide + 99, 50);
+      pointer(chart, "pointerup", wide + 99, 50);
+      pointer(chart, "pointermove", 100, 50);
+      note();
+      give("#eps", "input", { value: 0.12 });
+    }"""
+    notes = play(written.read_text("utf-8"), steps, tmp_path)
+    assert [state["eps"] for state in notes] == ["0.12", "0.2", "0.5"] * 2
+
+
+def test_a_drawing_is_fitted_like_mnist_and_an_empty_pad_has_no_verdict(
+    results, written, browser, tmp_path
+):
+    steps = """
+    const pad = document.getElementById("pad");
+    const pixels = () => { const canvas = document.querySelector("[data-run] canvas.image");
+      const { data } = canvas.getContext("2d").getImageData(0, 0, 28, 28);
+      return Array.from({ length: 784 }, (_, j) => 255 - data[4 * j]) };
+    document.querySelectorAll("#draws button")[1].click();
+    note();
+    pointer(pad, "pointerdown", 150, 20);
+    pointer(pad, "pointermove", 190, 110);
+    pointer(pad, "pointerup", 190, 110);
+    note({ pixels: pixels() });
+    document.getElementById("clear").click();
+    note();
+    document.querySelector("#digits input").click();
+    note();"""
+    empty, drawn, cleared, image = play(written.read_text("utf-8"), steps, tmp_path)
+    for state in (empty, cleared):
+        assert (state["index"], state["label"]) == ("", "")
+        for row in state["rows"]:
+            assert (row["margin"], row["radius"], row["correct"]) == ("", "", "")
+            assert row["says"] == "nothing to read yet"
+    assert (drawn["index"], drawn["label"], image["label"]) == ("", "1", "-1")
+    pixels = np.array(drawn["pixels"]).reshape(28, 28)
+    rows, columns = (np.flatnonzero(pixels.max(axis=axis)) for axis in (1, 0))
+    assert np.ptp(rows) + 1 in (20, 21)  # 20, and one more where it lies across a pixel's edge
+    assert np.ptp(columns) + 1 < 20
+    for axis in (0, 1):
+        centre = pixels.sum(axis=axis) @ np.arange(28) / pixels.sum()
+        assert centre == pytest.approx(13.5, abs=0.1)
+    for row, run in zip(drawn["rows"], members_of(results, written.parent.name), strict=True):
+        x = np.float32(pixels.ravel() / 255).astype(np.float64)
+        assert float(row["margin"]) == pytest.approx(
+            x @ run.w + run.b - 0.12 * np.abs(run.w).sum(), abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("width", [360, 768, 1400])
+def test_nothing_is_wider_than_the_window(written, browser, tmp_path, width):
+    """Chromium's window is at least 500 wide; the layout does not change between that and 360."""
+    steps = f"""
+    document.body.style.width = "{width}px";
+    dispatchEvent(new Event("resize"));
+    document.querySelector("#draws button").click();
+    document.body.style.margin = 0;
+    const right = (element) => element.getBoundingClientRect().right;
+    const ends = [...document.body.querySelectorAll("*")].map(right);
+    note({{ end: Math.max(...ends), wide: document.documentElement.scrollWidth }});"""
+    (state,) = play(written.read_text("utf-8"), steps, tmp_path, width=max(500, width))
+    assert 0.9 * width < state["end"] <= width
+    assert state["wide"] == max(500, width)
+
+
+# --- what is on the page -------------------------------------------------------------------------
+
+
+def facts(page: str) -> dict:
+    return json.loads(re.search(r"const facts = (.*);\n", page)[1])
+
+
+def test_the_page_is_small_and_needs_no_network(written):
+    for page in (written, RESULTS / "mnist-0-1" / "explore.html"):
+        text = page.read_text("utf-8")
+        assert page.stat().st_size < 150_000
+        assert re.findall(r"https?://[^\s\"']+", text) == ["http://www.w3.org/2000/svg"]
+        assert "default-src 'none'" in text
+
+
+def test_curves_are_counted_from_the_stored_radii(written):
+    stored = runs.read(written.parent)
+    for model, counted in zip(
+        explore.MODELS, facts(written.read_text("utf-8"))["models"], strict=True
+    ):
+        for threat, correct in zip(("linf", "linf-box"), counted["correct"], strict=True):
+            radii = stored.attacks[threat][model].samples["radii"]
+            assert correct == [int((radii > k / 1000).sum()) for k in range(501)]
+
+
+def test_images_are_twelve_of_each_digit_from_hard_to_easy():
+    stored = runs.read(RESULTS / "mnist-0-1")
+    models = stored.choose(explore.MODELS)
+    chosen = explore.hard_to_easy(models)
+    labels = models[0].attack.samples["labels"][chosen]
+    assert labels.tolist() == [-1] * 12 + [1] * 12
+    assert len(set(chosen)) == 24
+    radii = np.mean([model.attack.samples["radii"][chosen] for model in models], axis=0)
+    for part in (radii[:12], radii[12:]):
+        assert part[0] < part[5] < part[-1]
+
+
+def test_what_is_missing_is_told_in_one_line(results, sample, tmp_path):
+    (tmp_path / sample.name / "runs").mkdir(parents=True)
+    done = script("explore.py", "--results", tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "run python train.py --dataset mnist-sample" in done.stderr
+    assert list(tmp_path.rglob("*.html")) == []
+
+
+def test_boxed_attacks_that_are_missing_are_told_with_one_command(results, sample, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    shutil.rmtree(tmp_path / "results" / sample.name / "attacks" / "linf-box")
+    with pytest.raises(InputError, match=f"--runs {' '.join(explore.MODELS)} --box"):
+        explore.main(results=tmp_path / "results")
+
+
+def test_without_a_browser_the_screenshot_is_refused(written, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="no browser: install one of chromium"):
+        explore.main(screenshot=True, results=written.parents[1])
