@@ -56,7 +56,7 @@ def main(
     recipes.require("eps-max", eps_max, "positive")
     recipes.require("eps-steps", eps_steps, "count")
     eps = np.arange(eps_steps + 1) * eps_max / eps_steps
-    stored, attacked, examples = {}, {}, {}
+    attacked = []
     for dataset, names in choose(results, runs_named).items():
         try:
             split = data.load_named(dataset.name, mnist_dir)
@@ -65,35 +65,34 @@ def main(
             if runs_named:
                 cli.notice(f"not attacking {dataset.name}: {error}")
             continue
-        stored[dataset] = runs.trained_on(split, dataset, runs.read_runs(dataset))
-        members = [run for name, run in stored[dataset].items() if name in names]
-        attacked[dataset] = {
+        known = runs.trained_on(split, dataset, runs.read_runs(dataset))
+        members = [run for name, run in known.items() if name in names]
+        attacks = {
             run.name: evaluate(run, split, eps, norm, box) for run in cli.bar(members, "attacking")
         }
-        shown = {name: stored[dataset][name] for name in EXAMPLE if name in stored[dataset]}
-        if shown.keys() >= set(EXAMPLE[:2]):
-            examples[dataset] = shown, example(shown, split)
+        attacked.append((dataset, split, known, attacks))
     if not attacked:
         raise InputError(
             f"nothing is attacked, as no data set of these runs can be had here ({absent}); "
             "python plots.py redraws the figures from the stored numbers"
         )
-    for dataset, attacks in attacked.items():
+    for dataset, split, known, attacks in attacked:
         for name, attack in attacks.items():
             runs.save_attack(dataset, name, attack)
-        if dataset in examples:
-            shown, arrays = examples[dataset]
-            runs.save_study(dataset, "example", {}, shown, arrays)
+        save_example(dataset, known, split)
         if attacks:
             print(table(dataset.name, attacks))
             print(f"numbers in {dataset / 'attacks' / runs.threat(norm, box)}")
+        drawn_so = [
+            known[name].settings
+            for name in attacks
+            if plots.threat_of(known[name].settings) == runs.threat(norm, box)
+        ]
         names, groups = None, None
-        settings = [stored[dataset][name].settings for name in attacks]
-        fitting = [one for one in settings if plots.threat_of(one) == runs.threat(norm, box)]
-        if not fitting:
+        if not drawn_so:
             names = ["threats"]  # the one figure of several threat models
         elif runs_named:
-            groups = sorted({plots.group_of(one) for one in fitting})
+            groups = sorted({plots.group_of(settings) for settings in drawn_so})
         if drawn := plots.draw(results, names, groups, [dataset]):
             print(plots.summary(drawn))
 
@@ -168,6 +167,13 @@ def evaluate(
         },
         landscape=weight_landscape(run, split) if has_landscape(run.settings) else None,
     )
+
+
+def save_example(dataset: Path, known: dict[str, runs.Run], split: data.Dataset) -> None:
+    """Store the image of the figure attack, once the first two of its models are there."""
+    members = {name: known[name] for name in EXAMPLE if name in known}
+    if members.keys() >= set(EXAMPLE[:2]):
+        runs.save_study(dataset, "example", {}, members, example(members, split))
 
 
 def example(members: dict[str, runs.Run], split: data.Dataset) -> dict[str, np.ndarray]:

@@ -110,23 +110,11 @@ def draw(
     datasets = runs.datasets(results) if datasets is None else datasets
     if not datasets:
         raise InputError(f"nothing to draw in {results}: run python train.py, python attack.py")
-    diagrams, of_a_group, of_all = figures()
-    known = [function.__name__ for function in diagrams + of_a_group + of_all]
+    known = [function.__name__ for functions in figures() for function in functions]
     if unknown := [name for name in names or [] if name not in known]:
         raise InputError(f"no figure {unknown[0]}; there are: {', '.join(known)}")
-    todo = []
-    for dataset in datasets:
-        stored = runs.read(dataset)
-        for name, run in stored.runs.items():
-            if name not in stored.models(threat_of(run.settings)):
-                again = runs.again_attack(name, threat_of(run.settings), dataset)
-                tell(f"{dataset.name}/{name} is not drawn until {again} is run")
-        todo += [(dataset / "figures", function, ()) for function in diagrams]
-        todo += [(dataset / "figures", function, (stored,)) for function in of_all]
-        for group, models in choose(group_models(stored), groups).items():
-            folder = dataset / "figures" / ("" if group == ARTICLE else group)
-            todo += [(folder, function, (models,)) for function in of_a_group]
-    todo = [(*to, f, given) for *to, f, given in todo if not names or f.__name__ in names]
+    todo = [one for dataset in datasets for one in pictures(dataset, groups, tell)]
+    todo = [one for one in todo if not names or one[1].__name__ in names]
     written = []
     for folder, function, given in cli.bar(todo, "drawing"):
         path = folder / f"{function.__name__}.{format}"
@@ -138,8 +126,28 @@ def draw(
             if names:
                 tell(f"left out {path.relative_to(results)}: {error}")
     for dataset in datasets:
-        files.write(dataset / "figures" / "README.md", gallery(dataset).encode())
+        if (dataset / "figures").is_dir():
+            files.write(dataset / "figures" / "README.md", gallery(dataset).encode())
     return written
+
+
+def pictures(dataset: Path, groups: list[str] | None, tell) -> list[tuple]:
+    """All that can be drawn of a data set: the folder, the function, and what the function takes.
+
+    Raises InputError: there is no such group.
+    """
+    diagrams, of_a_group, of_all = figures()
+    stored, folder = runs.read(dataset), dataset / "figures"
+    for name, run in stored.runs.items():
+        if name not in stored.models(threat_of(run.settings)):
+            again = runs.again_attack(name, threat_of(run.settings), dataset)
+            tell(f"{dataset.name}/{name} is not drawn until {again} is run")
+    found = [(folder, function, ()) for function in diagrams]
+    found += [(folder, function, (stored,)) for function in of_all]
+    for group, models in choose(group_models(stored), groups).items():
+        place = folder if group == ARTICLE else folder / group
+        found += [(place, function, (models,)) for function in of_a_group]
+    return found
 
 
 UNDATED = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
