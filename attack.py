@@ -10,7 +10,7 @@ results/<dataset>/attacks/<threat>/<run>/, where the threat is linf, linf-box, l
 
     attack.json    the threat model, the checksums of the weights and data, ||w||_1
     accuracy.csv   eps, correct, samples, accuracy
-    nearest.csv    at each tenth radius, the misclassified samples nearest to the boundary
+    nearest.csv    at every tenth radius, the misclassified samples nearest to the boundary
     samples.npz    per test sample: label, logit, radius; and the images that figures show
     landscape.csv  mean training loss over one weight, for a strong and a weak pixel
 
@@ -31,7 +31,7 @@ import recipes
 from landscape import has_landscape, weight_landscape
 
 EPS_MAX = {"inf": 0.5, "2": 5.0, "1": 20.0}  # in pixel units, by the norm of the ball
-NEAREST = 10  # misclassified samples recorded at each tenth radius
+NEAREST = 10  # misclassified samples recorded at every tenth radius
 SHOWN = 8  # of the clean misclassified samples, the images stored for the figure
 EXAMPLE = ("regular", "robust-eps0.2", "optimal-eps0.2")  # the models of the figure attack
 
@@ -180,7 +180,7 @@ def example(members: dict[str, runs.Run], split: data.Dataset) -> dict[str, np.n
     """A test image of the lower digit that is typical for each of the runs.
 
     Each run ranks the images of this digit by their radii in the L-infinity ball. We take the image
-    whose ranks are all near the middle: the largest distance of one from it is the smallest.
+    that minimises the largest distance of its ranks from the middle rank.
 
     Returns:
         index (), image (height, width), and runs: their names.

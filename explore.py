@@ -1,9 +1,9 @@
-"""Write the page to play with: drag the radius and see four models read the same digit.
+"""Write the interactive page: drag the radius and see four models read the same digit.
 
     python explore.py                 results/<dataset>/explore.html of every data set
     python explore.py --screenshot    a picture of the page, too (needs Chromium)
 
-The page is one file without any request to a network. Its weights and its curves come from
+The page is one file and makes no network requests. Its weights and accuracy curves come from
 results/, its images from the data set. It computes margins, radii and perturbations in JavaScript
 (figures/explore.html), in float64 as exact.py does; tests/test_explore.py compares the two.
 """
@@ -147,7 +147,7 @@ def browse(address: str, *options: str) -> str:
 
 
 def _parser() -> cli.Parser:
-    parser = cli.Parser(prog="explore.py", description="Write the page to play with.")
+    parser = cli.Parser(prog="explore.py", description="Write the interactive page explore.html.")
     parser.add_argument(
         "--screenshot", action="store_true", help="write explore.png, too; needs Chromium"
     )

@@ -179,11 +179,12 @@ def gallery(dataset: Path) -> str:
     folder = dataset / "figures"
     parts = [("Comparisons", "", of_all), ("The article's figures", "", diagrams + of_a_group)]
     for group in sorted(path.name for path in folder.glob("*/")):
-        parts.append((f"The models of the recipe {group}", group, of_a_group))
+        parts.append((f"Models of the {group} recipe", group, of_a_group))
     lines = [
         f"# Figures of {dataset.name}",
-        "`python plots.py` writes this page and draws the pictures, from the numbers that are "
-        "named below each. Paths are relative to the folder above this one.",
+        "`python plots.py` draws the pictures and writes this page. Below each picture: what to "
+        f"see, the command that draws it, and the files of numbers behind it, in "
+        f"`{dataset.name}/`.",
     ]
     for title, group, functions in parts:
         shown = [f for f in functions if (folder / group / f"{f.__name__}.png").is_file()]

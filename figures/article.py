@@ -23,7 +23,7 @@ def trained_by(models: list[Model]) -> str:
 def _needs_free_pixels(models: list[Model]) -> None:
     if models[0].attack.facts["box"]:
         raise Missing(
-            "it shows attacks with pixels free: one in the box stores no images, and does not "
+            "it shows attacks without the box: one in the box stores no images, and does not "
             "move each logit by ε‖w‖₁"
         )
 
@@ -31,7 +31,7 @@ def _needs_free_pixels(models: list[Model]) -> None:
 def accuracy(models: list[Model]) -> Figure:
     """A table of the train and test accuracy of each model on clean images.
 
-    All models are about equally accurate as long as nobody attacks.
+    Compare these accuracies, without an attack, with those under attack in accuracy_noise.
 
     Numbers: `runs/*/history.csv`, `runs/*/config.json`.
     """
@@ -98,7 +98,7 @@ def _grid(rows: int, columns: int, width: float, title: str):
 def misclassified_regular(models: list[Model]) -> Figure:
     """The clean test images that each model gets wrong, nearest to the boundary first.
 
-    Few images are wrong without an attack, and many of them are hard to read.
+    Below each image are its true digit and its logit, which has the wrong sign.
 
     Numbers: `attacks/linf/*/samples.npz`, `attacks/linf/*/nearest.csv`.
     """
@@ -119,9 +119,9 @@ def misclassified_regular(models: list[Model]) -> Figure:
 
 
 def model_weights(models: list[Model]) -> Figure:
-    """The weights of each model as an image: black speaks for one digit, white for the other.
+    """The weights of each model as an image: black counts for one digit, white for the other.
 
-    The larger the radius trained for, the fewer pixels a model uses.
+    Robust training usually leaves few pixels in use; their number is above each picture.
 
     The scale is symmetric around 0, and reaches to the largest weight of each model.
 
@@ -139,7 +139,7 @@ def model_weights(models: list[Model]) -> Figure:
             run.w.reshape(run.config["image_shape"][:2]) / size, cmap=STAMP, vmin=-1, vmax=1
         )
         axes.set_title(
-            f"{model.label}\nmax |w| = {size:.2f}\n{run.pixels_in_use} pixels > 1 % of it",
+            f"{model.label}\nmax |w| = {size:.3g}\n{run.pixels_in_use} pixels > 1 % of it",
             fontsize=9,
         )
     low, high = models[0].run.config["digits"]
@@ -160,7 +160,7 @@ def curve(model: Model, end: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_curve(axes, model: Model, end: float, **look) -> None:
-    """Exact accuracy over the radius, in the model's colour and dash; a dot where it is trained."""
+    """Exact accuracy over the radius, in the model's look; a dot at its training radius."""
     settings = model.run.settings
     look = style.line(settings) | look
     axes.plot(*curve(model, end), **look)
@@ -179,7 +179,8 @@ def kept(models: list[Model], eps: float) -> str:
 def accuracy_noise(models: list[Model]) -> Figure:
     """The accuracy of each model under the worst-case perturbation, over its radius.
 
-    The further right a curve falls, the larger the perturbation that the model withstands.
+    The further right a curve falls, the larger the perturbations that the model withstands; the
+    horizontal line is the accuracy of always giving the more frequent digit.
 
     The curves are exact: each step is the radius at which one test image flips.
 
@@ -194,12 +195,12 @@ def accuracy_noise(models: list[Model]) -> Figure:
     constant = max(np.mean(labels > 0), np.mean(labels < 0))
     axes.axhline(constant, color=NOTE, lw=0.8)
     axes.text(1.005 * end, constant, "a constant\nanswer", color=NOTE, va="center", fontsize=9)
-    pixels = "pixels kept in [0, 1]" if attacked.facts["box"] else "pixels free"
+    pixels = "pixels kept in [0, 1]" if attacked.facts["box"] else "pixels may leave [0, 1]"
     ball = r"$\Vert\delta\Vert_\infty \leq \epsilon$"
     axes.set(
         xlim=(0, end),
         ylim=(0, 1.01),
-        xlabel=rf"radius $\epsilon$ of the perturbation, {ball}, {pixels} (dots: trained for)",
+        xlabel=rf"radius $\epsilon$ of the perturbation, {ball}, {pixels} (dot: training radius)",
         ylabel=f"accuracy on {len(labels)} test images",
         title=f"Accuracy in the worst case ({trained_by(models)})\n{kept(models, 0.4 * end)}",
     )
@@ -210,18 +211,15 @@ def accuracy_noise(models: list[Model]) -> Figure:
 def misclassified_noise(models: list[Model]) -> Figure:
     """Misclassified images under attack, one for each model and each of several radii.
 
-    From some radius on even the nearest image of the regular model lies far on the wrong side;
-    those of the robust models stay near 0.
-
-    Each cell shows the misclassified image that is nearest to the boundary there, so that most show
-    different images.
+    Compare the logits at large ε: that of the regular model is far from 0 even for the image
+    nearest to the boundary, those of the robust models are much closer.
 
     Numbers: `attacks/linf/*/samples.npz`, `attacks/linf/*/nearest.csv`, `runs/*/weights.npz`.
     """
     _needs_free_pixels(models)
     radii = np.unique(np.concatenate([model.attack.accuracy["eps"][::10] for model in models]))
     title = (
-        "In each cell another image: the misclassified one that is nearest to the boundary there\n"
+        "Each cell has its own image: the misclassified one that is nearest to the boundary\n"
         f"Below it: its true digit and logit; white −{radii[-1]:g}, black {1 + radii[-1]:g} "
         f"({trained_by(models)})"
     )
@@ -246,7 +244,7 @@ def misclassified_noise(models: list[Model]) -> Figure:
 
 
 def misclassified(model: Model, eps: float) -> np.ndarray:
-    """The logits of the test images that are wrong under the worst perturbation, pixels free."""
+    """The logits of the test images that are wrong in the worst case, without the box."""
     y, logits = (model.attack.samples[name] for name in ("labels", "logits"))
     perturbed = logits - y * eps * np.abs(model.run.w).sum()
     return perturbed[y * perturbed <= 0]
@@ -255,11 +253,10 @@ def misclassified(model: Model, eps: float) -> np.ndarray:
 def misclassified_logits(models: list[Model]) -> Figure:
     """Histograms of the logits of misclassified images at several radii, regular and robust.
 
-    As the radius grows, the regular model gets nearly every image wrong, with logits ever further
-    from 0; where the robust model is wrong, its logits stay near 0.
+    As ε grows, the logits of the images that the regular model gets wrong move away from 0, those
+    of the robust model stay much closer; part of the difference is that logits scale with ‖w‖₁.
 
-    Logits scale with ‖w‖₁, and part of the difference is that. All histograms have the same bins,
-    with an edge at 0. Nothing is smoothed: that would carry some images across the boundary.
+    All histograms have the same bins, with an edge at 0. Smoothing would move mass across 0.
 
     Numbers: `attacks/linf/*/samples.npz`, `runs/*/weights.npz`.
     """
@@ -296,7 +293,7 @@ def misclassified_logits(models: list[Model]) -> Figure:
         for model in pair
         if len(logits := misclassified(model, eps))
     ]
-    found = f"Wrong at ε = {eps:g}: half of the logits are further from 0 than {', '.join(medians)}"
+    found = f"Misclassified at ε = {eps:g}: median |logit| {', '.join(medians)}"
     figure.suptitle(
         f"{found if medians else 'Logits of the misclassified'}\n"
         f"Heights: share of all test images ({trained_by(models)})"
@@ -312,10 +309,9 @@ def by_log_step(values: np.ndarray, bins: int = 40) -> tuple[np.ndarray, np.ndar
 
 
 def training(models: list[Model]) -> Figure:
-    """Four records of training over the steps: loss, size of w, active images, pixels in use.
+    """Training loss, ‖w‖₁, share of active images and pixels in use, over the training steps.
 
-    The larger the radius trained for, the more images stay active, and the fewer pixels are in
-    use.
+    At the end of training, compare the share of active images and the number of pixels in use.
 
     Numbers: `runs/*/steps.npz`.
     """
@@ -323,7 +319,7 @@ def training(models: list[Model]) -> Figure:
         raise Missing("an exact minimum has no steps")
     figure = Figure(figsize=(8, 6))
     averaged = {
-        "loss": "loss trained on",
+        "loss": "training loss",
         "active": "share active: worst-case margin below 1",
     }
     exact = {"w_l1": r"$\Vert w\Vert_1$", "pixels": f"pixels above {PIXEL_IN_USE:.0%} of max |w|"}
@@ -344,5 +340,5 @@ def training(models: list[Model]) -> Figure:
         axes.set_xlabel("step")
     handles = panels[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=4)
-    figure.suptitle(f"Training; left: means over short ranges of steps ({trained_by(models)})")
+    figure.suptitle(f"Training; left: averaged over short ranges of steps ({trained_by(models)})")
     return figure

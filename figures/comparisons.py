@@ -1,4 +1,4 @@
-"""The figures that compare models across recipes: what the article's claim rests on.
+"""The figures that compare models, recipes and attacks.
 
 Each takes the stored results of a data set and returns a Figure; it raises Missing where a run, an
 attack or a study is not there.
@@ -32,8 +32,9 @@ def _stamp(axes, model: Model, title: str) -> None:
 def attack(results: Results) -> Figure:
     """One test image under the worst attack on each of several models, as pictures and in numbers.
 
-    A push of the same size in each pixel takes all of the regular model's margin, and only part of
-    a robust model's.
+    The attack lowers the margin by ε‖w‖₁, and the model is fooled if no margin is left.
+
+    The image and the attacked image have one grey scale, from -eps to 1 + eps.
 
     Numbers: `studies/example.npz`, `attacks/linf/*/samples.npz`, `runs/*/weights.npz`.
     """
@@ -50,7 +51,7 @@ def attack(results: Results) -> Figure:
         margin = y * model.attack.samples["logits"][shown["index"]]
         left = margin - eps * size.sum()
         row[0].imshow(w.reshape(image.shape) / size.max(), cmap=STAMP, vmin=-1, vmax=1)
-        row[1].imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        row[1].imshow(image, cmap="gray_r", vmin=-eps, vmax=1 + eps)
         row[2].imshow(push, cmap=STAMP, vmin=-2 * eps, vmax=2 * eps)
         row[3].imshow(image + push, cmap="gray_r", vmin=-eps, vmax=1 + eps)
         for axes in row[:4]:
@@ -76,9 +77,9 @@ def attack(results: Results) -> Figure:
         axes.set_title(title, size=10, loc="center")
     panels[0, 4].set_title("margin − ε‖w‖₁ = what is left", size=10)
     figure.suptitle(
-        f"The same {own} under attack: each pixel may change by {eps:g}\n"
+        f"The same {own} under attack: each pixel may change by at most {eps:g}\n"
         f"Weights: black counts for {digits[1]}, white for {digits[0]}. "
-        "Push: black adds ink, white removes it."
+        "Push: dark adds ink, light removes it."
     )
     return figure
 
@@ -86,13 +87,14 @@ def attack(results: Results) -> Figure:
 def optimum(results: Results) -> Figure:
     """Weights and accuracy after the article's recipe, the converged one, and at the minimum.
 
-    The closer to the minimum of the training loss, the fewer pixels a model uses; the digit-like
-    weights come from stopping early.
+    From left to right the training loss falls to its minimum; compare the number of weights above
+    1 % of the largest.
 
     Numbers: `runs/*/weights.npz`, `runs/*/history.csv`, `attacks/linf/*/samples.npz`.
     """
     radii, names = (0.1, 0.2, 0.3), ("article's recipe", "converged recipe", "exact minimum")
     figure = Figure(figsize=(8, 7.4))
+    figure.set_layout_engine("constrained", w_pad=0.09)
     panels = figure.subplots(3, 4, width_ratios=(1, 1, 1, 1.7))
     for row, eps in zip(panels, radii, strict=True):
         recipe, converged, minimum = results.choose(
@@ -109,16 +111,19 @@ def optimum(results: Results) -> Figure:
         shade = style.colour(converged.run.settings)
         row[3].plot(at, found, "o", color=shade, mfc="white", label=names[1])
         row[3].set(xlim=(0, 0.5), ylim=(0, 1.02), title="test accuracy")
-        row[3].legend(loc="lower left", handlelength=2.5)
-    panels[-1, 3].set_xlabel(r"radius $\epsilon$, pixels free (dots: trained for)")
-    figure.suptitle("How far training goes: weights (each to its own max |w|) and accuracy")
+        row[3].legend(loc="lower left", handlelength=2)
+    panels[-1, 3].set_xlabel(r"radius $\epsilon$ (dot: training radius)")
+    figure.suptitle(
+        "Three stages of minimising the robust loss: weights (each scaled to its max |w|), accuracy"
+    )
     return figure
 
 
 def init_ablation(results: Results) -> Figure:
     """Weights and accuracy of the regular model, trained from random weights and from zeros.
 
-    Much of the brittleness is the noise of the initial weights, which training never removes.
+    Training with the plain hinge keeps the noise of random initial weights, which raises ‖w‖₁ and
+    so lowers the accuracy under attack.
 
     Numbers: `runs/regular*/weights.npz`, `attacks/linf/regular*/samples.npz`.
     """
@@ -130,7 +135,10 @@ def init_ablation(results: Results) -> Figure:
         _stamp(axes, model, f"{name}\n‖w‖₁ = {np.abs(model.run.w).sum():.1f}")
         draw_curve(panels[2], model, 0.5, label=name)
     panels[2].set(
-        xlim=(0, 0.5), ylim=(0, 1.01), xlabel="radius ε, pixels free", title="test accuracy"
+        xlim=(0, 0.5),
+        ylim=(0, 1.01),
+        xlabel="radius ε, pixels may leave [0, 1]",
+        title="test accuracy",
     )
     panels[2].legend()
     noise, zeros = (f"{100 * model.accuracy(0.1):.1f} %" for model in chosen)
@@ -143,7 +151,8 @@ def init_ablation(results: Results) -> Figure:
 def radii(results: Results) -> Figure:
     """Histograms, one for each model: the smallest perturbation that flips each test image.
 
-    The larger the radius trained for, the further most images lie from the boundary.
+    The further right a histogram lies, the larger the perturbations that the model withstands; the
+    line is the median.
 
     Numbers: `attacks/linf/*/samples.npz`.
     """
@@ -152,20 +161,22 @@ def radii(results: Results) -> Figure:
     panels = figure.subplots(len(chosen), 1, sharex=True, sharey=True)
     bins = np.linspace(0, 0.6, 61)
     for axes, model in zip(panels, chosen, strict=True):
-        found = model.attack.samples["radii"]
+        found = np.maximum(model.attack.samples["radii"], 0)
         median, shade = np.median(found), style.colour(model.run.settings)
-        axes.hist(np.clip(found, 0, 0.6), bins, color=shade, alpha=0.6)
+        axes.hist(np.minimum(found, 0.6), bins, color=shade, alpha=0.6)
         axes.axvline(median, color=shade)
         axes.set_title(f"{model.label}: half flip below ε = {median:.3f}", fontsize=10)
         axes.set_ylabel("images")
-    panels[-1].set_xlabel("smallest ε that flips the image (L∞, pixels free)")
+    panels[-1].set_xlabel("smallest ε that flips the image (L∞, pixels may leave [0, 1])")
     count = len(chosen[0].attack.samples["radii"])
-    figure.suptitle(f"The radius of each of {count} test images (at 0: wrong from the start)")
+    figure.suptitle(
+        f"The radius of each of {count} test images (0: misclassified without an attack)"
+    )
     return figure
 
 
 def threats(results: Results) -> Figure:
-    """Exact accuracy over the radius in three balls, with pixels free and kept in [0, 1].
+    """Exact accuracy over the radius in three balls, without the box and with pixels in [0, 1].
 
     A model that is robust in one ball need not be so in another.
 
@@ -187,27 +198,26 @@ def threats(results: Results) -> Figure:
             model = found[name]
             end = model.attack.accuracy["eps"][-1]
             draw_curve(axes, model, end, label=model.label)
-        pixels = "kept in [0, 1]" if box else "free"
-        axes.set(xlim=(-0.02 * end, end), ylim=(0, 1.02), title=f"{NORMS[norm]}, pixels {pixels}")
+        pixels = "pixels in [0, 1]" if box else "no box"
+        axes.set(xlim=(-0.02 * end, end), ylim=(-0.02, 1.02), title=f"{NORMS[norm]}, {pixels}")
     for axes in panels[1]:
-        axes.set_xlabel("radius ε (dots: trained for)" if axes is panels[1, 0] else "radius ε")
+        axes.set_xlabel("radius ε (dot: training radius)" if axes is panels[1, 0] else "radius ε")
     for axes in panels[:, 0]:
         axes.set_ylabel("test accuracy")
     handles = panels[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3)
-    last, free = names[-1], [attacked[norm, False] for norm in NORMS]
-    kept = zip(NORMS.values(), (0.2, 2, 2), free, strict=True)
-    parts = [
-        f"{100 * found[last].accuracy(eps):.1f} % at {eps:g} in {ball}" for ball, eps, found in kept
-    ]
-    figure.suptitle(f"{free[0][last].label}: accuracy {', '.join(parts)}")
+    flat, round_ = (attacked[norm, False][names[-1]] for norm in ("inf", "2"))
+    figure.suptitle(
+        f"{flat.label} keeps {100 * flat.accuracy(0.2):.1f} % in the L∞ ball of radius 0.2, and "
+        f"{100 * round_.accuracy(2):.1f} % in the L2 ball of radius 2"
+    )
     return figure
 
 
 def noise_or_attack(results: Results) -> Figure:
-    """Accuracy under random noise of eps in each pixel, beside the worst case of the same size.
+    """Accuracy under random noise of ±ε in each pixel, beside the worst case of the same size.
 
-    Random noise does hardly any harm, so it shows nothing of how brittle a model is.
+    Random noise of the same size hardly lowers the accuracy, so it does not measure robustness.
 
     Numbers: `studies/noise.csv`, `attacks/linf/*/samples.npz`.
     """
@@ -237,13 +247,15 @@ def noise_or_attack(results: Results) -> Figure:
 def transfer(results: Results) -> Figure:
     """Accuracy of each model (column) under the perturbation computed on another (row), as a map.
 
-    No perturbation harms a model more than the one computed on itself (framed); those of other
-    models harm it less.
+    Read by column: no accuracy is below the framed one, under the model's own perturbation.
 
     Numbers: `studies/transfer.csv`.
     """
     table = results.study("transfer")
     names = list(dict.fromkeys(table["source"]))
+    words = {"-eps": " ε = ", "-initzeros": ", from zeros", "-seed": ", seed "}
+    for part, word in words.items():
+        names = [name.replace(part, word) for name in names]
     figure = Figure(figsize=(8, 4.8))
     for axes, eps in zip(figure.subplots(1, 2, sharey=True), (0.1, 0.2), strict=True):
         rows = np.isclose(table["eps"], eps)
@@ -271,7 +283,7 @@ def masking(results: Results) -> Figure:
     """Accuracy that gradient attacks report on a model of raw 0-255 pixels, and the exact one.
 
     Attacks on the cross-entropy report an accuracy that is far too high, since their gradients
-    vanish in float32.
+    vanish in float32; on the margin, FGSM is exact.
 
     Numbers: `studies/masking.csv`.
     """
@@ -291,7 +303,8 @@ def masking(results: Results) -> Figure:
         xlabel="radius ε, as a share of the pixel range",
         ylabel="test accuracy",
         ylim=(0, 1.04),
-        title=f"At ε = {table['eps'][at]:g} FGSM reports {fgsm} and PGD {pgd}; {exact} is true",
+        title=f"At ε = {table['eps'][at]:g} FGSM reports {fgsm} and PGD {pgd}; "
+        f"the exact accuracy is {exact}",
     )
     axes.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
     return figure
@@ -300,7 +313,8 @@ def masking(results: Results) -> Figure:
 def ten_digits(results: Results) -> Figure:
     """Accuracy of three linear classifiers of ten digits in three balls: exact, FGM and PGD.
 
-    Gradient attacks report more than is true, most of all in the L1 ball.
+    Gradient attacks never report less than the exact accuracy of the same images, and far more in
+    the L1 ball; the curve is that of all test images.
 
     Numbers: `studies/ten-digits.csv`, `studies/ten-digits-library.csv`.
     """

@@ -37,17 +37,16 @@ def _needs_hinge(model) -> None:
 
 
 def _guide(axes, x: float) -> None:
-    """A thin upright line that helps the eye and stands for no model."""
+    """A thin vertical guide line."""
     axes.axvline(x, color=NOTE, lw=0.8)
 
 
 def hinge_loss() -> Figure:
     """The hinge loss over the margin y f(x).
 
-    An image that is wrong costs more than 1, and one that is right costs nothing only from a
-    margin of 1 on.
+    A misclassified image has a loss of at least 1; the loss is 0 once the margin is at least 1.
 
-    Numbers: none, it is a diagram.
+    Numbers: none; the function computes it.
     """
     figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
@@ -63,11 +62,12 @@ def hinge_loss() -> Figure:
 
 
 def hinge_margin() -> Figure:
-    """The hinges of both classes over the logit, and the soft margin between -1 and 1.
+    """The hinges of both classes over the logit, and the soft margin between −1 and 1.
 
-    Each class pays inside the soft margin, even where the answer is right.
+    Between the logits −1 and 1 the loss is positive for both classes, even where the answer is
+    right.
 
-    Numbers: none, it is a diagram.
+    Numbers: none; the function computes it.
     """
     figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
@@ -88,7 +88,7 @@ def landscape_complex() -> Figure:
 
     The network is real but untrained: 8 inputs, two hidden layers of 64 sines, a fixed seed.
 
-    Numbers: none, it is a diagram.
+    Numbers: none; the function computes it.
     """
     rng = np.random.default_rng(4)
     inputs = np.repeat(rng.uniform(0, 1, (1, 8)), 1001, axis=0)
@@ -104,7 +104,7 @@ def landscape_complex() -> Figure:
     axes.set(
         xlabel="one of 8 inputs, $x_i$",
         ylabel="loss",
-        title="The hinge of a random network of 2 × 64 sines",
+        title="Hinge loss of a random network (two layers of 64 sines)",
         ylim=(-0.05, None),
     )
     return figure
@@ -113,11 +113,11 @@ def landscape_complex() -> Figure:
 def landscape_simple(models: list) -> Figure:
     """The hinge loss of the regular linear model over one pixel of a misclassified image.
 
-    The loss is a straight line, so it is largest at an end of the pixel's range.
+    The loss is convex in each pixel, so it is largest at an end of the pixel's range.
 
     The image is the one nearest to the boundary, the pixel the one of the largest weight.
 
-    Numbers: `attacks/linf/regular/samples.npz`, `runs/regular/weights.npz`.
+    Numbers: `attacks/linf/*/samples.npz`, `attacks/linf/*/nearest.csv`, `runs/*/weights.npz`.
     """
     model = representative(models, robust=False)
     _needs_hinge(model)
@@ -135,26 +135,26 @@ def landscape_simple(models: list) -> Figure:
     loss = hinge(margin - slope * (value - here))
     axes.plot(value, loss, **style.line(model.run.settings))
     axes.plot(here, hinge(margin), "o", color="black")
-    axes.annotate(
-        "its value", (here, hinge(margin)), (8, -16), textcoords="offset points", color=NOTE
-    )
+    side = 1 if here < 0.5 else -1
+    place = dict(textcoords="offset points", ha="left" if side > 0 else "right")
+    axes.annotate("its value", (here, hinge(margin)), (10 * side, 12), color=NOTE, **place)
     row, column = divmod(pixel, model.run.config["image_shape"][1])
     axes.set(
         xlabel=f"one input $x_i$: row {row}, column {column} of test image {sample}, $y = {y:+d}$",
         ylabel="loss",
         title=f"The linear model: a straight line, slope $-y w_i = {slope:+.2f}$",
         xlim=(-0.05, 1.05),
-        ylim=(0, 1.2 * loss.max()),
+        ylim=(0, 1.3 * loss.max()),
     )
     return figure
 
 
 def perturbation_boxes() -> Figure:
-    """Five points in three dimensions, each with its L-infinity ball.
+    """Five points in three dimensions, each with its L∞ ball.
 
-    The attacker may move each point anywhere in its box, whose sides are 2 eps long.
+    The attacker may move each point anywhere in its box, whose sides are 2ε long.
 
-    Numbers: none, it is a diagram.
+    Numbers: none; the function computes it.
     """
     figure = Figure(figsize=(6, 4.2))
     axes = figure.add_subplot(projection="3d")
@@ -189,8 +189,7 @@ def perturbation_boxes() -> Figure:
 def hinge_robust(models: list) -> Figure:
     """The hinge and the robust hinge over the logit, for both classes, with a model's numbers.
 
-    The robust hinge is stricter: its knee lies further out, by the radius times the sum of the
-    absolute weights.
+    The robust hinge is the hinge shifted by ε‖w‖₁ towards larger margins.
 
     The article draws the shift inward.
 
@@ -234,8 +233,8 @@ def least(weight: np.ndarray, loss: np.ndarray) -> int | None:
 def landscape_robust(models: list) -> Figure:
     """The mean training loss over a single weight, for a strong and a weak pixel, by two losses.
 
-    On the weak pixel the robust hinge is least at a weight of exactly 0, so training drops the
-    pixel; the plain hinge has no kink there.
+    The weak pixel is one whose best weight is exactly 0 under the robust hinge, so training drives
+    its weight towards 0; the plain hinge has no kink there.
 
     Numbers: `attacks/linf/*/landscape.csv`, `runs/*/weights.npz`.
     """
@@ -261,12 +260,13 @@ def landscape_robust(models: list) -> Figure:
             axes.plot(weight, loss, **look)
             if (best := least(weight, loss)) is not None:
                 where = f"about {signed(weight[best])}" if weight[best] else "exactly 0"
-                axes.plot(
-                    weight[best], loss[best], "o", color=shade, ms=8, label=f"least at {where}"
-                )
+                ring = dict(color=shade, mfc="none", ms=11, label=f"least at {where}")
+                axes.plot(weight[best], loss[best], "o", **ring)
+            else:
+                axes.plot([], [], " ", label="no clear minimum in view")
             label = f"trained: {signed(trained)}" if abs(trained) >= 0.005 else "trained: about 0"
             height = np.interp(trained, weight, loss)
-            axes.plot(trained, height, "d", color="white", mec=shade, label=label)
+            axes.plot(trained, height, "|", color=shade, ms=11, label=label)
             axes.set(ylim=(-0.06 * loss.max(), 1.4 * loss.max()))
             axes.legend(loc="upper right", handlelength=1, handletextpad=0.4)
     for axes, loss in zip(panels[:, 0], ("hinge", "robust hinge"), strict=True):

@@ -2,9 +2,10 @@
 
 The colour says what a model is: black the regular model (grey if trained from zero weights), green
 a robust one (the darker, the larger its radius), blue the exact minimum. The dash says the radius
-that it is trained for. Hollow circles are the converged recipe, where it stands beside others.
-Orange marks what is not the worst case: random noise (dots), FGSM (triangles), PGD (crosses). Every
-colour has a contrast of at least 3:1 on white.
+that it is trained for. Hollow circles are the converged recipe, where it stands beside others. A
+loss has the colour of the model that is trained with it: black the hinge, green the robust hinge.
+Orange is random noise (dots) and gradient attacks: FGSM (triangles), PGD (crosses). Every colour
+has a contrast of at least 3:1 on white.
 """
 
 import numpy as np

@@ -81,7 +81,7 @@ def test_the_gallery_shows_each_picture_with_its_command_and_its_numbers():
         group = f" --groups {Path(picture).parent}" if "/" in picture else ""
         assert command == f"python plots.py {name}{group}"
         patterns = re.findall(r"`(.+?)`", numbers)
-        assert patterns or numbers == "none, it is a diagram."
+        assert patterns or numbers == "none; the function computes it."
         for pattern in patterns:
             assert list(folder.parent.glob(pattern)), pattern
 
@@ -270,7 +270,7 @@ def test_accuracy_noise_is_exact_at_every_stored_radius(published, models):
     """
     boxed = plots.group_models(published)["box-converged"]
     for group, threat, pixels in (
-        (models, "linf", "pixels free"),
+        (models, "linf", "pixels may leave [0, 1]"),
         (boxed, "linf-box", "pixels kept in [0, 1]"),
     ):
         figure = article.accuracy_noise(group)
@@ -357,9 +357,12 @@ def test_the_circles_of_the_converged_recipe_lie_at_its_accuracy(published):
 
 def test_titles_take_their_numbers_from_the_results(published):
     for function, numbers in (
-        (comparisons.masking, ("FGSM reports 0.999", "PGD 0.999", "0.304 is true")),
+        (comparisons.masking, ("FGSM reports 0.999", "PGD 0.999", "the exact accuracy is 0.304")),
         (comparisons.init_ablation, ("keeps 23.2 %", "zero weights, 95.7 %")),
-        (comparisons.threats, ("98.2 % at 0.2 in L∞", "0.0 % at 2 in L1")),
+        (
+            comparisons.threats,
+            ("98.2 % in the L∞ ball of radius 0.2", "0.0 % in the L2 ball of radius 2"),
+        ),
         (comparisons.noise_or_attack, ("keeps 99.9 % under random noise", "0.0 % in the worst")),
     ):
         figure = function(published)
