@@ -89,7 +89,7 @@ def main(
             if plots.threat_of(known[name].settings) == runs.threat(norm, box)
         ]
         names, groups = None, None
-        if not drawn_so:
+        if not drawn_so or (box and runs_named):
             names = ["threats"]  # the one figure of several threat models
         elif runs_named:
             groups = sorted({plots.group_of(settings) for settings in drawn_so})
@@ -170,8 +170,9 @@ def evaluate(
 
 
 def save_example(dataset: Path, known: dict[str, runs.Run], split: data.Dataset) -> None:
-    """Store the image of the figure attack, once the first two of its models are there."""
-    members = {name: known[name] for name in EXAMPLE if name in known}
+    """Store the image of the figure attack, once the first two of its models are attacked."""
+    place = dataset / "attacks" / "linf"
+    members = {name: known[name] for name in EXAMPLE if name in known and (place / name).is_dir()}
     if members.keys() >= set(EXAMPLE[:2]):
         runs.save_study(dataset, "example", {}, members, example(members, split))
 

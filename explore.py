@@ -1,4 +1,6 @@
-"""Write the interactive page: drag the radius and see four models read the same digit.
+"""Write the interactive page: drag the radius and see several models read the same digit.
+
+It shows the models of the article's recipe, and needs them attacked with and without the box.
 
     python explore.py                 results/<dataset>/explore.html of every data set
     python explore.py --screenshot    a picture of the page, too (needs Chromium)
@@ -23,10 +25,10 @@ import numpy as np
 
 import data
 import exact
+import plots
 from figures import style
 
 TEMPLATE = ROOT / "figures" / "explore.html"
-MODELS = ("regular", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
 EPS = np.arange(501) / 1000  # the steps of the slider
 SHOWN = 12  # images of each digit
 
@@ -48,7 +50,7 @@ def main(screenshot: bool = False, results: Path = RESULTS, mnist_dir: Path | No
         except InputError as error:
             problems.append(f"no page for {dataset.name}: {error}")
     if not written:
-        raise InputError(problems[0] if problems else f"no runs in {results}: run python train.py")
+        raise InputError("; ".join(problems) or f"no runs in {results}: run python train.py")
     for problem in problems:
         cli.notice(problem)
     for path in written:
@@ -66,7 +68,8 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
     data.py.
     """
     stored = dataclasses.replace(stored, runs=runs.trained_on(split, stored.folder, stored.runs))
-    free, boxed = stored.choose(MODELS), stored.choose(MODELS, "linf-box")
+    free = models_of(stored)
+    boxed = stored.choose([model.run.name for model in free], "linf-box")
     facts = dict(
         digits=list(split.digits),
         count=len(split.y_test),
@@ -96,6 +99,15 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
     )
     text = TEMPLATE.read_text(encoding="utf-8")
     return text.replace("/* facts of explore.py */ {}", json.dumps(facts, separators=(",", ":")))
+
+
+def models_of(stored: runs.Results) -> list[runs.Model]:
+    """The models of the article's recipe: regular first, then by radius. Raises Missing."""
+    recipe = [
+        name for name, run in stored.runs.items() if plots.group_of(run.settings) == plots.ARTICLE
+    ]
+    stored.choose(recipe or ["regular"])  # none may be left out because it is not attacked
+    return plots.group_models(stored)[plots.ARTICLE]
 
 
 def _base64(array: np.ndarray) -> str:

@@ -113,7 +113,14 @@ def draw(
     known = [function.__name__ for functions in figures() for function in functions]
     if unknown := [name for name in names or [] if name not in known]:
         raise InputError(f"no figure {unknown[0]}; there are: {', '.join(known)}")
-    todo = [one for dataset in datasets for one in pictures(dataset, groups, tell)]
+    read = [runs.read(dataset) for dataset in datasets]
+    grouped = [group_models(stored) for stored in read]
+    there = sorted(set().union(*grouped))
+    if missing := [group for group in groups or [] if group not in there]:
+        raise InputError(f"no group {missing[0]}; there are: {', '.join(there)}")
+    todo = []
+    for stored, found in zip(read, grouped, strict=True):
+        todo += pictures(stored, {group: found[group] for group in choose(found, groups)}, tell)
     todo = [one for one in todo if not names or one[1].__name__ in names]
     written = []
     for folder, function, given in cli.bar(todo, "drawing"):
@@ -131,20 +138,17 @@ def draw(
     return written
 
 
-def pictures(dataset: Path, groups: list[str] | None, tell) -> list[tuple]:
-    """All that can be drawn of a data set: the folder, the function, and what the function takes.
-
-    Raises InputError: there is no such group.
-    """
+def pictures(stored: Results, groups: dict[str, list[Model]], tell) -> list[tuple]:
+    """What can be drawn of a data set: the folder, the function, and what the function takes."""
     diagrams, of_a_group, of_all = figures()
-    stored, folder = runs.read(dataset), dataset / "figures"
+    folder = stored.folder / "figures"
     for name, run in stored.runs.items():
         if name not in stored.models(threat_of(run.settings)):
-            again = runs.again_attack(name, threat_of(run.settings), dataset)
-            tell(f"{dataset.name}/{name} is not drawn until {again} is run")
+            again = runs.again_attack(name, threat_of(run.settings), stored.folder)
+            tell(f"{stored.folder.name}/{name} is not drawn until {again} is run")
     found = [(folder, function, ()) for function in diagrams]
     found += [(folder, function, (stored,)) for function in of_all]
-    for group, models in choose(group_models(stored), groups).items():
+    for group, models in groups.items():
         place = folder if group == ARTICLE else folder / group
         found += [(place, function, (models,)) for function in of_a_group]
     return found
@@ -227,14 +231,12 @@ def group_models(stored: Results) -> dict[str, list[Model]]:
     return dict(sorted(found.items()))
 
 
-def choose(found: dict[str, list[Model]], groups: list[str] | None) -> dict[str, list[Model]]:
-    """The groups named; by default article and converged, or all where there is neither."""
-    if groups is None:
-        groups = [group for group in GROUPS if group in found] or list(found)
-    for group in groups:
-        if group not in found:
-            raise InputError(f"no group {group}; there are: {', '.join(found)}")
-    return {group: found[group] for group in groups}
+def choose(found: dict[str, list[Model]], groups: list[str] | None) -> list[str]:
+    """Of the groups found, those named; by default article and converged, or all if there is
+    neither."""
+    return [group for group in groups or GROUPS if group in found] or (
+        [] if groups else list(found)
+    )
 
 
 def summary(written: list[Path]) -> str:

@@ -291,7 +291,7 @@ def save(settings, split, results: Path, weights: list, history: dict, steps: di
         report.append(f"robust accuracy {robust_accuracy:.4f} at {ball} radius {settings.eps}")
         if minimum := certified_minimum(results, settings, split):
             excess = columns["train_loss"][-1] / minimum - 1
-            report.append(f"{100 * excess:.2f} % above the certified minimum {minimum:.7f}")
+            report.append(f"loss {100 * excess:.2f} % above its certified minimum {minimum:.7f}")
     print(", ".join([*report, f"written to {folder}"]), flush=True)
 
 

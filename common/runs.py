@@ -181,7 +181,9 @@ def study_of(table: str) -> str:
 def again_study(name: str) -> str:
     if name.startswith("benchmark-"):
         return f"python benchmark.py --parts {name.removeprefix('benchmark-')}"
-    return "python attack.py" if name == "example" else f"python studies.py {name}"
+    if name == "example":
+        return "python attack.py, once there are regular and robust-eps0.2"
+    return f"python studies.py {name}"
 
 
 def _place(dataset: Path) -> str:

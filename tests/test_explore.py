@@ -17,6 +17,7 @@ import exact
 import explore
 import recipes
 
+MODELS = ["regular", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3"]
 # Before the page's own script: what goes wrong, and each state that a test notes.
 LISTEN = """<script>
 const wrong = [], notes = [];
@@ -138,7 +139,7 @@ def compare(notes: list[dict], members: list[runs.Run], split) -> None:
 
 def members_of(results, dataset) -> list[runs.Run]:
     found = runs.read_runs(results / dataset)
-    return [found[name] for name in explore.MODELS]
+    return [found[name] for name in MODELS]
 
 
 # --- in the browser ------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ def test_the_address_restores_a_state(written, browser, tmp_path):
     page = written.read_text("utf-8")
     slider = 'note({ slider: document.querySelector("#eps").value })'
     (state,) = play(page, slider, tmp_path, "#digit=5&eps=0.0932123&box")
-    chosen = explore.hard_to_easy(runs.read(written.parent).choose(explore.MODELS))
+    chosen = explore.hard_to_easy(runs.read(written.parent).choose(MODELS))
     assert (state["index"], state["eps"], state["box"]) == (str(chosen[5]), "0.0932123", "true")
     assert state["slider"] == "0.093"
     (state,) = play(page, "note()", tmp_path, "#digit=23&eps=0.1")
@@ -310,9 +311,7 @@ def test_the_page_is_small_and_needs_no_network(written):
 
 def test_curves_are_counted_from_the_stored_radii(written):
     stored = runs.read(written.parent)
-    for model, counted in zip(
-        explore.MODELS, facts(written.read_text("utf-8"))["models"], strict=True
-    ):
+    for model, counted in zip(MODELS, facts(written.read_text("utf-8"))["models"], strict=True):
         for threat, correct in zip(("linf", "linf-box"), counted["correct"], strict=True):
             radii = stored.attacks[threat][model].samples["radii"]
             assert correct == [int((radii > k / 1000).sum()) for k in range(501)]
@@ -320,7 +319,7 @@ def test_curves_are_counted_from_the_stored_radii(written):
 
 def test_images_are_twelve_of_each_digit_from_hard_to_easy():
     stored = runs.read(RESULTS / "mnist-0-1")
-    models = stored.choose(explore.MODELS)
+    models = stored.choose(MODELS)
     chosen = explore.hard_to_easy(models)
     labels = models[0].attack.samples["labels"][chosen]
     assert labels.tolist() == [-1] * 12 + [1] * 12
@@ -341,7 +340,7 @@ def test_what_is_missing_is_told_in_one_line(results, sample, tmp_path):
 def test_boxed_attacks_that_are_missing_are_told_with_one_command(results, sample, tmp_path):
     shutil.copytree(results, tmp_path / "results")
     shutil.rmtree(tmp_path / "results" / sample.name / "attacks" / "linf-box")
-    with pytest.raises(InputError, match=f"--runs {' '.join(explore.MODELS)} --box"):
+    with pytest.raises(InputError, match=f"--runs {' '.join(MODELS)} --box"):
         explore.main(results=tmp_path / "results")
 
 

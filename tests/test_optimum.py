@@ -346,7 +346,9 @@ def test_training_tells_its_distance_from_the_minimum(optima, tmp_path, sample, 
         (folder,) = train.main(robust=True, eps=0.2, **options)
         run = runs.load(folder)
         excesses.append(100 * (objective(x, y, run.w, run.b, 0.2) / minimum - 1))
-        told = re.search(r", (\S+) % above the certified minimum (\S+), ", capsys.readouterr().out)
+        told = re.search(
+            r", loss (\S+) % above its certified minimum (\S+), ", capsys.readouterr().out
+        )
         assert float(told[2]) == pytest.approx(minimum, rel=0, abs=1e-7)  # seven digits are told
         # Two digits after the point are told, of a loss in float32.
         assert float(told[1]) == pytest.approx(excesses[-1], rel=1e-4, abs=0.006)

@@ -108,6 +108,13 @@ def test_other_groups_are_drawn_on_request(tmp_path, quick):
         plots.draw(tmp_path, groups=["nonsense"])
 
 
+def test_a_group_is_drawn_of_the_data_sets_that_have_it(tmp_path, drawn, quick):
+    copy_numbers(RESULTS / "mnist-0-1", tmp_path)
+    copy_numbers(drawn, tmp_path)
+    (path,) = plots.draw(tmp_path, ["accuracy"], ["kolter-madry"])
+    assert path == tmp_path / "mnist-0-1" / "figures" / "kolter-madry" / "accuracy.png"
+
+
 def test_comparisons_are_drawn_from_the_published_numbers(published):
     for function in plots.figures()[2]:
         assert plots.render(function, (published,)).startswith(HEADER)

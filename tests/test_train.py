@@ -171,7 +171,7 @@ def test_converged_run_is_near_the_certified_minimum(tmp_path, capsys):
     clean, robust = (run.history[f"test_{name}"][-1] for name in ("accuracy", "robust_accuracy"))
     told = (
         f"{run.name}: test accuracy {clean:.4f}, robust accuracy {robust:.4f} at L∞ radius 0.3, "
-        f"{100 * excess:.2f} % above the certified minimum {minimum:.7f}, "
+        f"loss {100 * excess:.2f} % above its certified minimum {minimum:.7f}, "
         f"written to {solved.with_name(run.name)}\n"
     )
     assert tuple(capsys.readouterr()) == (told, "")
