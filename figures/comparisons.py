@@ -63,7 +63,7 @@ def attack(results: Results) -> Figure:
             row[3].spines[:].set(linewidth=3, color="black")
         row[0].set_ylabel(model.label.replace(" ε", "\nε"), size=10, weight="bold")
         radius = model.attack.samples["radii"][shown["index"]]
-        numbers = f"{margin:.2f} − {eps:g} × {size.sum():.1f} = {left:.2f}".replace("-", "−")
+        numbers = f"{margin:.2f} − {eps:g} × {size.sum():.2f} = {left:.2f}".replace("-", "−")
         row[4].axis("off")
         row[4].set_box_aspect(1 / 1.9)  # as high as the pictures
         for height, text, weight in (

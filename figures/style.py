@@ -13,7 +13,7 @@ import numpy as np
 from recipes import OPTIMAL, Settings
 
 BLACK, GREY = "#000000", "#6e6e6e"
-LIGHT, GREEN, DARK = "#3f9f68", "#217a45", "#0a4526"  # robust for a radius of .1, .2, .3
+LIGHT, GREEN, DARK = "#3a9862", "#217a45", "#0a4526"  # robust for a radius of .1, .2, .3
 BLUE, ORANGE = "#3b4fd8", "#c2570c"
 NOTE = "#555555"  # words and thin lines that stand for no model
 

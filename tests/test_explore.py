@@ -1,5 +1,6 @@
 """explore.html in a real browser, against exact.py; and explore.py's choice of what it shows."""
 
+import contextlib
 import html
 import json
 import re
@@ -10,12 +11,14 @@ from common.cli import RESULTS, InputError
 
 import numpy as np
 import pytest
+import scipy.stats
 from conftest import script
 
 import attack
 import exact
 import explore
 import recipes
+from figures import style
 
 MODELS = ["regular", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3"]
 # Before the page's own script: what goes wrong, and each state that a test notes.
@@ -24,26 +27,35 @@ const wrong = [], notes = [];
 for (const kind of ["error", "unhandledrejection", "securitypolicyviolation"])
   addEventListener(kind, (event) => wrong.push(`${kind} ${event.message || event.blockedURI}`));
 for (const kind of ["error", "warn"]) console[kind] = (...words) => wrong.push(words.join(" "));
+function said(row, part) { return row.querySelector(part).textContent }
 function note(more = {}) {
   const rows = [...document.querySelectorAll("[data-run]")];
   notes.push({ ...document.body.dataset, ...more, rows: rows.map((row) =>
-    ({ ...row.dataset, says: row.querySelector(".verdict").textContent })) });
+    ({ ...row.dataset, says: said(row, ".verdict"), sum: said(row, ".sum"),
+       button: said(row, "button") })),
+    shares: [...document.querySelectorAll("#shares b")].map((share) => share.textContent) });
+}
+function reds(canvas) {  // of each pixel
+  const { data } = canvas.getContext("2d").getImageData(0, 0, 28, 28);
+  return Array.from({ length: 784 }, (_, j) => data[4 * j]);
 }
 function give(target, kind, properties) {
   if (typeof target === "string") target = document.querySelector(target);
   Object.assign(target, properties);
   target.dispatchEvent(new Event(kind, { bubbles: true }));
 }
-function pointer(target, kind, x, y) {
+function pointer(target, kind, x, y, pointerId = 1) {
   const { left, top } = target.getBoundingClientRect();
   target.dispatchEvent(new PointerEvent(kind,
-    { clientX: left + x, clientY: top + y, pointerId: 1, bubbles: true }));
+    { clientX: left + x, clientY: top + y, pointerId, bubbles: true }));
 }
 </script>"""
 REPORT = """<script>
-const requests = performance.getEntriesByType("resource").map((entry) => entry.name);
-document.body.append(Object.assign(document.createElement("pre"),
-  { id: "notes", textContent: JSON.stringify({ wrong, requests, notes }) }));
+setTimeout(() => {
+  const requests = performance.getEntriesByType("resource").map((entry) => entry.name);
+  document.body.append(Object.assign(document.createElement("pre"),
+    { id: "notes", textContent: JSON.stringify({ wrong, requests, notes }) }));
+}, 2000);
 </script>"""
 EVERY_STATE = """
 const radios = document.querySelectorAll("#digits input");
@@ -111,15 +123,25 @@ def play(page: str, steps: str, folder, address="", width=1280) -> list[dict]:
     copy.write_text(
         page.replace("</body>", f"<script>{{{steps}}}</script>{REPORT}</body>"), "utf-8"
     )
-    text = explore.browse(copy.as_uri() + address, "--dump-dom", f"--window-size={width},900")
+    options = "--dump-dom", "--virtual-time-budget=3000", f"--window-size={width},900"
+    text = explore.browse(copy.as_uri() + address, *options)
     found = json.loads(html.unescape(re.search(r'<pre id="notes">(.*?)</pre>', text)[1]))
     assert (found["wrong"], found["requests"]) == ([], [])
     return found["notes"]
 
 
+def said(number: float, digits: int) -> str:
+    """As the page writes it: a true minus sign, and none before 0.00."""
+    return f"{number:z.{digits}f}".replace("-", "−")
+
+
 def compare(notes: list[dict], members: list[runs.Run], split) -> None:
-    """Margins, radii and verdicts of each state, against exact.py, to 1e-12."""
+    """Margins, radii, verdicts, sums and accuracies of each state, against exact.py, to 1e-12."""
     x, y = split.flat("test")
+    found = {
+        box: [exact.sample_radii(x, y, run.w, run.b, "inf", box) for run in members]
+        for box in (False, True)
+    }
     for state in notes:
         i, eps, box = int(state["index"]), float(state["eps"]), state["box"] == "true"
         assert state["label"] == f"{y[i]:.0f}"
@@ -135,6 +157,15 @@ def compare(notes: list[dict], members: list[runs.Run], split) -> None:
             assert row["says"] == (
                 f"✓ says {own}" if radius > eps else f"✗ says {other}, not {own}"
             )
+            (clean,) = y[i] * (x[i : i + 1] @ run.w + run.b)
+            size = np.abs(run.w).sum()
+            lost = said(clean - margin, 2) if box else f"{eps:.3f} × {said(size, 2)}"
+            assert row["sum"] == f"{said(clean, 2)} − {lost} = {said(margin, 2)}".replace(
+                "−0.00", "0.00"
+            )
+            never = "never flips" if radius == np.inf else f"flips at {said(radius, 4)}"
+            assert row["button"] == ("wrong at ε = 0" if radius <= 0 else never)
+        assert state["shares"] == [f"{100 * np.mean(radii > eps):.2f} %" for radii in found[box]]
 
 
 def members_of(results, dataset) -> list[runs.Run]:
@@ -222,7 +253,28 @@ def test_the_address_restores_a_state(written, browser, tmp_path):
     assert bad == usual
 
 
+def test_the_address_follows_the_state_and_the_state_the_address(written, browser, tmp_path):
+    steps = """
+    document.querySelectorAll("#digits input")[7].click();
+    give("#eps", "input", { value: 0.25 });
+    give("#box", "change", { checked: true });
+    setTimeout(() => {
+      note({ hash: location.hash, status: document.getElementById("status").textContent });
+      addEventListener("hashchange", () => setTimeout(() => note({ hash: location.hash })));
+      location.hash = "#digit=3&eps=0.0605";
+    }, 500);"""
+    changed, restored = play(written.read_text("utf-8"), steps, tmp_path)
+    assert changed["hash"] == "#digit=7&eps=0.25&box"
+    for row, name in zip(changed["rows"], MODELS, strict=True):
+        label = "regular" if name == "regular" else f"robust ε = {name[-3:]}"
+        assert f"{label} {row['says']}" in changed["status"]
+    chosen = explore.hard_to_easy(runs.read(written.parent).choose(MODELS))
+    assert (restored["index"], restored["eps"]) == (str(chosen[3]), "0.0605")
+    assert restored["box"] == "false"
+
+
 def test_both_charts_can_be_dragged(written, browser, tmp_path):
+    """Out of the chart, too; a finger that scrolls the page leaves the radius as it was."""
     steps = """
     for (const id of ["margins", "accuracy"]) {
       const chart = document.getElementById(id), wide = chart.clientWidth;
@@ -235,9 +287,109 @@ def test_both_charts_can_be_dragged(written, browser, tmp_path):
       pointer(chart, "pointermove", 100, 50);
       note();
       give("#eps", "input", { value: 0.12 });
+      pointer(chart, "pointerdown", 100, 50);
+      pointer(chart, "pointercancel", 100, 50);
     }"""
     notes = play(written.read_text("utf-8"), steps, tmp_path)
     assert [state["eps"] for state in notes] == ["0.12", "0.2", "0.5"] * 2
+
+
+CHARTS = """
+for (const box of [false, true]) {
+  give("#box", "change", { checked: box });
+  document.querySelectorAll("#digits input")[8].click();
+  note({ charts: ["margins", "accuracy"].map((id) => {
+    const chart = document.getElementById(id);
+    const texts = [...chart.querySelectorAll("text")];
+    const ticks = (kind) => texts.filter((tick) => tick.getAttribute("text-anchor") === kind)
+      .map((tick) => [tick.textContent, tick.getAttribute(kind === "end" ? "y" : "x")]);
+    return { up: ticks("end"), across: ticks("middle"),
+      lines: [...chart.querySelectorAll("polyline")].map((line) =>
+        [line.getAttribute("points"), line.getAttribute("stroke")]) };
+  }) });
+}"""
+
+
+def axis(ticks, offset=0.0):
+    """What a place on the screen stands for, by the numbers at the ticks."""
+    known = []
+    for text, place in ticks:
+        text = text.removesuffix(" %").replace("−", "-")
+        with contextlib.suppress(ValueError):  # the words beside the axis
+            known.append((float(place) - offset, float(text)))
+    (one, first), (other, second) = known[0], known[-1]
+    return lambda place: first + (place - one) * (second - first) / (other - one)
+
+
+def test_charts_show_margins_and_accuracy_over_the_radius(
+    results, written, sample, browser, tmp_path
+):
+    x, y = sample.flat("test")
+    for state in play(written.read_text("utf-8"), CHARTS, tmp_path):
+        i, box = int(state["index"]), state["box"] == "true"
+        image = x[i : i + 1], y[i : i + 1]
+        for k, run in enumerate(members_of(results, sample.name)):
+            radii = exact.sample_radii(x, y, run.w, run.b, "inf", box)
+            for step in (0, 50, 100, 200, 333, 500):
+                eps = step / 1000
+                (left,) = exact.worst_case_margins(*image, run.w, run.b, eps, "inf", box)
+                shown = left, 100 * np.mean(radii > eps)
+                for chart, wanted in zip(state["charts"], shown, strict=True):
+                    points, colour = chart["lines"][k]
+                    assert (points.count(","), colour) == (501, style.colour(run.settings))
+                    place, height = map(float, points.split()[step].split(","))
+                    across, up = axis(chart["across"]), axis(chart["up"], 4)
+                    dot = abs(up(1) - up(0))  # on the screen
+                    assert across(place) == pytest.approx(eps, abs=1e-3)
+                    assert up(height) == pytest.approx(wanted, abs=0.1 * dot)
+
+
+def test_pictures_show_weights_image_push_and_attacked_image(
+    results, written, sample, browser, tmp_path
+):
+    """The red of each pixel, to a shade: from 255 over 95 to 0 in green stamps."""
+    steps = """
+    for (const box of [false, true]) {
+      give("#box", "change", { checked: box });
+      document.querySelectorAll("#digits input")[15].click();
+      note({ pictures: [...document.querySelectorAll("[data-run]")].map((row) =>
+        [...row.querySelectorAll("canvas")].map(reds)) });
+    }"""
+    for state in play(written.read_text("utf-8"), steps, tmp_path):
+        i, eps, box = int(state["index"]), float(state["eps"]), state["box"] == "true"
+        x, y = (part[i : i + 1] for part in sample.flat("test"))
+        for run, found in zip(members_of(results, sample.name), state["pictures"], strict=True):
+            delta = exact.perturbation(x, y, run.w, eps, "inf", box)
+            over = 0 if box else eps
+            grey = [-over, 1 + over], [255, 0]
+            size = np.abs(run.w).max()
+            expected = (
+                np.interp(run.w, [-size, 0, size], [255, 95, 0]),
+                np.interp(x[0], *grey),
+                np.interp(delta[0], [-0.5, 0, 0.5], [255, 95, 0]),
+                np.interp((x + delta)[0], *grey),
+            )
+            np.testing.assert_allclose(found, expected, atol=1)
+
+
+def test_a_digit_is_drawn_by_keys_alone(written, browser, tmp_path):
+    steps = """
+    const press = (key, times = 1) => {
+      for (let k = 0; k < times; k++)
+        document.getElementById("pad").dispatchEvent(new KeyboardEvent("keydown", { key }));
+    };
+    document.querySelectorAll("#draws button")[1].click();
+    press("ArrowLeft", 2);
+    note();
+    press(" ");
+    press("ArrowDown", 12);
+    note();
+    press(" ");
+    press("ArrowRight", 5);
+    note();"""
+    lifted, drawn, moved = play(written.read_text("utf-8"), steps, tmp_path)
+    assert (lifted["label"], drawn["label"]) == ("", "1")
+    assert moved["rows"] == drawn["rows"]
 
 
 def test_a_drawing_is_fitted_like_mnist_and_an_empty_pad_has_no_verdict(
@@ -245,16 +397,19 @@ def test_a_drawing_is_fitted_like_mnist_and_an_empty_pad_has_no_verdict(
 ):
     steps = """
     const pad = document.getElementById("pad");
-    const pixels = () => { const canvas = document.querySelector("[data-run] canvas.image");
-      const { data } = canvas.getContext("2d").getImageData(0, 0, 28, 28);
-      return Array.from({ length: 784 }, (_, j) => 255 - data[4 * j]) };
+    const seen = () =>
+      ({ pixels: reds(document.querySelector("[data-run] canvas.image")).map((v) => 255 - v) });
     give("#eps", "input", { value: 0 });  // where white is 0 and black 1
     document.querySelectorAll("#draws button")[1].click();
     note();
-    pointer(pad, "pointerdown", 150, 20);
-    pointer(pad, "pointermove", 190, 110);
-    pointer(pad, "pointerup", 190, 110);
-    note({ pixels: pixels() });
+    pointer(pad, "pointerdown", 75, 30);  // an L, whose centre of mass is far from its middle
+    pointer(pad, "pointermove", 75, 190);
+    pointer(pad, "pointerdown", 20, 20, 2);  // another finger
+    pointer(pad, "pointermove", 25, 25, 2);
+    pointer(pad, "pointermove", 115, 190);
+    pointer(pad, "pointerup", 115, 190);
+    pointer(pad, "pointermove", 200, 20);
+    note(seen());
     document.getElementById("clear").click();
     note();
     document.querySelector("#digits input").click();
@@ -269,7 +424,7 @@ def test_a_drawing_is_fitted_like_mnist_and_an_empty_pad_has_no_verdict(
     pixels = np.array(drawn["pixels"]).reshape(28, 28)
     rows, columns = (np.flatnonzero(pixels.max(axis=axis)) for axis in (1, 0))
     assert np.ptp(rows) + 1 in (20, 21)  # 20, and one more where it lies across a pixel's edge
-    assert np.ptp(columns) + 1 < 20
+    assert np.ptp(columns) + 1 < 12
     for axis in (0, 1):
         centre = pixels.sum(axis=axis) @ np.arange(28) / pixels.sum()
         assert centre == pytest.approx(13.5, abs=0.1)
@@ -327,6 +482,15 @@ def test_images_are_twelve_of_each_digit_from_hard_to_easy():
     radii = np.mean([model.attack.samples["radii"][chosen] for model in models], axis=0)
     for part in (radii[:12], radii[12:]):
         assert part[0] < part[5] < part[-1]
+    for label in (-1, 1):
+        members = np.flatnonzero(models[0].attack.samples["labels"] == label)
+        ranks = sum(
+            scipy.stats.rankdata(model.attack.samples["radii"][members], "ordinal")
+            for model in models
+        )
+        order = members[np.argsort(ranks, kind="stable")]
+        wanted = [order[round(k * (len(members) - 1) / 11)] for k in range(12)]
+        assert chosen[labels == label].tolist() == wanted
 
 
 def test_what_is_missing_is_told_in_one_line(results, sample, tmp_path):
