@@ -83,16 +83,16 @@ def main(
         if attacks:
             print(table(dataset.name, attacks))
             print(f"numbers in {dataset / 'attacks' / runs.threat(norm, box)}")
-        drawn_so = [
+        fitting = [  # the runs whose figures show this attack
             known[name].settings
             for name in attacks
             if plots.threat_of(known[name].settings) == runs.threat(norm, box)
         ]
         names, groups = None, None
-        if not drawn_so or (box and runs_named):
+        if not fitting or (box and runs_named):
             names = ["threats"]  # the one figure of several threat models
         elif runs_named:
-            groups = sorted({plots.group_of(settings) for settings in drawn_so})
+            groups = sorted({plots.group_of(settings) for settings in fitting})
         if drawn := plots.draw(results, names, groups, [dataset]):
             print(plots.summary(drawn))
 
