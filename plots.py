@@ -203,7 +203,7 @@ def gallery(dataset: Path) -> str:
                 f"### {name}",
                 f"![{what}]({f'{group}/' * bool(group)}{name}.png)",
                 see,
-                f"`{command}` · {numbers}",
+                f"`{command}` · numbers: {numbers}",
             ]
     return "\n\n".join(lines) + "\n"
 

@@ -46,7 +46,7 @@ def hinge_loss() -> Figure:
 
     A misclassified image has a loss of at least 1; the loss is 0 once the margin is at least 1.
 
-    Numbers: none; the function computes it.
+    Numbers: computed in the function.
     """
     figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
@@ -67,7 +67,7 @@ def hinge_margin() -> Figure:
     Between the logits −1 and 1 the loss is positive for both classes, even where the answer is
     right.
 
-    Numbers: none; the function computes it.
+    Numbers: computed in the function.
     """
     figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
@@ -88,7 +88,7 @@ def landscape_complex() -> Figure:
 
     The network is real but untrained: 8 inputs, two hidden layers of 64 sines, a fixed seed.
 
-    Numbers: none; the function computes it.
+    Numbers: computed in the function.
     """
     rng = np.random.default_rng(4)
     inputs = np.repeat(rng.uniform(0, 1, (1, 8)), 1001, axis=0)
@@ -154,7 +154,7 @@ def perturbation_boxes() -> Figure:
 
     The attacker may move each point anywhere in its box, whose sides are 2ε long.
 
-    Numbers: none; the function computes it.
+    Numbers: computed in the function.
     """
     figure = Figure(figsize=(6, 4.2))
     axes = figure.add_subplot(projection="3d")

@@ -160,9 +160,7 @@ def compare(notes: list[dict], members: list[runs.Run], split) -> None:
             (clean,) = y[i] * (x[i : i + 1] @ run.w + run.b)
             size = np.abs(run.w).sum()
             lost = said(clean - margin, 2) if box else f"{eps:.3f} × {said(size, 2)}"
-            assert row["sum"] == f"{said(clean, 2)} − {lost} = {said(margin, 2)}".replace(
-                "−0.00", "0.00"
-            )
+            assert row["sum"] == f"{said(clean, 2)} − {lost} = {said(margin, 2)}"
             never = "never flips" if radius == np.inf else f"flips at {said(radius, 4)}"
             assert row["button"] == ("wrong at ε = 0" if radius <= 0 else never)
         assert state["shares"] == [f"{100 * np.mean(radii > eps):.2f} %" for radii in found[box]]

@@ -71,7 +71,7 @@ def test_published_pictures_are_those_that_are_drawn_by_default(tmp_path, monkey
 def test_the_gallery_shows_each_picture_with_its_command_and_its_numbers():
     folder = RESULTS / "mnist-0-1" / "figures"
     page = (folder / "README.md").read_text("utf-8")
-    shown = re.findall(r"!\[(.+)\]\((.+)\)\n\n(.+)\n\n`(.+)` · (.+)\n", page)
+    shown = re.findall(r"!\[(.+)\]\((.+)\)\n\n(.+)\n\n`(.+)` · numbers: (.+)\n", page)
     pictures = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
     assert {picture for _, picture, *_ in shown} == pictures
     for alt, picture, see, command, numbers in shown:
@@ -81,7 +81,7 @@ def test_the_gallery_shows_each_picture_with_its_command_and_its_numbers():
         group = f" --groups {Path(picture).parent}" if "/" in picture else ""
         assert command == f"python plots.py {name}{group}"
         patterns = re.findall(r"`(.+?)`", numbers)
-        assert patterns or numbers == "none; the function computes it."
+        assert patterns or numbers == "computed in the function."
         for pattern in patterns:
             assert list(folder.parent.glob(pattern)), pattern
 
