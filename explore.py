@@ -106,7 +106,14 @@ def models_of(stored: runs.Results) -> list[runs.Model]:
     recipe = [
         name for name, run in stored.runs.items() if plots.group_of(run.settings) == plots.ARTICLE
     ]
-    stored.choose(recipe or ["regular"])  # none may be left out because it is not attacked
+    missing = []
+    for threat in ("linf", "linf-box"):
+        try:
+            stored.choose(recipe or ["regular"], threat)
+        except runs.Missing as error:
+            missing.append(str(error))
+    if missing:
+        raise runs.Missing("; ".join(missing))
     return plots.group_models(stored)[plots.ARTICLE]
 
 

@@ -188,7 +188,8 @@ def gallery(dataset: Path) -> str:
         f"# Figures of {dataset.name}",
         "`python plots.py` draws the pictures and writes this page. Below each picture: what to "
         f"see, the command that draws it, and the files of numbers behind it, in "
-        f"`{dataset.name}/`.",
+        f"`{dataset.name}/`. ε is the radius of a perturbation. FGSM (or FGM) and PGD are attacks "
+        "that follow gradients. The converged recipe trains close to the minimum of the loss.",
     ]
     for title, group, functions in parts:
         shown = [f for f in functions if (folder / group / f"{f.__name__}.png").is_file()]

@@ -116,11 +116,14 @@ def import_tensorflow(start=None):
 
 
 def folder(option: str, value) -> Path:
-    """The value of an option as a path. Raises InputError if it is none."""
+    """The value of an option as a path. Raises InputError if it is none, or a data set's."""
     try:
-        return Path(value).expanduser()
+        path = Path(value).expanduser()
     except TypeError:
         raise InputError(f"--{option} needs a folder, not {value!r}") from None
+    if (path / "runs").is_dir():
+        raise InputError(f"--{option} {path} is the folder of one data set: pass the one above it")
+    return path
 
 
 def check_writable(results: Path) -> None:

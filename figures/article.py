@@ -220,8 +220,8 @@ def misclassified_noise(models: list[Model]) -> Figure:
     radii = np.unique(np.concatenate([model.attack.accuracy["eps"][::10] for model in models]))
     title = (
         "Each cell has its own image: the misclassified one that is nearest to the boundary\n"
-        f"Below it: its true digit and logit; white −{radii[-1]:g}, black {1 + radii[-1]:g} "
-        f"({trained_by(models)})"
+        f"Below it: its digit and logit; grey scale from −{radii[-1]:g} (white) to "
+        f"{1 + radii[-1]:g} (black) ({trained_by(models)})"
     )
     figure, panels = _grid(len(models), len(radii), 9, title)
     for axes, eps in zip(panels[0], radii, strict=True):
@@ -340,5 +340,5 @@ def training(models: list[Model]) -> Figure:
         axes.set_xlabel("step")
     handles = panels[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=4)
-    figure.suptitle(f"Training; left: averaged over short ranges of steps ({trained_by(models)})")
+    figure.suptitle(f"Training; the left panels are smoothed ({trained_by(models)})")
     return figure

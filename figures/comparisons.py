@@ -75,6 +75,11 @@ def attack(results: Results) -> Figure:
     titles = ("weights", f"test image {shown['index']}", f"worst push, ±{eps:g}", "attacked image")
     for axes, title in zip(panels[0], titles, strict=False):
         axes.set_title(title, size=10, loc="center")
+    shades = f"white {-eps:g}, black {1 + eps:g}".replace("-", "−")
+    for axes, note in zip(
+        panels[-1], ("green: near 0", shades, "green: no push", shades), strict=False
+    ):
+        axes.set_xlabel(note, size=9)
     panels[0, 4].set_title("margin − ε‖w‖₁ = what is left", size=10)
     figure.suptitle(
         f"The same {own} under attack: each pixel may change by at most {eps:g}\n"
@@ -282,8 +287,8 @@ def transfer(results: Results) -> Figure:
 def masking(results: Results) -> Figure:
     """Accuracy that gradient attacks report on a model of raw 0-255 pixels, and the exact one.
 
-    Attacks on the cross-entropy report an accuracy that is far too high, since their gradients
-    vanish in float32; on the margin, FGSM is exact.
+    Attacks on the cross-entropy report an accuracy that is far too high: its gradient rounds to 0
+    in float32, so they see no direction to move in; on the margin, FGSM is exact.
 
     Numbers: `studies/masking.csv`.
     """
@@ -313,8 +318,8 @@ def masking(results: Results) -> Figure:
 def ten_digits(results: Results) -> Figure:
     """Accuracy of three linear classifiers of ten digits in three balls: exact, FGM and PGD.
 
-    Gradient attacks never report less than the exact accuracy of the same images, and far more in
-    the L1 ball; the curve is that of all test images.
+    Marks above the curve are attacks that miss the worst case; the marks are of some test images,
+    the curve of all.
 
     Numbers: `studies/ten-digits.csv`, `studies/ten-digits-library.csv`.
     """

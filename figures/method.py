@@ -137,7 +137,7 @@ def landscape_simple(models: list) -> Figure:
     axes.plot(here, hinge(margin), "o", color="black")
     side = 1 if here < 0.5 else -1
     place = dict(textcoords="offset points", ha="left" if side > 0 else "right")
-    axes.annotate("its value", (here, hinge(margin)), (10 * side, 12), color=NOTE, **place)
+    axes.annotate("value in the image", (here, hinge(margin)), (10 * side, 12), color=NOTE, **place)
     row, column = divmod(pixel, model.run.config["image_shape"][1])
     axes.set(
         xlabel=f"one input $x_i$: row {row}, column {column} of test image {sample}, $y = {y:+d}$",
@@ -152,7 +152,7 @@ def landscape_simple(models: list) -> Figure:
 def perturbation_boxes() -> Figure:
     """Five points in three dimensions, each with its L∞ ball.
 
-    The attacker may move each point anywhere in its box, whose sides are 2ε long.
+    The attacker may move each point anywhere in its cube, whose sides are 2ε long.
 
     Numbers: computed in the function.
     """
@@ -182,7 +182,7 @@ def perturbation_boxes() -> Figure:
         axis.set_ticks([0.5, 1])
         axis.set_pane_color("white")
     axes.set_box_aspect(None, zoom=0.95)
-    axes.set_title(r"Allowed perturbations: a box of side $2\epsilon$ around each point")
+    axes.set_title(r"Allowed perturbations: a cube of side $2\epsilon$ around each point")
     return figure
 
 
@@ -233,8 +233,8 @@ def least(weight: np.ndarray, loss: np.ndarray) -> int | None:
 def landscape_robust(models: list) -> Figure:
     """The mean training loss over a single weight, for a strong and a weak pixel, by two losses.
 
-    The weak pixel is one whose best weight is exactly 0 under the robust hinge, so training drives
-    its weight towards 0; the plain hinge has no kink there.
+    On the weak pixel (right) the robust hinge has a kink at a weight of 0 and is lowest there, so
+    training drives the weight to 0; the plain hinge has no kink.
 
     Numbers: `attacks/linf/*/landscape.csv`, `runs/*/weights.npz`.
     """
