@@ -90,7 +90,9 @@ def main(
         ]
         names, groups = None, None
         if not fitting or (box and runs_named):
-            names = ["threats"]  # the one figure of several threat models
+            # The one figure of several threat models. Groups that were trained in the box are
+            # drawn on request, by plots.py.
+            names = ["threats"]
         elif runs_named:
             groups = sorted({plots.group_of(settings) for settings in fitting})
         if drawn := plots.draw(results, names, groups, [dataset]):

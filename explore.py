@@ -57,7 +57,7 @@ def main(screenshot: bool = False, results: Path = RESULTS, mnist_dir: Path | No
         print(path)
         if screenshot:
             picture = path.with_suffix(".png")
-            browse(path.as_uri(), f"--screenshot={picture}", "--window-size=1280,1000")
+            browse(path.absolute().as_uri(), f"--screenshot={picture}", "--window-size=1280,1000")
             print(picture)
 
 
@@ -75,18 +75,18 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
         count=len(split.y_test),
         models=[
             dict(
-                run=one.run.name,
-                label=one.label,
-                colour=style.colour(one.run.settings),
-                dash=style.dash(one.run.settings),
-                w=_base64(one.run.w.astype("<f4")),
-                b=one.run.b,
+                run=free_model.run.name,
+                label=free_model.label,
+                colour=style.colour(free_model.run.settings),
+                dash=style.dash(free_model.run.settings),
+                w=_base64(free_model.run.w.astype("<f4")),
+                b=free_model.run.b,
                 correct=[
                     exact.robust_correct(model.attack.samples["radii"], EPS).tolist()
-                    for model in (one, other)
+                    for model in (free_model, boxed_model)
                 ],
             )
-            for one, other in zip(free, boxed, strict=True)
+            for free_model, boxed_model in zip(free, boxed, strict=True)
         ],
         images=[
             dict(
@@ -102,7 +102,10 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
 
 
 def models_of(stored: runs.Results) -> list[runs.Model]:
-    """The models of the article's recipe: regular first, then by radius. Raises Missing."""
+    """The models of the article's recipe by radius, the regular one first.
+
+    Raises Missing: there is none, or one is not attacked without the box and with it.
+    """
     recipe = [
         name for name, run in stored.runs.items() if plots.group_of(run.settings) == plots.ARTICLE
     ]
@@ -113,8 +116,8 @@ def models_of(stored: runs.Results) -> list[runs.Model]:
         except runs.Missing as error:
             missing.append(str(error))
     if missing:
-        raise runs.Missing("; ".join(missing))
-    return plots.group_models(stored)[plots.ARTICLE]
+        raise runs.Missing("; ".join(dict.fromkeys(missing)))
+    return sorted(stored.choose(recipe), key=lambda model: model.run.settings.eps)
 
 
 def _base64(array: np.ndarray) -> str:
@@ -147,6 +150,7 @@ def browse(address: str, *options: str) -> str:
     program = next(filter(None, map(shutil.which, names)), None)
     if not program:
         raise InputError(f"no browser: install one of {', '.join(names)}")
+    # Root, as in CI, cannot have a sandbox; and Chromium may still write to its profile.
     flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [program, *flags.split(), "--hide-scrollbars", f"--user-data-dir={profile}"]

@@ -24,7 +24,8 @@ import recipes
 
 ARTICLE = "article"  # the group of the article's recipe
 GROUPS = (ARTICLE, "converged")
-FORMATS = ("png", "svg", "pdf")
+# Format -> what is left out of its metadata, so that the same numbers give the same bytes.
+FORMATS = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 DPI = 160
 
 
@@ -36,7 +37,7 @@ def main(
     results: Path = RESULTS,
 ) -> None:
     """Draw the figures named, or all. Raises InputError: there is nothing to draw."""
-    recipes.require("format", format, FORMATS)
+    recipes.require("format", format, tuple(FORMATS))
     recipes.require("dpi", dpi, "dpi")
     names, groups = names and recipes.several(names), groups and recipes.several(groups)
     written = draw(results, names, groups, tell=cli.notice, format=format, dpi=dpi)
@@ -121,7 +122,7 @@ def draw(
     todo = []
     for stored, found in zip(read, grouped, strict=True):
         todo += pictures(stored, {group: found[group] for group in choose(found, groups)}, tell)
-    todo = [one for one in todo if not names or one[1].__name__ in names]
+    todo = [(*to, f, given) for *to, f, given in todo if not names or f.__name__ in names]
     written = []
     for folder, function, given in cli.bar(todo, "drawing"):
         path = folder / f"{function.__name__}.{format}"
@@ -139,7 +140,10 @@ def draw(
 
 
 def pictures(stored: Results, groups: dict[str, list[Model]], tell) -> list[tuple]:
-    """What can be drawn of a data set: the folder, the function, and what the function takes."""
+    """What can be drawn of a data set: the folder, the function, and what the function takes.
+
+    `tell` is called with a line for each run that is not attacked yet.
+    """
     diagrams, of_a_group, of_all = figures()
     folder = stored.folder / "figures"
     for name, run in stored.runs.items():
@@ -154,16 +158,13 @@ def pictures(stored: Results, groups: dict[str, list[Model]], tell) -> list[tupl
     return found
 
 
-UNDATED = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-
-
 def render(function, given: tuple, format: str = "png", dpi: int = DPI) -> bytes:
     """The figure that the function draws, as the bytes of a file; the same each time."""
     from matplotlib import style
 
     picture = io.BytesIO()
     with style.context(ROOT / "figures" / "style.mplstyle"):
-        function(*given).savefig(picture, format=format, dpi=dpi, metadata=UNDATED[format])
+        function(*given).savefig(picture, format=format, dpi=dpi, metadata=FORMATS[format])
     return picture.getvalue()
 
 
@@ -233,15 +234,14 @@ def group_models(stored: Results) -> dict[str, list[Model]]:
 
 
 def choose(found: dict[str, list[Model]], groups: list[str] | None) -> list[str]:
-    """Of the groups found, those named; by default article and converged, or all if there is
-    neither."""
-    return [group for group in groups or GROUPS if group in found] or (
-        [] if groups else list(found)
-    )
+    """Those named; by default article and converged, or all if there is neither."""
+    if groups:
+        return [group for group in groups if group in found]
+    return [group for group in GROUPS if group in found] or list(found)
 
 
 def summary(written: list[Path]) -> str:
-    """Where the pictures are and which to open first, in a line."""
+    """Where the pictures are and which to open first, a line for each folder."""
     folders = {}
     for path in written:
         folders.setdefault(path.parent, []).append(path.stem)

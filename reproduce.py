@@ -238,8 +238,8 @@ def compare_studies(tables: dict, members: dict, split: data.Dataset) -> Iterato
         new = studies.random_noise([members[name] for name in names], split)
         for name in ("random", "error", "normal", "worst"):
             yield f"{name} in noise.csv", relative_difference(old[name], new[name]), PRINTED
-    old = tables.get("example.npz", {"runs": []})
-    if len(old["runs"]) and set(old["runs"]) <= members.keys():
+    if "example.npz" in tables and set(tables["example.npz"]["runs"]) <= members.keys():
+        old = tables["example.npz"]
         new = attack.example({name: members[name] for name in old["runs"]}, split)
         for name in ("index", "image"):
             yield f"{name} in example.npz", relative_difference(old[name], new[name]), 0

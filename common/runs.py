@@ -139,10 +139,10 @@ class Results:
         for name in names:
             if name not in self.runs:
                 again = recipes.command(name) + _place(self.folder)
-                raise Missing(f"{name} is needed, attacked in {threat}: run {again}")
-        if missing := " ".join(name for name in names if name not in models):
-            again = again_attack(missing, threat, self.folder)
-            raise Missing(f"{missing} is needed, attacked in {threat}: run {again}")
+                raise Missing(f"{name} is needed: run {again}")
+        if missing := [name for name in names if name not in models]:
+            again = again_attack(" ".join(missing), threat, self.folder)
+            raise Missing(f"{', '.join(missing)} must be attacked in {threat}: run {again}")
         return [models[name] for name in names]
 
     def study(self, name: str) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """The figures of the article's results, each of a group of models: one function per figure."""
 
-from common.runs import PIXEL_IN_USE, Missing, Model
+from common.runs import PIXEL_IN_USE, Missing, Model, Run
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
@@ -118,6 +118,13 @@ def misclassified_regular(models: list[Model]) -> Figure:
     return figure
 
 
+def stamp(axes, run: Run):
+    """The weights as a picture, symmetric around 0, up to the largest."""
+    size = np.abs(run.w).max() or 1.0
+    shape = run.config["image_shape"][:2]
+    return axes.imshow(run.w.reshape(shape) / size, cmap=STAMP, vmin=-1, vmax=1)
+
+
 def model_weights(models: list[Model]) -> Figure:
     """The weights of each model as an image: black counts for one digit, white for the other.
 
@@ -134,10 +141,7 @@ def model_weights(models: list[Model]) -> Figure:
         axes.axis("off")
     for axes, model in zip(panels.flat, models, strict=False):
         run = model.run
-        size = np.abs(run.w).max() or 1.0
-        picture = axes.imshow(
-            run.w.reshape(run.config["image_shape"][:2]) / size, cmap=STAMP, vmin=-1, vmax=1
-        )
+        picture, size = stamp(axes, run), np.abs(run.w).max()
         axes.set_title(
             f"{model.label}\nmax |w| = {size:.3g}\n{run.pixels_in_use} pixels > 1 % of it",
             fontsize=9,
@@ -171,9 +175,9 @@ def draw_curve(axes, model: Model, end: float, **look) -> None:
 def kept(models: list[Model], eps: float) -> str:
     """What a title says of a radius: the accuracy of the weakest and of the strongest model."""
     order = sorted(models, key=lambda model: model.accuracy(eps))
-    ends = order[:1] + order[1:][-1:]
+    ends = (order[0], order[-1])
     parts = [f"{model.label} keeps {100 * model.accuracy(eps):.1f} %" for model in ends]
-    return f"ε = {eps:g}: {', '.join(parts)}"
+    return f"ε = {eps:g}: {', '.join(dict.fromkeys(parts))}"
 
 
 def accuracy_noise(models: list[Model]) -> Figure:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from figures import style
-from figures.article import STAMP, curve, draw_curve
+from figures.article import STAMP, curve, draw_curve, stamp
 from figures.style import NOTE, ORANGE
 from recipes import NORMS
 
@@ -20,10 +20,8 @@ MODELS = ("regular", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
 
 
 def _stamp(axes, model: Model, title: str) -> None:
-    run = model.run
-    size = np.abs(run.w).max() or 1.0
-    axes.imshow(run.w.reshape(run.config["image_shape"][:2]) / size, cmap=STAMP, vmin=-1, vmax=1)
-    axes.set_title(f"{title}\n{run.pixels_in_use} pixels > 1 %", fontsize=10)
+    stamp(axes, model.run)
+    axes.set_title(f"{title}\n{model.run.pixels_in_use} pixels > 1 %", fontsize=10)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.grid(False)
@@ -41,16 +39,15 @@ def attack(results: Results) -> Figure:
     shown = results.study("example.npz")
     models, image = results.choose(shown["runs"].tolist()), shown["image"]
     eps, digits = models[1].run.settings.eps, models[0].run.config["digits"]
-    y = int(models[0].attack.samples["labels"][shown["index"]])
-    own, other = digits if y < 0 else digits[::-1]
+    y, (own, other) = -1, digits  # attack.py takes an image of the lower digit
     figure = Figure(figsize=(8, 1 + 1.35 * len(models)))
-    panels = figure.subplots(len(models), 5, width_ratios=(1, 1, 1, 1, 1.9), squeeze=False)
+    panels = figure.subplots(len(models), 5, width_ratios=(1, 1, 1, 1, 1.9))
     for row, model in zip(panels, models, strict=True):
         w, size = model.run.w, np.abs(model.run.w)
         push = -y * eps * np.sign(w).reshape(image.shape)
         margin = y * model.attack.samples["logits"][shown["index"]]
         left = margin - eps * size.sum()
-        row[0].imshow(w.reshape(image.shape) / size.max(), cmap=STAMP, vmin=-1, vmax=1)
+        stamp(row[0], model.run)
         row[1].imshow(image, cmap="gray_r", vmin=-eps, vmax=1 + eps)
         row[2].imshow(push, cmap=STAMP, vmin=-2 * eps, vmax=2 * eps)
         row[3].imshow(image + push, cmap="gray_r", vmin=-eps, vmax=1 + eps)
@@ -73,12 +70,11 @@ def attack(results: Results) -> Figure:
         ):
             row[4].text(0, height, text, size=11, weight=weight, va="center")
     titles = ("weights", f"test image {shown['index']}", f"worst push, ±{eps:g}", "attacked image")
-    for axes, title in zip(panels[0], titles, strict=False):
+    for axes, title in zip(panels[0, :4], titles, strict=True):
         axes.set_title(title, size=10, loc="center")
     shades = f"white {-eps:g}, black {1 + eps:g}".replace("-", "−")
-    for axes, note in zip(
-        panels[-1], ("green: near 0", shades, "green: no push", shades), strict=False
-    ):
+    notes = "green: near 0", shades, "green: no push", shades
+    for axes, note in zip(panels[-1, :4], notes, strict=True):
         axes.set_xlabel(note, size=9)
     panels[0, 4].set_title("margin − ε‖w‖₁ = what is left", size=10)
     figure.suptitle(

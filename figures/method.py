@@ -260,8 +260,8 @@ def landscape_robust(models: list) -> Figure:
             axes.plot(weight, loss, **look)
             if (best := least(weight, loss)) is not None:
                 where = f"about {signed(weight[best])}" if weight[best] else "exactly 0"
-                ring = dict(color=shade, mfc="none", ms=11, label=f"least at {where}")
-                axes.plot(weight[best], loss[best], "o", **ring)
+                frame = dict(color=shade, mfc="none", ms=11, label=f"least at {where}")
+                axes.plot(weight[best], loss[best], "s", **frame)
             else:
                 axes.plot([], [], " ", label="no clear minimum in view")
             label = f"trained: {signed(trained)}" if abs(trained) >= 0.005 else "trained: about 0"

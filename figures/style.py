@@ -4,8 +4,9 @@ The colour says what a model is: black the regular model (grey if trained from z
 a robust one (the darker, the larger its radius), blue the exact minimum. The dash says the radius
 that it is trained for. Hollow circles are the converged recipe, where it stands beside others. A
 loss has the colour of the model that is trained with it: black the hinge, green the robust hinge.
-Orange is random noise (dots) and gradient attacks: FGSM (triangles), PGD (crosses). Every colour
-has a contrast of at least 3:1 on white.
+Orange is random noise (dots; a line for its normal approximation) and gradient attacks: FGSM
+(triangles), PGD (crosses). Dark grey are words, thin lines, and the classifiers of ten digits.
+Every colour has a contrast of at least 3:1 on white.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ from recipes import OPTIMAL, Settings
 BLACK, GREY = "#000000", "#6e6e6e"
 LIGHT, GREEN, DARK = "#3a9862", "#217a45", "#0a4526"  # robust for a radius of .1, .2, .3
 BLUE, ORANGE = "#3b4fd8", "#c2570c"
-NOTE = "#555555"  # words and thin lines that stand for no model
+NOTE = "#555555"  # dark grey
 
 SOLID, DASHED, DASHDOT, DOTTED = (), (5, 1.5), (6, 1.5, 1.2, 1.5), (1.2, 1.2)
 OTHER = (3, 1, 1, 1, 1, 1)  # any other radius; a regular model from zero weights

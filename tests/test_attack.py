@@ -154,11 +154,24 @@ def test_the_example_is_stored_once_its_models_are_there(trained, sample, tmp_pa
     shutil.copytree(trained, tmp_path / "results")
     dataset = tmp_path / "results" / sample.name
     attack.main(results=tmp_path / "results")
-    assert not (dataset / "studies").exists()
     monkeypatch.setattr(attack, "EXAMPLE", ("regular-epochs5", "robust-eps0.05-epochs5", "absent"))
+    shutil.rmtree(dataset / "attacks")
+    attack.main(norm="2", results=tmp_path / "results")  # none is attacked in L-infinity
+    assert not (dataset / "studies").exists()
     attack.main(results=tmp_path / "results")
     found = runs.read(dataset).study("example.npz")
     assert found["runs"].tolist() == ["regular-epochs5", "robust-eps0.05-epochs5"]
+
+
+def test_what_is_drawn_after_an_attack(results, sample, monkeypatch):
+    """Figures of the groups named, where they show this attack; else the one of all threats."""
+    drawn = []
+    monkeypatch.setattr(plots, "draw", lambda results, *which: drawn.append(which[:2]) or [])
+    attack.main(results=results)
+    attack.main([REGULAR], results=results)
+    attack.main(norm="2", results=results)
+    attack.main(box=True, results=results)  # no run is trained in the box
+    assert drawn == [(None, None), (None, ["epochs5"]), (["threats"], None), (["threats"], None)]
 
 
 def test_stored_facts(results, sample):

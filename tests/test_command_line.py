@@ -51,7 +51,7 @@ BAD_COMMANDS = [
         "no study 'sleep'; there are: noise, transfer, seeds, masking, ten-digits",
     ),
     ("benchmark.py", ["--parts", "sleep"], "--parts: invalid choice: 'sleep'"),
-    ("tables.py", [], "regular is needed, attacked in linf: run python train.py"),
+    ("tables.py", [], "regular is needed: run python train.py"),
     ("reproduce.py", ["check"], "unrecognized arguments: check"),
 ]
 SCRIPTS = sorted({name for name, *_ in BAD_COMMANDS})

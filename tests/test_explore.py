@@ -54,7 +54,7 @@ REPORT = """<script>
 setTimeout(() => {
   const requests = performance.getEntriesByType("resource").map((entry) => entry.name);
   document.body.append(Object.assign(document.createElement("pre"),
-    { id: "notes", textContent: JSON.stringify({ wrong, requests, notes }) }));
+    { id: "report", textContent: JSON.stringify({ wrong, requests, notes }) }));
 }, 2000);
 </script>"""
 EVERY_STATE = """
@@ -125,7 +125,7 @@ def play(page: str, steps: str, folder, address="", width=1280) -> list[dict]:
     )
     options = "--dump-dom", "--virtual-time-budget=3000", f"--window-size={width},900"
     text = explore.browse(copy.as_uri() + address, *options)
-    found = json.loads(html.unescape(re.search(r'<pre id="notes">(.*?)</pre>', text)[1]))
+    found = json.loads(html.unescape(re.search(r'<pre id="report">(.*?)</pre>', text)[1]))
     assert (found["wrong"], found["requests"]) == ([], [])
     return found["notes"]
 
@@ -189,7 +189,7 @@ def test_a_radius_that_is_wrong_by_a_thousandth_is_found(
 ):
     page = written.read_text("utf-8")
     for right, wrong in (
-        ("return left / model.l1", "return 1.001 * left / model.l1"),
+        ("if (!box) return eps", "if (!box) return 1.001 * eps"),
         ("if (short <= 1e-14 * left) return eps", "if (short <= 1e-3 * left) return eps"),
     ):
         assert page.count(right) == 1
@@ -375,17 +375,78 @@ def test_a_digit_is_drawn_by_keys_alone(written, browser, tmp_path):
         document.getElementById("pad").dispatchEvent(new KeyboardEvent("keydown", { key }));
     };
     document.querySelectorAll("#draws button")[1].click();
+    give("#eps", "input", { value: 0 });
     press("ArrowLeft", 2);
     note();
     press(" ");
     press("ArrowDown", 12);
-    note();
+    note({ ink: reds(document.querySelector("[data-run] canvas.image")).map((v) => 255 - v) });
     press(" ");
     press("ArrowRight", 5);
     note();"""
     lifted, drawn, moved = play(written.read_text("utf-8"), steps, tmp_path)
     assert (lifted["label"], drawn["label"]) == ("", "1")
+    rows, columns = (
+        np.ptp(np.flatnonzero(np.reshape(drawn["ink"], (28, 28)).max(axis=axis))) + 1
+        for axis in (1, 0)
+    )
+    assert rows >= 20  # an upright bar
+    assert 3 <= columns <= 6
     assert moved["rows"] == drawn["rows"]
+
+
+def test_words_marks_and_labels_follow_the_state(results, written, browser, tmp_path):
+    steps = """
+    const say = (id) => document.getElementById(id).textContent;
+    const state = () => ({
+      said: ["shown", "sum", "margins-title", "accuracy-title", "legend", "choice"].map(say),
+      value: document.getElementById("eps").getAttribute("aria-valuetext"),
+      checked: [...document.querySelectorAll("#digits input")].map((radio) => radio.checked),
+      pressed: [...document.querySelectorAll("#draws button")].map((b) => b.ariaPressed),
+      labels: [...document.querySelectorAll("#digits input")].map((radio) => radio.ariaLabel),
+      fooled: [...document.querySelectorAll("[data-run]")].map((row) => row.matches(".fooled")),
+      halves: [...document.querySelectorAll(".half")].map((half) => half.textContent),
+      marks: ["margins", "accuracy"].map((id) => {
+        const chart = document.getElementById(id);
+        const ends = [...chart.querySelectorAll("polyline")].map((line) =>
+          line.getAttribute("points").split(" ")[250]);
+        return [ends, [...chart.querySelectorAll("circle")].map((mark) =>
+          `${(+mark.getAttribute("cx")).toFixed(1)},${(+mark.getAttribute("cy")).toFixed(1)}`),
+          [...chart.querySelectorAll("circle")].map((mark) => mark.getAttribute("fill"))];
+      }) });
+    give("#eps", "input", { value: 0.25 });
+    document.querySelectorAll("#digits input")[20].click();
+    note(state());
+    give("#box", "change", { checked: true });
+    document.querySelectorAll("#draws button")[0].click();
+    note(state());"""
+    page = written.read_text("utf-8")
+    chosen, empty = play(page, steps, tmp_path)
+    assert chosen["said"] == [
+        "0.250",
+        "margin − ε × ‖w‖₁ = margin left",
+        f"Margin left of this 1 (test image {chosen['index']})",
+        "Accuracy on all 200 test images at ε = 0.250",
+        "black where ink counts for 1, white where it counts for 0.",
+        "Choose a test image: 0s from hard to easy, then 1s from hard to easy",
+    ]
+    assert empty["said"][1:3] == ["margin − what the push takes = margin left", "Margin left"]
+    assert chosen["value"] == "0.250"
+    assert (np.flatnonzero(chosen["checked"]), chosen["pressed"]) == ([20], ["false", "false"])
+    assert (sum(empty["checked"]), empty["pressed"]) == (0, ["true", "false"])
+    indexes = explore.hard_to_easy(runs.read(written.parent).choose(MODELS))
+    assert chosen["labels"] == [f"a {int(i >= 100)}, test image {i}" for i in indexes]
+    assert chosen["fooled"] == [row["correct"] == "false" for row in chosen["rows"]]
+    assert len(set(chosen["fooled"])) == 2
+    for half, run in zip(chosen["halves"], members_of(results, written.parent.name), strict=True):
+        heavy = np.cumsum(np.sort(np.abs(run.w))[::-1])
+        count = np.flatnonzero(heavy >= heavy[-1] / 2)[0] + 1
+        assert half == f"{count} pixels hold half of ‖w‖₁ = {heavy[-1]:.1f}"
+    for ends, marks, fills in chosen["marks"]:  # on the line, or hollow where it has left the chart
+        for end, mark, fill in zip(ends, marks, fills, strict=True):
+            (x, y), (across, up) = (map(float, point.split(",")) for point in (end, mark))
+            assert across == pytest.approx(x, abs=0.1)
+            assert up == pytest.approx(y, abs=0.1) if fill != "#fff" else up < y
 
 
 def test_a_drawing_is_fitted_like_mnist_and_an_empty_pad_has_no_verdict(
@@ -496,7 +557,7 @@ def test_images_are_twelve_of_each_digit_from_hard_to_easy():
         assert chosen[labels == label].tolist() == wanted
 
 
-def test_what_is_missing_is_told_in_one_line(results, sample, tmp_path):
+def test_what_is_missing_is_told_in_one_line(sample, tmp_path):
     (tmp_path / sample.name / "runs").mkdir(parents=True)
     done = script("explore.py", "--results", tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -509,6 +570,35 @@ def test_boxed_attacks_that_are_missing_are_told_with_one_command(results, sampl
     shutil.rmtree(tmp_path / "results" / sample.name / "attacks" / "linf-box")
     with pytest.raises(InputError, match=f"--runs {' '.join(MODELS)} --box"):
         explore.main(results=tmp_path / "results")
+
+
+def test_a_run_that_is_not_attacked_is_told_and_other_data_sets_are_done(
+    results, sample, tmp_path, capsys
+):
+    both = tmp_path / "results"
+    shutil.copytree(results, both)
+    shutil.copytree(results / sample.name, both / "mnist-sample-0-2")
+    shutil.rmtree(both / sample.name / "attacks" / "linf" / "robust-eps0.3")
+    with pytest.raises(InputError) as refused:
+        explore.main(results=both)
+    assert "robust-eps0.3 must be attacked in linf: run python attack.py" in str(refused.value)
+    attack.main(results=both, runs_named=[f"{sample.name}/robust-eps0.3"])
+    capsys.readouterr()
+    with pytest.warns(runs.ResultsWarning, match="was trained on other images"):
+        explore.main(results=both)
+    out, err = capsys.readouterr()
+    assert out.split() == [str(both / sample.name / "explore.html")]
+    assert err.startswith(
+        "NOTICE: no page for mnist-sample-0-2: regular is needed: run python train"
+    )
+
+
+def test_a_screenshot_of_a_folder_that_is_named_from_here(results, browser, tmp_path, monkeypatch):
+    shutil.copytree(results, tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    explore.main(screenshot=True, results="mine")
+    (picture,) = tmp_path.rglob("explore.png")
+    assert picture.read_bytes()[16:24] == b"".join(n.to_bytes(4, "big") for n in (1280, 1000))
 
 
 def test_without_a_browser_the_screenshot_is_refused(written, monkeypatch):

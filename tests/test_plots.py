@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import attack
+import exact
 import plots
 import recipes
 from figures import article, comparisons, method, style
@@ -98,6 +99,10 @@ def test_every_function_that_returns_a_figure_is_listed():
 
 def test_other_groups_are_drawn_on_request(tmp_path, quick):
     dataset = copy_numbers(RESULTS / "mnist-0-1", tmp_path)
+    plots.draw(tmp_path, ["accuracy"], ["box-converged"])
+    assert "`attacks/linf" not in (dataset / "figures" / "README.md").read_text("utf-8")
+    plots.draw(tmp_path, ["accuracy_noise"], ["box-converged"])
+    assert "`attacks/linf-box/*" in (dataset / "figures" / "README.md").read_text("utf-8")
     drawn = plots.draw(tmp_path, ["accuracy", "training"], ["optimal", "kolter-madry"])
     assert {path.relative_to(dataset / "figures").as_posix() for path in drawn} == {
         "optimal/accuracy.png",  # an exact minimum has no steps, and so no training.png
@@ -218,7 +223,26 @@ def test_every_colour_stands_out_on_white():
         assert 1.05 / (luminance + 0.05) >= 3, value
 
 
+def test_the_looks_of_the_published_models(published):
+    """The colour says what a model is, the dash its radius; no two look the same."""
+    names = (
+        "regular regular-initzeros robust-eps0.1 robust-eps0.2 robust-eps0.3 "
+        "optimal-eps0.1 optimal-eps0.2 optimal-eps0.3"
+    ).split()
+    settings = {name: published.runs[name].settings for name in names}
+    looks = {name: (style.colour(one), style.dash(one)) for name, one in settings.items()}
+    assert len(set(looks.values())) == len(looks)
+    assert looks["regular"] == (style.BLACK, style.SOLID)
+    greens = [looks[f"robust-eps{eps}"][0] for eps in (0.1, 0.2, 0.3)]
+    assert greens == [style.LIGHT, style.GREEN, style.DARK]
+    for eps, dash in ((0.1, style.DASHED), (0.2, style.DASHDOT), (0.3, style.DOTTED)):
+        assert looks[f"robust-eps{eps}"][1] == dash
+        assert looks[f"optimal-eps{eps}"] == (style.BLUE, dash)
+    assert style.colour(published.runs["robust-eps0.2-converged"].settings) == style.GREEN
+
+
 def test_a_model_has_its_colour_and_dash_in_every_figure(published, models):
+    found = 0
     for model in models:
         wanted = style.colour(model.run.settings), style.line(model.run.settings)["ls"]
         for figure in (
@@ -228,9 +252,35 @@ def test_a_model_has_its_colour_and_dash_in_every_figure(published, models):
         ):
             for line in figure.axes[0].get_lines():
                 if line.get_label() == model.label:
+                    found += 1
                     drawn = Figure().subplots().plot([], color=wanted[0], ls=wanted[1], lw=1)[0]
                     assert line.get_color() == drawn.get_color()
                     assert line.get_linestyle() == drawn.get_linestyle()
+    assert found == 4 + 4 + 2
+
+
+def test_attack_shows_the_worst_push_and_says_who_is_fooled(published):
+    shown = published.study("example.npz")
+    index, image = int(shown["index"]), shown["image"].astype(np.float64)
+    names = ["regular", "robust-eps0.2", "optimal-eps0.2"]
+    assert shown["runs"].tolist() == names
+    panels = np.array(comparisons.attack(published).axes).reshape(3, 5)
+    for row, name in zip(panels, names, strict=True):
+        run, samples = published.runs[name], published.attacks["linf"][name].samples
+        x, y = image.reshape(1, -1), np.array([-1.0])
+        assert samples["labels"][index] == -1
+        push = exact.perturbation(x, y, run.w, 0.2).reshape(28, 28)
+        pictures = [axes.get_images()[0] for axes in row[:4]]
+        for picture, wanted in zip(pictures[1:], (image, push, image + push), strict=True):
+            np.testing.assert_allclose(picture.get_array(), wanted, atol=1e-12)
+        assert pictures[1].get_clim() == pictures[3].get_clim() == (-0.2, 1.2)
+        (radius,) = exact.sample_radii(x, y, run.w, run.b)
+        (left,) = exact.worst_case_margins(x, y, run.w, run.b, 0.2)
+        numbers, verdict, flips = (text.get_text() for text in row[4].texts)
+        assert numbers.replace("−", "-").endswith(f"= {left:.2f}")
+        assert verdict == ("says 0: right" if radius > 0.2 else "says 1: fooled")
+        assert (row[3].spines["top"].get_linewidth() > 2) == (radius <= 0.2)
+        assert flips == f"flips at ε = {radius:.3f}"
 
 
 def test_the_knee_of_the_robust_hinge_is_drawn_outward(models):
@@ -372,9 +422,30 @@ def test_titles_take_their_numbers_from_the_results(published):
         ),
         (comparisons.noise_or_attack, ("keeps 99.9 % under random noise", "0.0 % in the worst")),
     ):
-        figure = function(published)
-        title = figure.get_suptitle() or figure.axes[0].get_title()
+        title = title_of(function(published))
         assert all(number in title for number in numbers), title
+
+
+def title_of(figure) -> str:
+    return figure.get_suptitle() or figure.axes[0].get_title()
+
+
+@pytest.mark.parametrize("name", ["masking", "noise_or_attack", "transfer", "ten_digits"])
+def test_titles_follow_the_studies(published, name):
+    """All shares halved: a title whose numbers were written by hand would stay."""
+    function = getattr(comparisons, name)
+    halved = {
+        study: {
+            column: values / 2
+            if values.dtype == float and column not in ("eps", "images")
+            else values
+            for column, values in table.items()
+        }
+        for study, table in published.studies.items()
+        if not study.endswith(".npz")
+    }
+    changed = dataclasses.replace(published, studies=halved)
+    assert title_of(function(changed)) != title_of(function(published))
 
 
 def test_stamps_are_symmetric_around_zero(models):

@@ -162,7 +162,8 @@ def test_what_is_missing_is_told_with_the_command_that_makes_it(dataset):
         (lambda: results.choose(["regular"], "linf-box"), "attack.py --runs regular --box"),
         (lambda: results.study("noise"), "studies.py noise"),
     ):
-        with pytest.raises(runs.Missing, match=f"is needed.*: run python {again}( --results|$)"):
+        told = f"(is needed|must be attacked in linf-box): run python {again}( --results|$)"
+        with pytest.raises(runs.Missing, match=told):
             need()
 
 
