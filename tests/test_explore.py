@@ -579,12 +579,12 @@ def test_a_run_that_is_not_attacked_is_told_and_other_data_sets_are_done(
     shutil.copytree(results, both)
     shutil.copytree(results / sample.name, both / "mnist-sample-0-2")
     shutil.rmtree(both / sample.name / "attacks" / "linf" / "robust-eps0.3")
-    with pytest.raises(InputError) as refused:
-        explore.main(results=both)
+    with pytest.warns(runs.ResultsWarning), pytest.raises(InputError) as refused:
+        explore.main(results=both)  # mnist-sample-0-2 has other images
     assert "robust-eps0.3 must be attacked in linf: run python attack.py" in str(refused.value)
     attack.main(results=both, runs_named=[f"{sample.name}/robust-eps0.3"])
     capsys.readouterr()
-    with pytest.warns(runs.ResultsWarning):  # mnist-sample-0-2 has other images
+    with pytest.warns(runs.ResultsWarning):
         explore.main(results=both)
     out, err = capsys.readouterr()
     assert out.split() == [str(both / sample.name / "explore.html")]
