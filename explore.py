@@ -159,11 +159,11 @@ def browse(address: str, *options: str) -> str:
                 [*command, *options, address],
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=120,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise InputError(f"{program} did not end within a minute") from None
+            raise InputError(f"{program} did not end within two minutes") from None
     if done.returncode:
         raise InputError(f"{program} ended with status {done.returncode}: {done.stderr[-200:]!r}")
     return done.stdout
