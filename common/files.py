@@ -81,6 +81,14 @@ def read_numbers(index: Path, again: str) -> tuple[dict, dict[str, bytes]]:
     return facts, contents
 
 
+def tables(contents: dict[str, bytes]) -> dict[str, dict[str, np.ndarray]]:
+    """Each csv file as columns, by its name without the ending; each npz file as arrays."""
+    return {
+        name.removesuffix(".csv"): from_csv(content) if name.endswith(".csv") else from_npz(content)
+        for name, content in contents.items()
+    }
+
+
 def columns(names, rows: list[dict]) -> dict[str, list]:
     """Rows, each a dict, as columns of these names."""
     return {name: [row[name] for row in rows] for name in names}

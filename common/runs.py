@@ -295,13 +295,10 @@ def load(folder: Path) -> Run:
         settings = recipes.Settings(**{k: v for k, v in config.items() if k in known})
         if settings.name != folder.name:
             raise ValueError(f"its settings are those of {settings.name}")
-        weights = files.from_npz(contents["weights.npz"])
+        tables = files.tables(contents)
+        weights, history = tables["weights.npz"], tables["history"]
         w, b = weights["w"].astype(np.float64), float(weights["b"])
-        history = files.from_csv(contents["history.csv"])
-        steps, dual = (
-            files.from_npz(contents[name]) if name in contents else {}
-            for name in ("steps.npz", "dual.npz")
-        )
+        steps, dual = (tables.get(name, {}) for name in ("steps.npz", "dual.npz"))
     except Exception as error:  # what NumPy raises on a file that is no npz has many types
         raise Unsound(
             f"{index} is damaged ({type(error).__name__}: {error}): run {again}"
@@ -322,13 +319,9 @@ def load_attack(folder: Path, run: Run) -> Attack:
         if threat(facts["norm"], facts["box"]) != folder.parent.name:
             raise ValueError("it is the attack of another threat model")
         stale = facts["weights_sha256"] != run.weights_sha256
-        tables = {
-            name.removesuffix(".csv"): files.from_csv(content)
-            for name, content in contents.items()
-            if name.endswith(".csv")
-        }
+        tables = files.tables(contents)
         tables["nearest"]["index"] = tables["nearest"]["index"].astype(int)
-        attack = Attack(facts, samples=files.from_npz(contents["samples.npz"]), **tables)
+        attack = Attack(facts, samples=tables.pop("samples.npz"), **tables)
     except Exception as error:
         raise Unsound(
             f"{index} is damaged ({type(error).__name__}: {error}): run {again}"
@@ -349,12 +342,7 @@ def load_study(index: Path, runs: dict[str, Run]) -> dict[str, dict[str, np.ndar
     for name, sha256 in facts.get("weights_sha256", {}).items():
         if name in runs and runs[name].weights_sha256 != sha256:
             raise Unsound(f"{index} is stale (it used other weights of {name}): run {again}")
-    return {
-        name.removesuffix(".csv"): files.from_npz(content)
-        if name.endswith(".npz")
-        else files.from_csv(content)
-        for name, content in contents.items()
-    }
+    return files.tables(contents)
 
 
 def read(dataset: Path) -> Results:
