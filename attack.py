@@ -193,8 +193,7 @@ def example(members: dict[str, runs.Run], split: data.Dataset) -> dict[str, np.n
     farthest = np.zeros(len(lower))
     for run in members.values():
         radii = exact.sample_radii(x[lower], y[lower], run.w, run.b)
-        ranks = np.argsort(np.argsort(radii, kind="stable"))
-        farthest = np.maximum(farthest, np.abs(ranks - (len(lower) - 1) / 2))
+        farthest = np.maximum(farthest, np.abs(exact.ranks(radii) - (len(lower) - 1) / 2))
     index = lower[np.argmin(farthest)]
     return dict(index=index, image=split.x_test[index, ..., 0], runs=np.array(list(members)))
 

@@ -206,6 +206,11 @@ def robust_correct(radii: np.ndarray, eps: np.ndarray) -> np.ndarray:
     return len(radii) - np.searchsorted(np.sort(radii), eps, side="right")
 
 
+def ranks(radii: np.ndarray) -> np.ndarray:
+    """The place (n,) of each radius in ascending order, from 0; equal ones in the order given."""
+    return np.argsort(np.argsort(radii, kind="stable"))
+
+
 def check_perturbation(x, delta, eps: float, norm: str = "inf", box: bool = False) -> None:
     """Raise ValueError unless delta is finite, shaped like x, in the ball and, if asked, the box.
 

@@ -134,7 +134,7 @@ def hard_to_easy(models: list[runs.Model]) -> np.ndarray:
     for label in (-1, 1):
         members = np.flatnonzero(labels == label)
         radii = [model.attack.samples["radii"][members] for model in models]
-        ranks = np.mean([np.argsort(np.argsort(one, kind="stable")) for one in radii], axis=0)
+        ranks = np.mean([exact.ranks(one) for one in radii], axis=0)
         steps = np.linspace(0, len(members) - 1, SHOWN).round().astype(int)
         chosen.append(members[np.argsort(ranks, kind="stable")[steps]])
     return np.concatenate(chosen)
