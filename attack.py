@@ -50,7 +50,7 @@ def main(
     Raises:
         InputError: there is no such run, or no data set can be had.
     """
-    norm, results = str(norm), cli.folder("results", results)
+    norm, results = str(norm), cli.results_folder(results)
     recipes.check(norm=norm, box=box)
     eps_max = EPS_MAX[norm] if eps_max is None else eps_max
     recipes.require("eps-max", eps_max, "positive")

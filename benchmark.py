@@ -48,7 +48,7 @@ def main(
             written.
     """
     parts = recipes.several(PARTS if parts is None else parts)
-    results = cli.folder("results", results)
+    results = cli.results_folder(results)
     for part in parts:
         recipes.require("parts", part, PARTS)
     cli.check_writable(results)

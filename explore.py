@@ -39,7 +39,7 @@ def main(screenshot: bool = False, results: Path = RESULTS, mnist_dir: Path | No
     Raises:
         InputError: there is no such data set, or no browser for the screenshot.
     """
-    results = cli.folder("results", results)
+    results = cli.results_folder(results)
     written, problems = [], []
     for dataset in runs.datasets(results):
         try:

@@ -58,7 +58,7 @@ def main(
     Raises:
         InputError: the data or the folder cannot be had, or a certificate fails.
     """
-    radii, results = recipes.several(eps), cli.folder("results", results)
+    radii, results = recipes.several(eps), cli.results_folder(results)
     if not radii:
         raise InputError("nothing to minimise: give at least one radius")
     for radius in radii:

@@ -107,7 +107,7 @@ def draw(
     Raises:
         InputError: there is no such figure or group, or nothing to draw.
     """
-    results = cli.folder("results", results)
+    results = cli.results_folder(results)
     datasets = runs.datasets(results) if datasets is None else datasets
     if not datasets:
         raise InputError(f"nothing to draw in {results}: run python train.py, python attack.py")

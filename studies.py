@@ -66,7 +66,7 @@ def main(
         InputError: there is no such study, the data set cannot be had, or the tables cannot be
             written.
     """
-    names, results = recipes.several(names), cli.folder("results", results)
+    names, results = recipes.several(names), cli.results_folder(results)
     if unknown := [name for name in names if name not in STUDIES]:
         raise InputError(f"no study {unknown[0]!r}; there are: {', '.join(STUDIES)}")
     cli.check_writable(results)

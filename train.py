@@ -59,7 +59,7 @@ def main(
         InputError: a setting is not valid or contradicts another or the data, the data cannot be
             had, or the run cannot be written.
     """
-    results = cli.folder("results", results)
+    results = cli.results_folder(results)
     seeds = recipes.several(settings.pop("seed", seeds))
     radii, callbacks = recipes.several(eps), recipes.several(callbacks)
 

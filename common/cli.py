@@ -116,13 +116,18 @@ def import_tensorflow(start=None):
 
 
 def folder(option: str, value) -> Path:
-    """The value of an option as a path. Raises InputError if it is none, or a data set's."""
+    """The value of an option as a path. Raises InputError if it is none."""
     try:
-        path = Path(value).expanduser()
+        return Path(value).expanduser()
     except TypeError:
         raise InputError(f"--{option} needs a folder, not {value!r}") from None
+
+
+def results_folder(value) -> Path:
+    """The value of --results as a path. Raises InputError if it is none, or a data set's."""
+    path = folder("results", value)
     if (path / "runs").is_dir():
-        raise InputError(f"--{option} {path} is the folder of one data set: pass the one above it")
+        raise InputError(f"--results {path} is the folder of one data set: pass the one above it")
     return path
 
 

@@ -97,6 +97,13 @@ def test_bad_command_is_refused_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_folder_of_one_data_set_is_not_that_of_all_results(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(cli.InputError, match="is the folder of one data set: pass the one above"):
+        cli.results_folder(tmp_path)
+    assert cli.folder("mnist-dir", tmp_path) == tmp_path
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="it takes a folder that root cannot write to")
 @pytest.mark.parametrize("name", ["train.py", "optimum.py", "studies.py", "benchmark.py"])
 def test_read_only_results_are_refused_before_the_work(run_script, name):
