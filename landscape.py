@@ -16,11 +16,7 @@ COLUMNS = ("pixel", "index", "weight", "hinge", "robust_hinge")
 
 def has_landscape(settings) -> bool:
     """Whether eps decides which pixels stay in use: the robust hinge in the plain ball."""
-    return settings.robust and (settings.norm, settings.box, settings.loss) == (
-        "inf",
-        False,
-        "hinge",
-    )
+    return settings.robust and settings.plain_hinge
 
 
 def weight_landscape(run: Run, split: data.Dataset) -> dict[str, list]:

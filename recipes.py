@@ -178,6 +178,11 @@ class Settings:
         return f"robust-eps{_short(self.eps)}{norm}{'-box' * self.box}"
 
     @property
+    def plain_hinge(self) -> bool:
+        """Whether the loss is the article's: the hinge, in the L-infinity ball without the box."""
+        return (self.loss, self.norm, self.box) == ("hinge", "inf", False)
+
+    @property
     def variant(self) -> str:
         """How it is trained, where that is not the article's recipe: "converged-seed1"."""
         if self.recipe == OPTIMAL:

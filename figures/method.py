@@ -31,8 +31,7 @@ def signed(number: float) -> str:
 
 
 def _needs_hinge(model) -> None:
-    settings = model.run.settings
-    if (settings.loss, settings.norm, settings.box) != ("hinge", "inf", False):
+    if not model.run.settings.plain_hinge:
         raise Missing(f"{model.run.name} was not trained with the hinge in the plain L∞ ball")
 
 
