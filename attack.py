@@ -24,8 +24,8 @@ from common.cli import RESULTS, InputError
 
 import numpy as np
 
+import advlinear
 import data
-import exact
 import plots
 import recipes
 from landscape import has_landscape, weight_landscape
@@ -131,8 +131,8 @@ def evaluate(
     """Attack a run on its test set, at the radii `eps` (k,)."""
     x, y = split.flat("test")
     logits = x @ run.w + run.b
-    radii = exact.sample_radii(x, y, run.w, run.b, norm, box)
-    correct = exact.robust_correct(radii, eps)
+    radii = advlinear.sample_radii(x, y, run.w, run.b, norm, box)
+    correct = advlinear.robust_correct(radii, eps)
     nearest = nearest_misclassified(run, x, y, eps[::10], norm, box)
     shown = set()
     if (norm, box) == ("inf", False):  # the threat model of the figures that show images
@@ -192,8 +192,8 @@ def example(members: dict[str, runs.Run], split: data.Dataset) -> dict[str, np.n
     lower = np.flatnonzero(y < 0)
     farthest = np.zeros(len(lower))
     for run in members.values():
-        radii = exact.sample_radii(x[lower], y[lower], run.w, run.b)
-        farthest = np.maximum(farthest, np.abs(exact.ranks(radii) - (len(lower) - 1) / 2))
+        radii = advlinear.sample_radii(x[lower], y[lower], run.w, run.b)
+        farthest = np.maximum(farthest, np.abs(advlinear.ranks(radii) - (len(lower) - 1) / 2))
     index = lower[np.argmin(farthest)]
     return dict(index=index, image=split.x_test[index, ..., 0], runs=np.array(list(members)))
 
@@ -202,8 +202,8 @@ def nearest_misclassified(run: runs.Run, x, y, radii, norm: str, box: bool) -> l
     """At each radius, the misclassified perturbed samples whose logits are nearest to 0."""
     rows = []
     for eps in radii:
-        delta = exact.perturbation(x, y, run.w, eps, norm, box)
-        exact.check_perturbation(x, delta, eps, norm, box)
+        delta = advlinear.perturbation(x, y, run.w, eps, norm, box)
+        advlinear.check_perturbation(x, delta, eps, norm, box)
         logits = (x + delta) @ run.w + run.b
         wrong = np.flatnonzero(y * logits <= 0)
         wrong = wrong[np.argsort(np.abs(logits[wrong]), kind="stable")][:NEAREST]

@@ -23,11 +23,11 @@ from common.cli import RESULTS
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+import advlinear
 import data
-import exact
-import optimum
 import recipes
 import train
+from advlinear import minimum
 
 EPS = 0.2  # the article's main radius
 RADII = np.arange(101) * 0.005
@@ -201,8 +201,8 @@ def attack(split: data.Dataset) -> dict:
 
     def exactly(box: bool, threads: int | None):
         with threadpool_limits(threads):
-            radii = exact.sample_radii(x, y, run.w, run.b, "inf", box)
-            exact.robust_correct(radii, RADII)
+            radii = advlinear.sample_radii(x, y, run.w, run.b, "inf", box)
+            advlinear.robust_correct(radii, RADII)
 
     def passes():
         towards = split.y_test[:, None, None, None] * np.sign(run.w).reshape(split.x_test[0].shape)
@@ -280,7 +280,7 @@ def library_attack(estimator, eps: float, steps: int, norm: str = "inf"):
     """FGSM (one step along the gradient) or PGD of the toolbox, in the ball called `norm`."""
     from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 
-    known = dict(norm=exact.ORDER[norm], eps=float(eps), batch_size=4096)
+    known = dict(norm=advlinear.ORDER[norm], eps=float(eps), batch_size=4096)
     if steps == 1:
         return FastGradientMethod(estimator, **known)
     size = 2.5 * float(eps) / steps
@@ -298,12 +298,12 @@ def exact_minimum(split: data.Dataset) -> dict:
     values = {}
 
     def ours():
-        values["ours"] = optimum.minimise(x, y, EPS)[2].sum()
+        values["ours"] = advlinear.minimise(x, y, EPS).dual
 
     def whole():
-        program = optimum.Program(y[:, None] * x, y, (EPS, EPS))
+        program = minimum.Program(y[:, None] * x, y, (EPS, EPS))
         program.add_samples(np.arange(len(y)))
-        program.add_pixels(np.flatnonzero(x.any(axis=0)))
+        program.add_features(np.flatnonzero(x.any(axis=0)))
         values["whole"] = program.solve()[2].sum()
 
     contenders = {"ours": ours, "the whole program": whole}

@@ -23,8 +23,8 @@ from common.cli import RESULTS, ROOT, InputError
 
 import numpy as np
 
+import advlinear
 import data
-import exact
 import plots
 from figures import style
 
@@ -82,7 +82,7 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
                 w=_base64(free_model.run.w.astype("<f4")),
                 b=free_model.run.b,
                 correct=[
-                    exact.robust_correct(model.attack.samples["radii"], EPS).tolist()
+                    advlinear.robust_correct(model.attack.samples["radii"], EPS).tolist()
                     for model in (free_model, boxed_model)
                 ],
             )
@@ -134,7 +134,7 @@ def hard_to_easy(models: list[runs.Model]) -> np.ndarray:
     for label in (-1, 1):
         members = np.flatnonzero(labels == label)
         radii = [model.attack.samples["radii"][members] for model in models]
-        ranks = np.mean([exact.ranks(one) for one in radii], axis=0)
+        ranks = np.mean([advlinear.ranks(one) for one in radii], axis=0)
         steps = np.linspace(0, len(members) - 1, SHOWN).round().astype(int)
         chosen.append(members[np.argsort(ranks, kind="stable")[steps]])
     return np.concatenate(chosen)

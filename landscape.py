@@ -8,8 +8,8 @@ from common.runs import Run
 
 import numpy as np
 
+import advlinear
 import data
-import exact
 
 COLUMNS = ("pixel", "index", "weight", "hinge", "robust_hinge")
 
@@ -45,8 +45,8 @@ def weight_landscape(run: Run, split: data.Dataset) -> dict[str, list]:
             pixel=pixel,
             index=j,
             weight=v,
-            hinge=exact.hinge(plain[:, j] + yx[:, j] * v).mean(),
-            robust_hinge=exact.hinge(robust[:, j] + yx[:, j] * v - eps * abs(v)).mean(),
+            hinge=advlinear.hinge(plain[:, j] + yx[:, j] * v).mean(),
+            robust_hinge=advlinear.hinge(robust[:, j] + yx[:, j] * v - eps * abs(v)).mean(),
         )
         for pixel, j in pixels.items()
         for v in grid

@@ -21,12 +21,12 @@ from common.cli import RESULTS, ROOT, InputError
 
 import numpy as np
 
+import advlinear
 import attack
 import data
-import exact
-import optimum
 import recipes
 import studies
+from advlinear import minimum
 
 THREATENED = (
     "regular regular-initzeros robust-eps0.2 robust-eps0.2-converged robust-eps0.2-box-converged "
@@ -169,12 +169,12 @@ def count_difference(old, new, radii, eps, tolerance: float) -> int:
 def compare_run(run: runs.Run, split: data.Dataset) -> Iterator[Row]:
     """The last row of history.csv, and the certificate of a run of optimum.py."""
     settings = run.settings
-    loss_of = dict(hinge=exact.hinge, logistic=lambda margins: np.logaddexp(0, -margins))
+    loss_of = dict(hinge=advlinear.hinge, logistic=lambda margins: np.logaddexp(0, -margins))
     loss_of = loss_of[settings.loss]
     for part in ("train", "test"):
         x, y = split.flat(part)
         margins = y * (x @ run.w + run.b)
-        worst = exact.worst_case_margins(
+        worst = advlinear.worst_case_margins(
             x, y, run.w, run.b, settings.eps, settings.norm, settings.box
         )
         for name, values in (("accuracy", margins), ("robust_accuracy", worst)):
@@ -191,15 +191,15 @@ def compare_run(run: runs.Run, split: data.Dataset) -> Iterator[Row]:
                 yield f"{run.name}: {column} in history.csv", difference, SINGLE
     if settings.recipe == recipes.OPTIMAL:
         old = run.config["certificate"]
-        new = optimum.certificate(
+        new = advlinear.certificate(
             *split.flat("train"), run.w, run.b, run.alpha, settings.eps, settings.box
         )
         for name in ("primal", "dual"):
             difference = relative_difference(old[name], new[name])
             yield f"{run.name}: {name} in config.json", difference, DOUBLE
-        yield f"{run.name}: gap of dual.npz", abs(new["gap"]), optimum.LARGEST_GAP
+        yield f"{run.name}: gap of dual.npz", abs(new["gap"]), minimum.LARGEST_GAP
         violation = max(value for name, value in new.items() if name.startswith("violation"))
-        yield f"{run.name}: violation by dual.npz", violation, 10 * optimum.TOLERANCE
+        yield f"{run.name}: violation by dual.npz", violation, 10 * minimum.TOLERANCE
 
 
 def compare_attack(old: runs.Attack, run: runs.Run, split: data.Dataset) -> Iterator[Row]:

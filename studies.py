@@ -24,9 +24,9 @@ from common.cli import RESULTS, InputError
 
 import numpy as np
 
+import advlinear
 import benchmark
 import data
-import exact
 import plots
 import recipes
 import train
@@ -130,12 +130,12 @@ def random_noise(members: list[runs.Run], split: data.Dataset, seed: int = 0) ->
     rng, rows = np.random.default_rng(seed), []
     for run in members:
         margins = y * (x @ run.w + run.b)
-        radii = exact.sample_radii(x, y, run.w, run.b)
+        radii = advlinear.sample_radii(x, y, run.w, run.b)
         signs = rng.integers(0, 2, (DRAWS, *x.shape), dtype=np.int8)
         shifts = np.array([2.0 * (draw @ run.w) - run.w.sum() for draw in signs])  # w.s
         for eps in NOISE_RADII:
             share = np.mean(margins + eps * shifts > 0, axis=0)
-            spread = eps * exact.dual_norm(run.w, "2")
+            spread = eps * advlinear.dual_norm(run.w, "2")
             rows.append(
                 dict(
                     run=run.name,
@@ -199,8 +199,8 @@ def seeds(split: data.Dataset, folder: Path) -> Numbers:
     x, y = split.flat("test")
     members, rows = obtain(wanted, split, folder), []
     for run in members:
-        radii = exact.sample_radii(x, y, run.w, run.b)
-        counts = exact.robust_correct(radii, np.array(SEED_RADII))
+        radii = advlinear.sample_radii(x, y, run.w, run.b)
+        counts = advlinear.robust_correct(radii, np.array(SEED_RADII))
         shares = zip(SEED_RADII, counts, strict=True)
         rows.append(
             dict(model=run.settings.model, recipe=run.settings.recipe, seed=run.settings.seed)
@@ -227,8 +227,8 @@ def masking(split: data.Dataset, folder: Path) -> Numbers:
         settings = recipes.settings(split.name)
         run = runs.load(train.train(settings, raw, Path(scratch), quiet=True))
     x, y = raw.flat("test")
-    radii = exact.sample_radii(x, y, run.w, run.b)
-    accuracy = exact.robust_correct(radii, SCALE * MASKING_RADII) / len(y)
+    radii = advlinear.sample_radii(x, y, run.w, run.b)
+    accuracy = advlinear.robust_correct(radii, SCALE * MASKING_RADII) / len(y)
     table = {"eps": MASKING_RADII, "exact": accuracy}
     for name, loss, steps in (
         ("fgsm", "cross-entropy", 1),
@@ -296,8 +296,8 @@ def ten_digits(split: data.Dataset, folder: Path, mnist_dir: Path | None = None)
     for name, (W, b) in linear_classifiers(x_train, y_train).items():
         arrays |= {f"{name}_W": W, f"{name}_b": b}
         attacks = library_attacks(W, b, x[few], y[few])
-        for norm, box in (("inf", False), *((norm, True) for norm in exact.ORDER)):
-            found = exact.attack((W, b), x, y, norm, (0, 1) if box else None)
+        for norm, box in (("inf", False), *((norm, True) for norm in advlinear.ORDER)):
+            found = advlinear.attack((W, b), x, y, norm, (0, 1) if box else None)
             key = dict(model=name, threat=runs.threat(norm, box))
             shares = zip(TEN_RADII[norm], found.curve(TEN_RADII[norm]), strict=True)
             curves += [key | dict(eps=eps, accuracy=share) for eps, share in shares]

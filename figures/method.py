@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-from exact import hinge
+from advlinear import hinge
 from figures import style
 from figures.style import NOTE
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from conftest import flat, tree
 
+import advlinear
 import attack
 import data
-import exact
 import model
 import plots
 
@@ -33,7 +33,7 @@ def check_curve_is_the_models(run, split):
     x, y = split.flat("test")
     expected = []
     for eps in RADII[::2]:
-        perturbed = x + exact.perturbation(x, y, run.w, eps)
+        perturbed = x + advlinear.perturbation(x, y, run.w, eps)
         logits = np.array(classifier(perturbed.reshape(split.x_test.shape)))[:, 0]
         expected.append(int((y * logits > 0).sum()))
     assert len(set(expected)) > 5
@@ -199,7 +199,7 @@ def test_every_threat_model(results, sample, norm, box):
     radii = np.linspace(0, {"inf": 0.5, "2": 5, "1": 20}[norm], 101)
     np.testing.assert_allclose(accuracy["eps"], radii, rtol=1e-8)
     for step, eps in enumerate(radii[::10]):
-        logits = (x + exact.perturbation(x, y, run.w, eps, norm, box)) @ run.w + run.b
+        logits = (x + advlinear.perturbation(x, y, run.w, eps, norm, box)) @ run.w + run.b
         wrong = np.sort(np.abs(logits[y * logits <= 0]))
         assert len(wrong) == 200 - accuracy["correct"][10 * step]
         found = np.abs(nearest["logit"][np.isclose(nearest["eps"], eps, rtol=1e-8)])

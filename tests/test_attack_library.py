@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from conftest import flat
 
+import advlinear
 import benchmark
-import exact
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it misses PyTorch
@@ -40,16 +40,16 @@ def check_no_attack_is_stronger(run, images, labels, norm, box, radii):
     """FGSM (in the L2 and L1 ball: one step along the gradient) and PGD, from two starts."""
     x, y = flat(images), np.float64(labels)
     clean = int((y * (x @ run.w + run.b) > 0).sum())
-    own = exact.sample_radii(x, y, run.w, run.b, norm, box)
+    own = advlinear.sample_radii(x, y, run.w, run.b, norm, box)
     estimator = benchmark.library_model(run, box)
     for eps in radii:
-        least, most = exact.robust_correct(own, eps * np.array([1 + ROUNDING, 1 - ROUNDING]))
+        least, most = advlinear.robust_correct(own, eps * np.array([1 + ROUNDING, 1 - ROUNDING]))
         for steps, starts in ((1, 0), (15, 0), (15, 1)):
             attack = benchmark.library_attack(estimator, eps, steps)
-            attack.set_params(norm=exact.ORDER[norm], num_random_init=starts)
+            attack.set_params(norm=advlinear.ORDER[norm], num_random_init=starts)
             perturbed = flat(attack.generate(images, one_hot(y)))
             # Within the ball and the box, so that the comparison is a fair one.
-            size = np.linalg.norm(perturbed - x, exact.ORDER[norm], axis=1).max()
+            size = np.linalg.norm(perturbed - x, advlinear.ORDER[norm], axis=1).max()
             assert 0 < size <= eps * (1 + ROUNDING)
             assert not box or (perturbed.min() >= 0 and perturbed.max() <= 1)
             margins = y * (perturbed @ run.w + run.b)
@@ -84,7 +84,7 @@ def test_no_attack_in_the_l1_ball_and_the_box_is_stronger(trained, sample):
     assert ((perturbed >= 0) & (perturbed <= 1)).all()
     assert (y * (perturbed @ run.w + run.b) <= 0).all()
     sizes = np.abs(perturbed - x).sum(axis=1)
-    radii = exact.sample_radii(x, y, run.w, run.b, "1", box=True)
+    radii = advlinear.sample_radii(x, y, run.w, run.b, "1", box=True)
     assert ((sizes >= radii * (1 - ROUNDING)) & (sizes <= radii * 1.2)).all()
 
 

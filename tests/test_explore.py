@@ -14,8 +14,8 @@ import pytest
 import scipy.stats
 from conftest import script
 
+import advlinear
 import attack
-import exact
 import explore
 import recipes
 from figures import style
@@ -139,7 +139,7 @@ def compare(notes: list[dict], members: list[runs.Run], split) -> None:
     """Margins, radii, verdicts, sums and accuracies of each state, against exact.py, to 1e-12."""
     x, y = split.flat("test")
     found = {
-        box: [exact.sample_radii(x, y, run.w, run.b, "inf", box) for run in members]
+        box: [advlinear.sample_radii(x, y, run.w, run.b, "inf", box) for run in members]
         for box in (False, True)
     }
     for state in notes:
@@ -148,8 +148,8 @@ def compare(notes: list[dict], members: list[runs.Run], split) -> None:
         assert [row["run"] for row in state["rows"]] == [run.name for run in members]
         for row, run in zip(state["rows"], members, strict=True):
             image = x[i : i + 1], y[i : i + 1], run.w, run.b
-            (margin,) = exact.worst_case_margins(*image, eps, "inf", box)
-            (radius,) = exact.sample_radii(*image, "inf", box)
+            (margin,) = advlinear.worst_case_margins(*image, eps, "inf", box)
+            (radius,) = advlinear.sample_radii(*image, "inf", box)
             assert float(row["margin"]) == pytest.approx(margin, rel=0, abs=1e-12)
             assert float(row["radius"]) == pytest.approx(radius, rel=1e-12, abs=1e-13)
             assert row["correct"] == ("true" if radius > eps else "false")
@@ -325,10 +325,10 @@ def test_charts_show_margins_and_accuracy_over_the_radius(
         i, box = int(state["index"]), state["box"] == "true"
         image = x[i : i + 1], y[i : i + 1]
         for k, run in enumerate(members_of(results, sample.name)):
-            radii = exact.sample_radii(x, y, run.w, run.b, "inf", box)
+            radii = advlinear.sample_radii(x, y, run.w, run.b, "inf", box)
             for step in (0, 50, 100, 200, 333, 500):
                 eps = step / 1000
-                (left,) = exact.worst_case_margins(*image, run.w, run.b, eps, "inf", box)
+                (left,) = advlinear.worst_case_margins(*image, run.w, run.b, eps, "inf", box)
                 shown = left, 100 * np.mean(radii > eps)
                 for chart, wanted in zip(state["charts"], shown, strict=True):
                     points, colour = chart["lines"][k]
@@ -355,7 +355,7 @@ def test_pictures_show_weights_image_push_and_attacked_image(
         i, eps, box = int(state["index"]), float(state["eps"]), state["box"] == "true"
         x, y = (part[i : i + 1] for part in sample.flat("test"))
         for run, found in zip(members_of(results, sample.name), state["pictures"], strict=True):
-            delta = exact.perturbation(x, y, run.w, eps, "inf", box)
+            delta = advlinear.perturbation(x, y, run.w, eps, "inf", box)
             over = 0 if box else eps
             grey = [-over, 1 + over], [255, 0]
             size = np.abs(run.w).max()

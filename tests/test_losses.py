@@ -11,14 +11,15 @@ from conftest import flat
 from hypothesis import given
 from hypothesis import strategies as st
 
-import exact
+import advlinear
 import losses
+from advlinear.worst_case import room
 
 THREATS = [("inf", False), ("2", False), ("1", False), ("inf", True)]  # those of train.py
 EXACT = dict(rtol=1e-9, atol=1e-9)
 # loss -> the loss of each margin in NumPy, and its derivative by the margin
 REFERENCE = {
-    "hinge": (exact.hinge, lambda margins: -1.0 * (margins < 1)),
+    "hinge": (advlinear.hinge, lambda margins: -1.0 * (margins < 1)),
     "logistic": (
         lambda margins: np.logaddexp(0, -margins),
         lambda margins: -1 / (1 + np.exp(margins)),
@@ -67,18 +68,18 @@ def test_margins_take_logits_of_either_shape(shape):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_worst_case_margins_are_those_of_the_perturbed_images(threat, eps, scale, seed):
-    """Sample by sample, for weights of which some are 0. tests/test_exact.py shows that no other
-    perturbation does worse."""
+    """Sample by sample, for weights of which some are 0. That no other perturbation does worse is
+    shown in tests/test_method_worst_case.py."""
     random = np.random.default_rng(seed)
     x, y = random.random((4, 6)), random.choice([-1.0, 1.0], 4)
     w, b = scale * random.normal(size=6) * (random.random(6) < 0.8), random.normal()
-    expected = y * ((x + exact.perturbation(x, y, w, eps, *threat)) @ w + b)
+    expected = y * ((x + advlinear.perturbation(x, y, w, eps, *threat)) @ w + b)
     found = worst_case(*map(tf.constant, (x, y, w)), b, eps, *threat)
     np.testing.assert_allclose(found, expected, **EXACT)
     if not threat[1]:
         margins = tf.constant(y * (x @ w + b))
         robust = losses.robust_hinge(margins, tf.constant(w), eps, threat[0])
-        np.testing.assert_allclose(robust, exact.hinge(expected).mean(), **EXACT)
+        np.testing.assert_allclose(robust, advlinear.hinge(expected).mean(), **EXACT)
 
 
 @every_threat
@@ -86,7 +87,7 @@ def test_worst_case_margins_are_those_of_the_perturbed_images(threat, eps, scale
 def test_worst_case_margins_in_single_precision(problem, norm, box, eps):
     """As in training: images of rank 4, weights (d, 1). Sums of 49 products are right to 1e-5."""
     x, y, w, b = problem
-    expected = y * ((x + exact.perturbation(x, y, w, eps, norm, box)) @ w + b)
+    expected = y * ((x + advlinear.perturbation(x, y, w, eps, norm, box)) @ w + b)
     margins, x, y, w = (tf.constant(np.float32(v)) for v in (y * (x @ w + b), x, y, w))
     x, w = tf.reshape(x, [-1, 7, 7, 1]), w[:, None]
     if box:
@@ -102,8 +103,8 @@ def test_projected_gradient_ascent_reaches_the_robust_hinge(problem, norm, box):
     """An attack that knows no closed form: steps along the gradient of the hinge, projected."""
     x, y, w, b = problem
     w, eps = w / 10, 0.2  # so flat that every sample has a hinge, and so a gradient
-    closed = exact.hinge(worst_case(*map(tf.constant, (x, y, w)), b, eps, norm, box).numpy())
-    assert (exact.hinge(y * (x @ w + b)) > 0).all()
+    closed = advlinear.hinge(worst_case(*map(tf.constant, (x, y, w)), b, eps, norm, box).numpy())
+    assert (advlinear.hinge(y * (x @ w + b)) > 0).all()
     delta = np.random.default_rng(0).uniform(-eps, eps, x.shape) / 8  # inside either ball
     for _ in range(200):
         delta = np.clip(x + delta, 0, 1) - x if box else delta
@@ -112,7 +113,7 @@ def test_projected_gradient_ascent_reaches_the_robust_hinge(problem, norm, box):
             tape.watch(shifted)
             logits = tf.linalg.matvec(shifted, tf.constant(w)) + b
             loss = losses.hinge(losses.margins(logits, tf.constant(y)))
-        assert (exact.hinge(y * logits.numpy()) <= closed + 1e-9).all()
+        assert (advlinear.hinge(y * logits.numpy()) <= closed + 1e-9).all()
         ascent = tape.gradient(loss, shifted).numpy()
         if norm == "inf":
             delta = np.clip(delta + 0.01 * np.sign(ascent), -eps, eps)
@@ -121,7 +122,7 @@ def test_projected_gradient_ascent_reaches_the_robust_hinge(problem, norm, box):
             delta *= np.minimum(1, eps / np.linalg.norm(delta, axis=1, keepdims=True))
     # The L-infinity ascent ends in the corner; the L2 one turns towards w by a constant factor
     # each step, so 200 steps end within rounding.
-    np.testing.assert_allclose(exact.hinge(y * logits.numpy()), closed, **EXACT)
+    np.testing.assert_allclose(advlinear.hinge(y * logits.numpy()), closed, **EXACT)
 
 
 @every_loss
@@ -134,7 +135,7 @@ def test_values_and_gradients_are_the_closed_formulas(problem, loss, norm, box, 
     and -y w_j to d/dx_j. (In the box, a pixel that is moved up to 0 or 1 adds 0 to d/dx_j.)
     """
     x, y, w, b = problem
-    delta = exact.perturbation(x, y, w, eps, norm, box)
+    delta = advlinear.perturbation(x, y, w, eps, norm, box)
     worst = y * ((x + delta) @ w + b)
     assert (worst < 1).any()
     assert (worst > 1).any() or eps == 0.3
@@ -144,7 +145,7 @@ def test_values_and_gradients_are_the_closed_formulas(problem, loss, norm, box, 
     np.testing.assert_allclose(value, value_of(worst).mean(), **EXACT)
     np.testing.assert_allclose(by_w, (pull * (x + delta)).mean(0), **EXACT)
     np.testing.assert_allclose(by_b, pull.mean(), **EXACT)
-    free = exact.room(x, y[:, None] * w) >= eps if box else 1
+    free = room(x, y[:, None] * w) >= eps if box else 1
     np.testing.assert_allclose(by_x, pull * w * free / len(y), **EXACT)
 
 
@@ -155,7 +156,7 @@ def test_gradients_are_the_finite_differences(problem, loss, norm, box):
     1e-16 / 1e-6, and the curvature of the L2 norm and of the logistic loss are below 1e-8."""
     x, y, w, b = problem
     threat = 0.05, norm, box
-    worst = y * ((x + exact.perturbation(x, y, w, *threat)) @ w + b)
+    worst = y * ((x + advlinear.perturbation(x, y, w, *threat)) @ w + b)
     assert np.abs(w).min() > 1e-5
     assert np.abs(1 - worst).min() > 1e-4
     images, labels = tf.constant(x), tf.constant(y)

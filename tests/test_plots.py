@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import advlinear
 import attack
-import exact
 import plots
 import recipes
 from figures import article, comparisons, method, style
@@ -269,13 +269,13 @@ def test_attack_shows_the_worst_push_and_says_who_is_fooled(published):
         run, samples = published.runs[name], published.attacks["linf"][name].samples
         x, y = image.reshape(1, -1), np.array([-1.0])
         assert samples["labels"][index] == -1
-        push = exact.perturbation(x, y, run.w, 0.2).reshape(28, 28)
+        push = advlinear.perturbation(x, y, run.w, 0.2).reshape(28, 28)
         pictures = [axes.get_images()[0] for axes in row[:4]]
         for picture, wanted in zip(pictures[1:], (image, push, image + push), strict=True):
             np.testing.assert_allclose(picture.get_array(), wanted, atol=1e-12)
         assert pictures[1].get_clim() == pictures[3].get_clim() == (-0.2, 1.2)
-        (radius,) = exact.sample_radii(x, y, run.w, run.b)
-        (left,) = exact.worst_case_margins(x, y, run.w, run.b, 0.2)
+        (radius,) = advlinear.sample_radii(x, y, run.w, run.b)
+        (left,) = advlinear.worst_case_margins(x, y, run.w, run.b, 0.2)
         numbers, verdict, flips = (text.get_text() for text in row[4].texts)
         assert numbers.replace("−", "-").endswith(f"= {left:.2f}")
         assert verdict == ("says 0: right" if radius > 0.2 else "says 1: fooled")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from conftest import tree
 
+import advlinear
 import data
-import exact
 import recipes
 import studies
 import train
@@ -24,7 +24,7 @@ def members(trained, sample):
 
 
 def exact_accuracy(run, x, y, eps):
-    return np.mean(exact.sample_radii(x, y, run.w, run.b) > eps)
+    return np.mean(advlinear.sample_radii(x, y, run.w, run.b) > eps)
 
 
 def test_transfer_is_what_perturbed_images_give(members, sample):
@@ -33,7 +33,7 @@ def test_transfer_is_what_perturbed_images_give(members, sample):
     weights = {run.name: (run.w, run.b) for run in members}
     assert len(table["eps"]) == 2 * len(members) ** 2
     for source, target, eps, accuracy in zip(*table.values(), strict=True):
-        delta = exact.perturbation(x, y, weights[source][0], eps)
+        delta = advlinear.perturbation(x, y, weights[source][0], eps)
         w, b = weights[target]
         assert accuracy == np.mean(y * ((x + delta) @ w + b) > 0)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import dual_norm, script, tree
 
-import exact
+import advlinear
 import model
 import optimum
 import recipes
@@ -134,7 +134,7 @@ def test_history_is_of_the_saved_weights(tmp_path, sample, options):
     loss = dict(hinge=lambda m: np.maximum(0, 1 - m), logistic=lambda m: np.logaddexp(0, -m))
     for part in ("train", "test"):
         x, y = sample.flat(part)
-        delta = exact.perturbation(x, y, run.w, settings.eps, settings.norm, settings.box)
+        delta = advlinear.perturbation(x, y, run.w, settings.eps, settings.norm, settings.box)
         margins, worst = (y * (images @ run.w + run.b) for images in (x, x + delta))
         expected[f"{part}_loss"] = loss[settings.loss](worst).mean()
         expected[f"{part}_accuracy"] = (margins > 0).mean()

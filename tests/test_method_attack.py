@@ -15,10 +15,12 @@ from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, StandardScal
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-import exact
+import advlinear
+from advlinear import worst_case
+from advlinear.attack import BEYOND
 
 NORMS, BOXES = ["inf", "2", "1"], ["none", "numbers", "per feature"]
-BELOW, ABOVE = 1 - exact.BEYOND, 1 + exact.BEYOND
+BELOW, ABOVE = 1 - BEYOND, 1 + BEYOND
 
 
 def gaussian(n, d, k, seed):
@@ -43,7 +45,9 @@ def moved(x, W, own, rival, sizes, norm, box):
     """The samples moved by the given sizes so that the score of one rival gains the most."""
     x = x.copy()
     for one in np.unique(own):
-        x[own == one] += exact.step(W[one] - W[rival], x[own == one], sizes[own == one], norm, box)
+        x[own == one] += worst_case.step(
+            W[one] - W[rival], x[own == one], sizes[own == one], norm, box
+        )
     return x if box is None else np.clip(x, *box)
 
 
@@ -103,7 +107,7 @@ def test_radius_is_the_optimum_of_a_solver(norm, kind):
         if k == 3:
             W[:] = W[0]  # no perturbation tells these classes apart
         box = box_of(kind, x, seed=k)
-        found = exact.attack((W, b), x, own, norm, box)
+        found = advlinear.attack((W, b), x, own, norm, box)
         expected = [reference(x[i], own[i], W, b, norm, box) for i in range(len(x))]
         np.testing.assert_allclose(found.radii, expected, rtol=1e-9, atol=0, equal_nan=False)
         assert (found.rival == own)[np.isinf(found.radii)].all()
@@ -121,7 +125,7 @@ def test_no_class_overtakes_below_the_radius_and_the_rival_does_above(n, d, k, s
     the corner of the box is equal. Rounding is 1e-13 of sums of at most 7 terms near 1."""
     x, own, W, b = gaussian(n, d, k, seed)
     box, rows, scores = box_of(kind, x, seed), np.arange(n), x @ W.T + b
-    found = exact.attack((W, b), x, own, norm, box)
+    found = advlinear.attack((W, b), x, own, norm, box)
     largest = scores.max(axis=1, where=np.arange(k) != own[:, None], initial=-np.inf)
     assert ((found.radii == 0) == (scores[rows, own] <= largest)).all()
     finite = np.isfinite(found.radii)
@@ -144,11 +148,14 @@ def test_a_gap_that_the_whole_box_only_just_uses_up(norm):
         w = random.integers(1, 20, 7) / 20 * random.choice([-1, 1], 7)
         w[6] = random.choice([1e-18, 1e-16, 1e-15])
         x = np.append(random.integers(0, 11, 6) / 10, 0.5)
-        found = exact.attack((w, -np.minimum(w, 0).sum()), [x], [1], norm, (0, 1)).radii
+        found = advlinear.attack((w, -np.minimum(w, 0).sum()), [x], [1], norm, (0, 1)).radii
         room = np.where(w > 0, x, 1 - x)
-        least, most = (np.linalg.norm(part, exact.ORDER[norm]) for part in (room[:6], room))
+        least, most = (np.linalg.norm(part, advlinear.ORDER[norm]) for part in (room[:6], room))
         assert least * (1 - 1e-9) <= found <= most * (1 + 1e-9)
-    assert exact.reach(np.float64([[1, 3]]), np.float64([1, 1e-14]), np.float64([1 + 3.5e-14])) <= 3
+    assert (
+        worst_case.reach(np.float64([[1, 3]]), np.float64([1, 1e-14]), np.float64([1 + 3.5e-14]))
+        <= 3
+    )
 
 
 # --- models and labels -----------------------------------------------------------------------
@@ -160,26 +167,30 @@ def test_a_single_score_in_each_form_is_that_of_two_classes(norm, box):
     """To 1e-12: the weights of a function are differences of its scores."""
     x, _, W, b = gaussian(40, 6, 1, seed=1)
     w, b, y = W[0], float(b[0]), np.arange(40) % 2
-    expected = np.maximum(exact.sample_radii(x, 2 * y - 1, w, b, norm, box is not None), 0)
+    expected = np.maximum(advlinear.sample_radii(x, 2 * y - 1, w, b, norm, box is not None), 0)
     single = [(w, b), (W, [b]), lambda p: p @ w + b, lambda p: (p @ w + b)[:, None]]
     double = [([0 * w, w], [0, b]), lambda p: np.stack([0 * p[:, 0], p @ w + b], axis=1)]
     for models, labels, others in [(single + double, y, 1 - y), (single, 2 * y - 1, 1 - 2 * y)]:
         for model in models:
-            found = exact.attack(model, x, labels, norm, box)
+            found = advlinear.attack(model, x, labels, norm, box)
             np.testing.assert_allclose(found.radii, expected, rtol=1e-12)
             assert (found.rival == np.where(np.isinf(expected), labels, others)).all()
 
 
 def test_a_function_of_many_scores_and_other_types_of_the_arguments():
     x, y, W, b = gaussian(20, 5, 4, seed=2)
-    expected = exact.attack((W, b), x, y, "inf", (0, 1))
+    expected = advlinear.attack((W, b), x, y, "inf", (0, 1))
     network = lambda points: points @ W.T + b  # noqa: E731
     network.predict = network  # as in Keras, scores in place of labels
     for model in (network, (W.tolist(), b.tolist())):
-        found = exact.attack(model, x.tolist(), y.astype(float).tolist(), np.inf, [0.0, [1] * 5])
+        found = advlinear.attack(
+            model, x.tolist(), y.astype(float).tolist(), np.inf, [0.0, [1] * 5]
+        )
         np.testing.assert_allclose(found.radii, expected.radii, rtol=1e-12)
         assert (found.rival == expected.rival).all()
-    assert (exact.attack((W, b), x, y, 2).radii == exact.attack((W, b), x, y, "2").radii).all()
+    assert (
+        advlinear.attack((W, b), x, y, 2).radii == advlinear.attack((W, b), x, y, "2").radii
+    ).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -187,8 +198,8 @@ def test_weights_of_a_feature_that_is_nearly_constant(norm):
     """To 1e-10: differences of scores are taken over steps that are not as small as the noise."""
     x, y, W, b = gaussian(50, 4, 3, seed=3)
     x[:, 0], W[:, 0] = 0.5 + 1e-13 * x[:, 0], [1, -2, 3]
-    found = exact.attack(lambda points: points @ W.T + b, x, y, norm)
-    np.testing.assert_allclose(found.radii, exact.attack((W, b), x, y, norm).radii, rtol=1e-10)
+    found = advlinear.attack(lambda points: points @ W.T + b, x, y, norm)
+    np.testing.assert_allclose(found.radii, advlinear.attack((W, b), x, y, norm).radii, rtol=1e-10)
 
 
 x, y = datasets.load_digits(return_X_y=True)
@@ -226,7 +237,7 @@ def test_an_estimator_is_right_below_the_radius_and_wrong_above(fitted, norm, bo
     and rounding of the samples. No sample here has two nearest rivals, or only ties in the box."""
     model, x, y, box = fitted
     box = box if boxed else None
-    found = exact.attack(model, x, y, norm, box)
+    found = advlinear.attack(model, x, y, norm, box)
     radii, right = found.radii, model.predict(x) == y
     flips = right & np.isfinite(radii)
     assert flips.sum() > 80
@@ -236,7 +247,7 @@ def test_an_estimator_is_right_below_the_radius_and_wrong_above(fitted, norm, bo
     assert (found.rival == np.where(np.isinf(radii), y, model.predict(points))).all()
     assert ((points == x) & (found.perturbed(eps) == x))[~flips].all()
     assert box is None or ((points >= box[0]) & (points <= box[1])).all()
-    lengths = np.linalg.norm(points - x, exact.ORDER[norm], axis=1)
+    lengths = np.linalg.norm(points - x, advlinear.ORDER[norm], axis=1)
     off = np.abs(lengths - radii * ABOVE)[flips]
     assert (off <= 1e-9 * radii[flips] + 1e-14 * np.abs(x).max()).all()
     # Scalers are hidden in a pipeline, so the weights are differences of scores again.
@@ -253,11 +264,11 @@ def test_an_estimator_is_right_below_the_radius_and_wrong_above(fitted, norm, bo
 
 def test_curve_is_the_share_of_larger_radii_and_perturbed_refuses_sizes_that_are_none():
     x, y, W, b = gaussian(60, 5, 3, seed=4)
-    found = exact.attack((W, b), x, y, "inf", (0, 1))
+    found = advlinear.attack((W, b), x, y, "inf", (0, 1))
     eps = np.append(np.linspace(0, 1, 11), found.radii[:5])  # equal to a radius is an error
     assert found.curve(eps).tolist() == [(found.radii > e).mean() for e in eps]
     assert found.curve(0) == ((x @ W.T + b).argmax(axis=1) == y).mean()
-    assert (exact.attack((0 * W, 0 * b), x, y).radii == 0).all()  # a tie is an error
+    assert (advlinear.attack((0 * W, 0 * b), x, y).radii == 0).all()  # a tie is an error
     for size in (-1e-9, np.nan, np.inf):
         with pytest.raises(ValueError, match="eps must be finite and at least 0, not"):
             found.perturbed(size)
@@ -310,7 +321,7 @@ REFUSED = [
 @pytest.mark.parametrize(("change", "message"), REFUSED)
 def test_refused_in_one_line(change, message):
     with pytest.raises(ValueError, match=message) as error:
-        exact.attack(**dict(model=(W, B), X=X, y=Y) | change)
+        advlinear.attack(**dict(model=(W, B), X=X, y=Y) | change)
     assert "\n" not in str(error.value)
 
 
@@ -325,6 +336,6 @@ TWO_CLASSES_REFUSED = [
 def test_two_classes_refuse(change, message):
     arguments = dict(x=np.zeros((2, 2)), y=np.ones(2), w=np.ones(2)) | change
     with pytest.raises(ValueError, match=message):
-        exact.sample_radii(**arguments, b=0.5)
+        advlinear.sample_radii(**arguments, b=0.5)
     with pytest.raises(ValueError, match=message):
-        exact.perturbation(**arguments, eps=0.5)
+        advlinear.perturbation(**arguments, eps=0.5)

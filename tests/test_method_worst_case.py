@@ -11,7 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import exact
+import advlinear
+from advlinear import worst_case
 
 EPS = np.arange(101) * 0.5 / 100  # the grid of attack.py
 every_threat = pytest.mark.parametrize(
@@ -50,13 +51,13 @@ def test_perturbation_fills_the_ball_and_lowers_each_margin_by_the_dual_norm(
 ):
     """Up to eight products of at most 1e4 each, rounded to 1e-16 of their size."""
     x = images(len(y), len(w), seed)
-    delta = exact.perturbation(x, y, w, eps, norm)
+    delta = advlinear.perturbation(x, y, w, eps, norm)
     size, _ = dual_norm(w, norm)
-    assert exact.dual_norm(w, norm) == pytest.approx(size, rel=1e-12)
+    assert advlinear.dual_norm(w, norm) == pytest.approx(size, rel=1e-12)
     np.testing.assert_allclose(y * (delta @ w), -eps * size, rtol=1e-12, atol=1e-12)
     sizes = np.linalg.norm(delta, {"inf": np.inf, "2": 2, "1": 1}[norm], axis=1)
     np.testing.assert_allclose(sizes, eps if w.any() else 0.0, rtol=1e-12, atol=0)
-    worst = exact.worst_case_margins(x, y, w, b, eps, norm)
+    worst = advlinear.worst_case_margins(x, y, w, b, eps, norm)
     expected = y * (x @ w + b) - eps * size
     np.testing.assert_allclose(worst, expected, rtol=1e-12, atol=1e-12)
 
@@ -64,8 +65,8 @@ def test_perturbation_fills_the_ball_and_lowers_each_margin_by_the_dual_norm(
 @every_threat
 def test_radius_zero_changes_nothing(norm, box):
     x, y, w = gaussian(5, 7, 0)
-    assert (exact.perturbation(x, y, w, 0, norm, box) == 0).all()
-    assert (exact.worst_case_margins(x, y, w, 0.3, 0, norm, box) == y * (x @ w + 0.3)).all()
+    assert (advlinear.perturbation(x, y, w, 0, norm, box) == 0).all()
+    assert (advlinear.worst_case_margins(x, y, w, 0.3, 0, norm, box) == y * (x @ w + 0.3)).all()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_radius_zero_changes_nothing(norm, box):
 @pytest.mark.parametrize("box", [False, True])
 def test_perturbation_refuses(eps, norm, message, box):
     with pytest.raises(ValueError, match=message):
-        exact.perturbation(np.ones((2, 3)), np.ones(2), np.ones(3), eps, norm, box)
+        advlinear.perturbation(np.ones((2, 3)), np.ones(2), np.ones(3), eps, norm, box)
 
 
 @pytest.mark.parametrize("norm", ["3", "l2"])
@@ -88,9 +89,9 @@ def test_perturbation_refuses(eps, norm, message, box):
 def test_margins_and_radii_refuse_an_unknown_norm(norm, box):
     x, y, w = gaussian(2, 3, 0)
     with pytest.raises(ValueError, match="norm must be inf, 2 or 1"):
-        exact.worst_case_margins(x, y, w, 0.3, 0.1, norm, box)
+        advlinear.worst_case_margins(x, y, w, 0.3, 0.1, norm, box)
     with pytest.raises(ValueError, match="norm must be inf, 2 or 1"):
-        exact.sample_radii(x, y, w, 0.3, norm, box)
+        advlinear.sample_radii(x, y, w, 0.3, norm, box)
 
 
 @pytest.mark.parametrize(
@@ -98,31 +99,31 @@ def test_margins_and_radii_refuse_an_unknown_norm(norm, box):
 )
 def test_check_perturbation_refuses(delta, message):
     with pytest.raises(ValueError, match=message):
-        exact.check_perturbation(np.full((2, 3), 0.5), delta, 0.1)
+        advlinear.check_perturbation(np.full((2, 3), 0.5), delta, 0.1)
 
 
 @pytest.mark.parametrize(("norm", "size"), [("inf", 0.1), ("2", 0.2), ("1", 0.4)])
 def test_check_perturbation_knows_the_balls(norm, size):
     x, delta = np.full((1, 4), 0.5), np.full((1, 4), 0.1)
-    exact.check_perturbation(x, delta, size, norm)
+    advlinear.check_perturbation(x, delta, size, norm)
     with pytest.raises(ValueError, match="leaves the ball"):
-        exact.check_perturbation(x, delta, size - 1e-6, norm)
+        advlinear.check_perturbation(x, delta, size - 1e-6, norm)
 
 
 @pytest.mark.parametrize(("pixel", "step"), [(0.05, -0.06), (0.95, 0.06), (0, -1e-8), (1, 1e-8)])
 def test_check_perturbation_refuses_to_leave_the_box(pixel, step):
     x, delta = np.full((2, 3), 0.5), np.zeros((2, 3))
     x[1, 2], delta[1, 2] = pixel, step
-    exact.check_perturbation(x, delta, 0.1)
+    advlinear.check_perturbation(x, delta, 0.1)
     with pytest.raises(ValueError, match=r"a perturbed pixel leaves \[0, 1\]"):
-        exact.check_perturbation(x, delta, 0.1, box=True)
+        advlinear.check_perturbation(x, delta, 0.1, box=True)
 
 
 # --- it is the optimum -----------------------------------------------------------------------
 
 
 def test_hinge():
-    assert exact.hinge(np.float64([-1, 0, 0.5, 1, 2])).tolist() == [2, 1, 0.5, 0, 0]
+    assert advlinear.hinge(np.float64([-1, 0, 0.5, 1, 2])).tolist() == [2, 1, 0.5, 0, 0]
 
 
 @pytest.mark.parametrize("eps", [0.1, 0.6, 1.5])
@@ -139,7 +140,7 @@ def test_no_perturbation_on_a_grid_does_worse(norm, box, eps):
     grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
     size = {"inf": np.max, "2": lambda v, axis: np.sqrt((v * v).sum(axis)), "1": np.sum}[norm]
     grid = grid[size(np.abs(grid), axis=1) <= eps + 1e-12]
-    closed = exact.worst_case_margins(x, y, w, b, eps, norm, box)
+    closed = advlinear.worst_case_margins(x, y, w, b, eps, norm, box)
     for i in range(len(y)):
         moved = x[i] + grid
         if box:
@@ -193,8 +194,8 @@ def quadratic_program(x, y, w, eps, box):
 def test_perturbation_is_the_optimum_of_a_solver(norm, box, eps):
     """Ten images of nine pixels. HiGHS keeps its constraints to 1e-7, SLSQP the ball to 1e-6."""
     x, y, w = gaussian(10, 9, seed=3)
-    delta = exact.perturbation(x, y, w, eps, norm, box)
-    exact.check_perturbation(x, delta, eps, norm, box)
+    delta = advlinear.perturbation(x, y, w, eps, norm, box)
+    advlinear.check_perturbation(x, delta, eps, norm, box)
     falls = -y * (delta @ w)
     for i in range(len(y)):
         if norm == "2":
@@ -211,7 +212,7 @@ def test_perturbation_in_the_l2_ball_is_that_of_bisection(y, w, seed, eps, box):
     """Where the ball holds the whole box, bisection ends at t = 1e9, which is enough for weights
     of 1e-6 and more. Margins agree to 1e-9 of the largest possible cost."""
     x = images(len(y), len(w), seed)
-    delta = exact.perturbation(x, y, w, eps, "2", box)
+    delta = advlinear.perturbation(x, y, w, eps, "2", box)
     expected = [bisection(x[i], y[i], w, eps, box) for i in range(len(y))]
     scale = max(1.0, eps) * np.abs(w).sum()
     np.testing.assert_allclose(-y * (delta @ w), expected, rtol=1e-9, atol=1e-9 * scale)
@@ -221,9 +222,9 @@ def test_perturbation_in_the_l2_ball_is_that_of_bisection(y, w, seed, eps, box):
 def test_no_random_perturbation_does_worse(y, w, seed, b, norm, eps, box):
     """And the worst-case margins are those of the perturbed images, to 1e-12 of the terms."""
     x, random = images(len(y), len(w), seed), np.random.default_rng(seed)
-    worst = exact.perturbation(x, y, w, eps, norm, box)
-    exact.check_perturbation(x, worst, eps, norm, box)
-    closed = exact.worst_case_margins(x, y, w, b, eps, norm, box)
+    worst = advlinear.perturbation(x, y, w, eps, norm, box)
+    advlinear.check_perturbation(x, worst, eps, norm, box)
+    closed = advlinear.worst_case_margins(x, y, w, b, eps, norm, box)
     rounding = 1e-12 * (1 + eps) * (np.abs(w).sum() + abs(b))
     np.testing.assert_allclose(y * ((x + worst) @ w + b), closed, rtol=0, atol=rounding)
     # Gaussian directions, sparse ones, signs, and neighbours of the closed form.
@@ -231,7 +232,7 @@ def test_no_random_perturbation_does_worse(y, w, seed, b, norm, eps, box):
     delta[::4] *= random.random((15, *x.shape)) < 0.2
     delta[1::4] = np.sign(delta[1::4])
     delta[2::4] = worst * (1 + 0.3 * delta[2::4])
-    size = np.linalg.norm(delta, exact.ORDER[norm], axis=2, keepdims=True)
+    size = np.linalg.norm(delta, advlinear.ORDER[norm], axis=2, keepdims=True)
     delta *= eps / np.where(size, size, 1)
     if box:  # cutting moves no pixel further, so the perturbation stays in the ball
         delta = np.clip(x + delta, 0, 1) - x
@@ -244,11 +245,11 @@ def test_no_random_perturbation_does_worse(y, w, seed, b, norm, eps, box):
 def test_the_example_in_the_docstring_of_reach():
     """Targets reached on the first, second and third piece, and one above the 2.0 of the box."""
     rates, room = np.float64([1, 2, 3]), np.float64([[0.1, 0.2, 0.5]] * 4)
-    times = exact.reach(room, rates, np.float64([0.3, 0.8, 1.4, 2.1]))
+    times = worst_case.reach(room, rates, np.float64([0.3, 0.8, 1.4, 2.1]))
     np.testing.assert_allclose(times, [0.05, 0.14, 0.3, np.inf], rtol=1e-12)
     # The same as a sample: room to fall, rise and fall, and logit 0 without the bias.
     x, y, w = np.float64([[0.1, 0.8, 0.5]]), np.ones(1), np.float64([1, -2, 3])
-    radius = exact.sample_radii(x, y, w, 0.8, "inf", box=True)
+    radius = advlinear.sample_radii(x, y, w, 0.8, "inf", box=True)
     np.testing.assert_allclose(radius, 0.14, rtol=1e-12)
 
 
@@ -261,7 +262,7 @@ def test_the_worst_case_margin_is_zero_at_the_radius(y, w, seed, b, norm, box):
     margins = y * (x @ w + b)
     zero = 1e-11 * (np.abs(w).sum() + abs(b))
     assume((np.abs(margins) > zero).all())
-    found = exact.sample_radii(x, y, w, b, norm, box)
+    found = advlinear.sample_radii(x, y, w, b, norm, box)
     assert not np.isnan(found).any()
     assert ((found > 0) == (margins > 0)).all()
     if box:
@@ -272,7 +273,7 @@ def test_the_worst_case_margin_is_zero_at_the_radius(y, w, seed, b, norm, box):
         assert (found[margins <= 0] == 0).all()
     for i in np.flatnonzero((margins > 0) & np.isfinite(found)):
         for factor in (1 - 1e-6, 1.0, 1 + 1e-6):
-            delta = exact.perturbation(x[[i]], y[[i]], w, factor * found[i], norm, box)
+            delta = advlinear.perturbation(x[[i]], y[[i]], w, factor * found[i], norm, box)
             margin = y[i] * ((x[i] + delta[0]) @ w + b)
             assert margin >= -zero or factor > 1
             assert margin <= zero or factor < 1
@@ -283,12 +284,12 @@ def check_flips(x, y, w, b, norm, box):
 
     Rounding is 1e-13 of the terms of a margin. Returns how many samples this was tested on.
     """
-    found = exact.sample_radii(x, y, w, b, norm, box)
+    found = advlinear.sample_radii(x, y, w, b, norm, box)
     flipped = np.flatnonzero((found > 0) & np.isfinite(found))
     for i in flipped:
         for factor, correct in ((1 - 1e-6, True), (1 + 1e-6, False)):
-            delta = exact.perturbation(x[[i]], y[[i]], w, factor * found[i], norm, box)
-            exact.check_perturbation(x[[i]], delta, factor * found[i], norm, box)
+            delta = advlinear.perturbation(x[[i]], y[[i]], w, factor * found[i], norm, box)
+            advlinear.check_perturbation(x[[i]], delta, factor * found[i], norm, box)
             assert (y[i] * ((x[i] + delta[0]) @ w + b) > 0) == correct
     return len(flipped)
 
@@ -311,7 +312,7 @@ def test_the_box_makes_no_radius_smaller(y, w, seed, b, norm):
     """To a billionth for rounding, where the sign of no margin is a matter of rounding."""
     x = images(len(y), len(w), seed)
     assume((np.abs(y * (x @ w + b)) > 1e-11 * (np.abs(w).sum() + abs(b))).all())
-    free, boxed = (exact.sample_radii(x, y, w, b, norm, box) for box in (False, True))
+    free, boxed = (advlinear.sample_radii(x, y, w, b, norm, box) for box in (False, True))
     assert (boxed >= np.maximum(free, 0) * (1 - 1e-9)).all()
 
 
@@ -322,9 +323,9 @@ def test_radius_by_hand(norm, radius):
     """w = (1, -1) and b = 3 leave a margin of at least 3 - 1 = 2 in the box. b = 0.5 makes a
     margin of 0.75, with room of 0.5 and 0.75: inf and 2 move both by 0.375, 1 moves 0.75 in all."""
     x, y, w = np.float64([[0.5, 0.25]]), np.ones(1), np.float64([1, -1])
-    assert exact.sample_radii(x, y, w, 3.0, norm, box=True) == np.inf
-    assert np.isfinite(exact.sample_radii(x, y, w, 3.0, norm))
-    found = exact.sample_radii(x, y, w, 0.5, norm, box=True)
+    assert advlinear.sample_radii(x, y, w, 3.0, norm, box=True) == np.inf
+    assert np.isfinite(advlinear.sample_radii(x, y, w, 3.0, norm))
+    found = advlinear.sample_radii(x, y, w, 0.5, norm, box=True)
     np.testing.assert_allclose(found, radius, rtol=1e-15)
 
 
@@ -333,10 +334,10 @@ def test_zero_weights_withstand_everything_or_nothing(norm, box):
     x, y, zeros = images(3, 4, 0), np.float64([1, 1, -1]), np.zeros(4)
     never = 0.0 if box else -np.inf
     for b, correct in ((0.5, [1, 1, 0]), (0.0, [0, 0, 0]), (-0.5, [0, 0, 1])):
-        found = exact.sample_radii(x, y, zeros, b, norm, box)
+        found = advlinear.sample_radii(x, y, zeros, b, norm, box)
         assert found.tolist() == [np.inf if c else never for c in correct]
-        assert exact.robust_correct(found, np.array([0, 1e9])).tolist() == [sum(correct)] * 2
-    assert (exact.perturbation(x, y, zeros, 3.0, norm, box) == 0).all()
+        assert advlinear.robust_correct(found, np.array([0, 1e9])).tolist() == [sum(correct)] * 2
+    assert (advlinear.perturbation(x, y, zeros, 3.0, norm, box) == 0).all()
 
 
 GRID = [0.0, 0.1, 0.2, 0.30000000000000004, 1.0]  # so that radii and eps are often equal
@@ -348,19 +349,19 @@ GRID = [0.0, 0.1, 0.2, 0.30000000000000004, 1.0]  # so that radii and eps are of
 )
 def test_robust_correct_counts_the_larger_radii(radii, eps):
     """In any order, and with equal ones: a tie is an error."""
-    found = exact.robust_correct(np.array(radii, dtype=float), np.array(eps))
+    found = advlinear.robust_correct(np.array(radii, dtype=float), np.array(eps))
     assert found.tolist() == [sum(r > e for r in radii) for e in eps]
 
 
 def check_curve_in_the_box(run, split, eps):
     """The article's way: at each radius, all images moved against the margin and cut to [0, 1]."""
     x, y = flat(split.x_test), np.float64(split.y_test)
-    found = exact.sample_radii(x, y, run.w, run.b, "inf", box=True)
+    found = advlinear.sample_radii(x, y, run.w, run.b, "inf", box=True)
     perturbed = (np.clip(x - e * y[:, None] * np.sign(run.w), 0, 1) for e in eps)
     correct = np.array([y * (moved @ run.w + run.b) > 0 for moved in perturbed])
     assert (correct == (found > eps[:, None])).all()
     counts = correct.sum(axis=1).tolist()
-    assert exact.robust_correct(found, eps).tolist() == counts
+    assert advlinear.robust_correct(found, eps).tolist() == counts
     assert len(set(counts)) > 10
 
 
