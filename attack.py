@@ -4,22 +4,18 @@
     python attack.py --runs regular        one of them
     python attack.py --norm 2 --box        in the L2 ball, pixels staying in [0, 1]
 
-For a linear model the smallest perturbation that flips a sample is known exactly (exact.py), so
+For a linear model the smallest perturbation that flips a sample is known exactly (advlinear), so
 one forward pass and one sort give the whole curve of accuracy over radius. The numbers go to
-results/<dataset>/attacks/<threat>/<run>/, where the threat is linf, linf-box, l2 and so on:
-
-    attack.json    the threat model, the checksums of the weights and data, ||w||_1
-    accuracy.csv   eps, correct, samples, accuracy
-    nearest.csv    at every tenth radius, the misclassified samples nearest to the boundary
-    samples.npz    per test sample: label, logit, radius; and the images that figures show
-    landscape.csv  mean training loss over one weight, for a strong and a weak pixel
-
-The figure attack shows one typical test image, which goes to studies/example.npz.
+results/<dataset>/attacks/<threat>/<run>.npz, where the threat is linf, linf-box, l2 and so on. The
+figure attack shows one typical test image, which goes to studies/example.npz.
 """
 
+from __future__ import annotations
+
+import contextlib
 from pathlib import Path
 
-from common import cli, files, runs
+from common import cli, runs
 from common.cli import RESULTS, InputError
 
 import numpy as np
@@ -28,7 +24,6 @@ import advlinear
 import data
 import plots
 import recipes
-from landscape import has_landscape, weight_landscape
 
 EPS_MAX = {"inf": 0.5, "2": 5.0, "1": 20.0}  # in pixel units, by the norm of the ball
 NEAREST = 10  # misclassified samples recorded at every tenth radius
@@ -53,11 +48,13 @@ def main(
     norm, results = str(norm), cli.results_folder(results)
     recipes.check(norm=norm, box=box)
     eps_max = EPS_MAX[norm] if eps_max is None else eps_max
-    recipes.require("eps-max", eps_max, "positive")
-    recipes.require("eps-steps", eps_steps, "count")
+    recipes.require("eps-max", eps_max, "size")
+    recipes.require("eps-steps", eps_steps, "steps")
     eps = np.arange(eps_steps + 1) * eps_max / eps_steps
-    attacked = []
-    for dataset, names in choose(results, runs_named).items():
+    cli.check_writable(results)
+    chosen, threat = choose(results, runs_named), runs.threat(norm, box)
+    attacked, shown = False, []  # the settings of the runs whose figures show this attack
+    for dataset, names in chosen.items():
         try:
             split = data.load_named(dataset.name, mnist_dir)
         except InputError as error:
@@ -65,38 +62,30 @@ def main(
             if runs_named:
                 cli.notice(f"not attacking {dataset.name}: {error}")
             continue
-        known = runs.trained_on(split, dataset, runs.read_runs(dataset))
+        known = runs.trained_on(split, runs.read_runs(dataset), dataset)
         members = [run for name, run in known.items() if name in names]
         attacks = {
             run.name: evaluate(run, split, eps, norm, box) for run in cli.bar(members, "attacking")
         }
-        attacked.append((dataset, split, known, attacks))
+        for name, found in attacks.items():
+            runs.save_attack(dataset, name, found)
+        save_example(dataset, known, split)
+        if attacks:
+            print(table(dataset.name, attacks))
+            print(f"numbers in {dataset / 'attacks' / threat}")
+        shown += [run.settings for run in members if plots.threat_of(run.settings) == threat]
+        attacked = True
     if not attacked:
         raise InputError(
             f"nothing is attacked, as no data set of these runs can be had here ({absent}); "
             "python plots.py redraws the figures from the stored numbers"
         )
-    for dataset, split, known, attacks in attacked:
-        for name, attack in attacks.items():
-            runs.save_attack(dataset, name, attack)
-        save_example(dataset, known, split)
-        if attacks:
-            print(table(dataset.name, attacks))
-            print(f"numbers in {dataset / 'attacks' / runs.threat(norm, box)}")
-        fitting = [  # the runs whose figures show this attack
-            known[name].settings
-            for name in attacks
-            if plots.threat_of(known[name].settings) == runs.threat(norm, box)
-        ]
-        names, groups = None, None
-        if not fitting or (box and runs_named):
-            # The one figure of several threat models. Groups that were trained in the box are
-            # drawn on request, by plots.py.
-            names = ["threats"]
-        elif runs_named:
-            groups = sorted({plots.group_of(settings) for settings in fitting})
-        if drawn := plots.draw(results, names, groups, [dataset]):
-            print(plots.summary(drawn))
+    # Of the figures, those of the groups named, where they show this attack; else the one of all
+    # threat models. Groups that were trained in the box are drawn on request, by plots.py.
+    names = None if shown and not (box and runs_named) else ["threats"]
+    groups = {plots.group_of(settings) for settings in shown} if runs_named and not names else ()
+    with contextlib.suppress(runs.Missing):  # of which plots.main has told
+        plots.main(names, sorted(groups) or None, results=results)
 
 
 def choose(results: Path, named: list[str] | None) -> dict[Path, set[str]]:
@@ -105,10 +94,7 @@ def choose(results: Path, named: list[str] | None) -> dict[Path, set[str]]:
     Raises:
         InputError: there are no runs, or none of this name.
     """
-    found = {
-        dataset: {folder.name for folder in (dataset / "runs").iterdir() if folder.is_dir()}
-        for dataset in runs.datasets(results)
-    }
+    found = {dataset: set(runs.names(dataset / "runs")) for dataset in runs.datasets(results)}
     if not found:
         raise InputError(f"no runs in {results}: python train.py makes one")
     if named is None:
@@ -132,7 +118,6 @@ def evaluate(
     x, y = split.flat("test")
     logits = x @ run.w + run.b
     radii = advlinear.sample_radii(x, y, run.w, run.b, norm, box)
-    correct = advlinear.robust_correct(radii, eps)
     nearest = nearest_misclassified(run, x, y, eps[::10], norm, box)
     shown = set()
     if (norm, box) == ("inf", False):  # the threat model of the figures that show images
@@ -153,33 +138,27 @@ def evaluate(
             "w_l1_unlit": np.abs(run.w[unlit]).sum(),  # on pixels that no training image lights
             "pixels_unlit": int(unlit.sum()),
         },
-        accuracy={
-            "eps": eps,
-            "correct": correct,
-            "samples": np.full(len(eps), len(y)),
-            "accuracy": correct / len(y),
-        },
-        nearest=files.columns(("eps", "rank", "index", "label", "logit"), nearest),
-        samples={
-            "labels": split.y_test,
-            "logits": logits,
-            "radii": radii,
-            "image_index": shown,
-            "images": split.x_test[shown, ..., 0],
-        },
-        landscape=weight_landscape(run, split) if has_landscape(run.settings) else None,
+        eps=eps,
+        correct=advlinear.robust_correct(radii, eps),
+        labels=split.y_test,
+        logits=logits,
+        radii=radii,
+        image_index=shown,
+        images=split.x_test[shown, ..., 0],
+        nearest=runs.columns(nearest, ("eps", "rank", "index", "label", "logit")),
+        landscape=weight_landscape(run, split) if has_landscape(run.settings) else {},
     )
 
 
 def save_example(dataset: Path, known: dict[str, runs.Run], split: data.Dataset) -> None:
     """Store the image of the figure attack, once the first two of its models are attacked."""
-    place = dataset / "attacks" / "linf"
-    members = {name: known[name] for name in EXAMPLE if name in known and (place / name).is_dir()}
-    if members.keys() >= set(EXAMPLE[:2]):
-        runs.save_study(dataset, "example", {}, members, example(members, split))
+    attacked = runs.names(dataset / "attacks" / "linf")
+    members = [known[name] for name in EXAMPLE if name in known and name in attacked]
+    if {run.name for run in members} >= set(EXAMPLE[:2]):
+        runs.save_study(dataset, "example", {"example": example(members, split)}, members)
 
 
-def example(members: dict[str, runs.Run], split: data.Dataset) -> dict[str, np.ndarray]:
+def example(members: list[runs.Run], split: data.Dataset) -> dict[str, np.ndarray]:
     """A test image of the lower digit that is typical for each of the runs.
 
     Each run ranks the images of this digit by their radii in the L-infinity ball. We take the image
@@ -191,11 +170,12 @@ def example(members: dict[str, runs.Run], split: data.Dataset) -> dict[str, np.n
     x, y = split.flat("test")
     lower = np.flatnonzero(y < 0)
     farthest = np.zeros(len(lower))
-    for run in members.values():
+    for run in members:
         radii = advlinear.sample_radii(x[lower], y[lower], run.w, run.b)
         farthest = np.maximum(farthest, np.abs(advlinear.ranks(radii) - (len(lower) - 1) / 2))
     index = lower[np.argmin(farthest)]
-    return dict(index=index, image=split.x_test[index, ..., 0], runs=np.array(list(members)))
+    names = np.array([run.name for run in members])
+    return dict(index=index, image=split.x_test[index, ..., 0], runs=names)
 
 
 def nearest_misclassified(run: runs.Run, x, y, radii, norm: str, box: bool) -> list[dict]:
@@ -214,26 +194,64 @@ def nearest_misclassified(run: runs.Run, x, y, radii, norm: str, box: bool) -> l
     return rows
 
 
+def has_landscape(settings) -> bool:
+    """Whether eps decides which pixels stay in use: the robust hinge in the plain ball."""
+    return settings.robust and settings.plain_hinge
+
+
+def weight_landscape(run: runs.Run, split: data.Dataset) -> dict[str, list]:
+    """Mean training loss over one weight v, all others as trained: two pixels, two losses.
+
+    The strong pixel has the largest |w_j|. The weak one is dropped by the robust loss: at
+    v = 0 the mean of y x_j over the active samples is at most eps in absolute value, so the
+    loss is least at exactly v = 0. Of those it is the one on which the plain hinge pulls most.
+    """
+    eps, w = run.settings.eps, run.w
+    y = split.y_train.astype(np.float64)
+    x = split.x_train.reshape(len(y), -1)
+    margins = y * (x @ w + run.b)
+    yx = y[:, None] * x
+    plain = margins[:, None] - yx * w  # margins with w_j = 0, for each j
+    robust = plain - eps * (np.abs(w).sum() - np.abs(w))
+    active = robust < 1
+    dropped = np.abs((active * yx).sum(0)) <= eps * active.sum(0)
+    pull = np.abs(((plain < 1) * yx).mean(0))
+    pixels = {"strong": int(np.argmax(np.abs(w)))}
+    if (dropped & (pull > 0)).any():
+        pixels["weak"] = int(np.argmax(np.where(dropped, pull, -1.0)))
+    grid = 1.5 * np.abs(w).max() * np.arange(-60, 61) / 60  # 0 exactly, which linspace may miss
+    rows = [
+        dict(
+            pixel=pixel,
+            index=j,
+            weight=v,
+            hinge=advlinear.hinge(plain[:, j] + yx[:, j] * v).mean(),
+            robust_hinge=advlinear.hinge(robust[:, j] + yx[:, j] * v - eps * abs(v)).mean(),
+        )
+        for pixel, j in pixels.items()
+        for v in grid
+    ]
+    return runs.columns(rows)
+
+
 def table(dataset: str, attacks: dict[str, runs.Attack]) -> str:
     """Clean accuracy and accuracy at four radii, a line per run, with a heading."""
     one = next(iter(attacks.values()))
-    eps, norm = one.accuracy["eps"], recipes.NORMS[one.facts["norm"]]
+    eps, norm = one.eps, recipes.NORMS[one.facts["norm"]]
     box = ", pixels kept in [0, 1]" * one.facts["box"]
     columns = [int(np.argmin(np.abs(eps - e))) for e in eps[-1] * np.arange(5) / 5]
     lines = [
-        f"{dataset}: accuracy on {len(one.samples['labels'])} test images, clean and under the "
+        f"{dataset}: accuracy on {len(one.labels)} test images, clean and under the "
         f"worst perturbation of size eps ({norm}{box})"
     ]
     width = max(map(len, attacks))
     heads = ["clean", *(f"eps {eps[c]:.3g}" for c in columns[1:])]
     lines.append(f"{'':{width}}  " + "  ".join(f"{head:7}" for head in heads).rstrip())
     for name, attack in attacks.items():
-        accuracy = attack.accuracy["accuracy"]
-        lines.append(
-            f"{name:{width}}  " + "  ".join(f"{accuracy[c]:<7.4f}" for c in columns).rstrip()
-        )
+        shares = "  ".join(f"{attack.accuracy[c]:<7.4f}" for c in columns)
+        lines.append(f"{name:{width}}  {shares}".rstrip())
     at = columns[2]
-    kept = {name: attack.accuracy["accuracy"][at] for name, attack in attacks.items()}
+    kept = {name: attack.accuracy[at] for name, attack in attacks.items()}
     weakest, strongest = min(kept, key=kept.get), max(kept, key=kept.get)
     if kept[weakest] < kept[strongest]:
         lines.append(

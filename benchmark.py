@@ -4,24 +4,22 @@
     python benchmark.py --parts epoch attack   some of them
 
 In each part the contenders take turns, so that whatever else the machine does hits all alike. The
-medians go to results/<dataset>/studies/benchmark-<part>.csv. A ratio is a time over that of ours.
+medians go to results/<dataset>/studies/benchmark-<part>.npz. A ratio is a time over that of ours.
 """
 
-import contextlib
+from __future__ import annotations
+
 import dataclasses
-import importlib.util
 import os
 import statistics
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
-from common import cli, runs
+from common import cli, library, runs
 from common.cli import RESULTS
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 import advlinear
 import data
@@ -30,7 +28,7 @@ import train
 from advlinear import minimum
 
 EPS = 0.2  # the article's main radius
-RADII = np.arange(101) * 0.005
+RADII = 101  # from 0 to 0.5
 PARTS = ("epoch", "attack", "optimum")
 
 
@@ -192,29 +190,33 @@ def attack(split: data.Dataset) -> dict:
     The library is the Adversarial Robustness Toolbox, where it is installed. PGD is timed at five
     radii, and its seconds are given times 101 / 5.
     """
+    from threadpoolctl import threadpool_limits  # imports NumPy
+
     settings = recipes.settings(split.name, True, EPS)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
-        run = runs.load(train.train(settings, split, Path(folder), quiet=True))
+    with tempfile.TemporaryDirectory() as folder:
+        run = runs.load_run(train.train(settings, split, Path(folder)))
     x, y = split.flat("test")
-    classifier, few = keras_model(run), RADII[10::20]
+    classifier, radii = keras_model(run), np.arange(RADII) * 0.005
     chosen = np.stack([y < 0, y > 0], axis=1)
+
+    few = radii[10::20]
 
     def exactly(box: bool, threads: int | None):
         with threadpool_limits(threads):
-            radii = advlinear.sample_radii(x, y, run.w, run.b, "inf", box)
-            advlinear.robust_correct(radii, RADII)
+            found = advlinear.sample_radii(x, y, run.w, run.b, "inf", box)
+            advlinear.robust_correct(found, radii)
 
     def passes():
         towards = split.y_test[:, None, None, None] * np.sign(run.w).reshape(split.x_test[0].shape)
-        for eps in RADII:
+        for eps in radii:
             logits = classifier(np.float32(split.x_test - eps * towards))
             np.count_nonzero(y * logits[:, 0] > 0)
 
-    def library(steps: int, radii, box: bool):
+    def by_library(steps: int, sizes, box: bool):
         estimator = library_model(run, box)
         return lambda: [
-            library_attack(estimator, eps, steps).generate(split.x_test, chosen)
-            for eps in radii[radii > 0]
+            library.attack(estimator, eps, steps).generate(split.x_test, chosen)
+            for eps in sizes[sizes > 0]
         ]
 
     contenders = {
@@ -224,14 +226,14 @@ def attack(split: data.Dataset) -> dict:
         "exact, pixels in [0, 1], one thread": lambda: exactly(True, 1),
         "101 passes of perturbed images": passes,
     }
-    if importlib.util.find_spec("art"):
-        contenders["FGSM, library"] = library(1, RADII, False)
-        contenders["FGSM, pixels in [0, 1], library"] = library(1, RADII, True)
-        contenders["PGD, 40 steps, library"] = library(40, few, False)
+    if library.installed():
+        contenders["FGSM, library"] = by_library(1, radii, False)
+        contenders["FGSM, pixels in [0, 1], library"] = by_library(1, radii, True)
+        contenders["PGD, 40 steps, library"] = by_library(40, few, False)
     seconds = race(contenders, turns=3)
     for name in seconds:
         if "PGD" in name:
-            seconds[name] = [value * len(RADII) / len(few) for value in seconds[name]]
+            seconds[name] = [value * RADII / len(few) for value in seconds[name]]
     return table(seconds, "exact")
 
 
@@ -239,7 +241,7 @@ def keras_model(run: runs.Run):
     """The Keras layer with the weights of the run."""
     import model
 
-    classifier = model.linear(tuple(run.config["image_shape"]))
+    classifier = model.linear(tuple(run.facts["image_shape"]))
     classifier.set_weights([np.float32(run.w[:, None]), np.float32([run.b])])
     return classifier
 
@@ -259,34 +261,7 @@ def library_model(run: runs.Run, box: bool = False):
     def minus_margin(chosen, logits):
         return keras.ops.mean(keras.ops.sum((0.5 - chosen) * logits, axis=1))
 
-    return library_estimator(two, minus_margin, box)
-
-
-def library_estimator(model, loss, box: bool):
-    """A Keras model of logits and the loss that attacks climb, as the toolbox wants them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it misses PyTorch
-        from art.estimators.classification import TensorFlowV2Classifier
-    return TensorFlowV2Classifier(
-        model=model,
-        nb_classes=model.output_shape[1],
-        input_shape=model.input_shape[1:],
-        loss_object=loss,
-        clip_values=(0.0, 1.0) if box else None,
-    )
-
-
-def library_attack(estimator, eps: float, steps: int, norm: str = "inf"):
-    """FGSM (one step along the gradient) or PGD of the toolbox, in the ball called `norm`."""
-    from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
-
-    known = dict(norm=advlinear.ORDER[norm], eps=float(eps), batch_size=4096)
-    if steps == 1:
-        return FastGradientMethod(estimator, **known)
-    size = 2.5 * float(eps) / steps
-    return ProjectedGradientDescent(
-        estimator, eps_step=size, max_iter=steps, verbose=False, **known
-    )
+    return library.estimator(two, minus_margin, box)
 
 
 # --- the exact minimum -----------------------------------------------------------------------

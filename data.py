@@ -6,6 +6,8 @@ digit's images are held against a recorded SHA-256, so equal names mean equal by
 machine.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import http.client
@@ -18,7 +20,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import files
+from common import runs
 from common.cli import ROOT, InputError, folder, import_tensorflow, notice, tell_progress
 
 import numpy as np
@@ -77,6 +79,9 @@ class Dataset:
         x_train, x_test: images, float32 in [0, 1], shape (n, 28, 28, 1).
         y_train, y_test: labels, float32 in {-1, +1}, shape (n,).
         checksum: SHA-256 over both digits' images.
+        index: where each training image stands in the official file train-images-idx3-ubyte.gz,
+            from 0, shape (n,). None for mnist-sample, whose images are the first 500 of each digit
+            in that file, in its order.
     """
 
     name: str
@@ -87,6 +92,7 @@ class Dataset:
     x_test: np.ndarray
     y_test: np.ndarray
     checksum: str
+    index: np.ndarray | None = None
 
     def flat(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, d) and labels (n,) of "train" or "test", in float64."""
@@ -195,6 +201,8 @@ def _dataset(source: str, digits: tuple[int, int], images: dict[str, np.ndarray]
         arrays[f"y_{split}"] = np.repeat(np.float32([-1, 1]), [len(low), len(high)])
     checksum = hashlib.sha256("".join(KNOWN[source][d][2] for d in digits).encode()).hexdigest()
     name = f"{source}-{digits[0]}-{digits[1]}"
+    if source == "mnist":
+        arrays["index"] = np.concatenate([images[f"index_{digit}"] for digit in digits])
     return Dataset(name, source, digits, **arrays, checksum=checksum)
 
 
@@ -214,6 +222,7 @@ def _differing(source: str, digits: tuple[int, int], images: dict[str, np.ndarra
         d
         for d in digits
         if digit_record(images[f"train_{d}"], images[f"test_{d}"]) != KNOWN[source][d]
+        or (source == "mnist" and len(images[f"index_{d}"]) != KNOWN[source][d][0])
     ]
 
 
@@ -233,7 +242,7 @@ def _images(source, digits: tuple[int, int], mnist_dir: Path | None, cache: Path
                 "prepare the data anew"
             )
         try:
-            files.write(path, files.to_npz(images))
+            runs.write(path, runs.to_npz(images))
         except InputError as error:  # a read-only checkout still works, only slower
             notice(f"{source} is not cached: {error}")
     return images
@@ -244,12 +253,12 @@ def _read_cache(path: Path, source: str, digits: tuple[int, int]) -> dict | None
     if not path.exists():
         return None
     try:
-        images = files.from_npz(path.read_bytes())
+        images = runs.from_npz(path)
         whole = not _differing(source, digits, images)
     except Exception:  # what NumPy raises on a file that is no npz has many types
         whole = False
     if not whole:
-        notice(f"rebuilding the cache: {path} is damaged")
+        notice(f"rebuilding the cache: {path} is damaged, or of an earlier version")
     return images if whole else None
 
 
@@ -296,11 +305,11 @@ def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.
 
     tell_progress(f"reading digits {digits[0]} and {digits[1]} of MNIST (once; then cached)")
 
-    def chosen(example):
+    def chosen(place, example):
         return tf.reduce_any(tf.equal(example["label"], digits))
 
-    def decoded(example):
-        return tf.io.decode_png(example["image"], channels=1), example["label"]
+    def decoded(place, example):
+        return place, tf.io.decode_png(example["image"], channels=1), example["label"]
 
     images = {}
     for split in ("train", "test"):
@@ -308,9 +317,9 @@ def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.
             split=split, shuffle_files=False, decoders={"image": tfds.decode.SkipDecoding()}
         )
         # The filter comes first, so that only two digits in ten are decoded.
-        examples = examples.filter(chosen).map(decoded).batch(70000)
+        examples = examples.enumerate().filter(chosen).map(decoded).batch(70000)
         try:
-            x, y = next(iter(examples.as_numpy_iterator()))
+            place, x, y = next(iter(examples.as_numpy_iterator()))
         except (tf.errors.OpError, StopIteration) as error:
             reason = " ".join(str(error).split())
             raise InputError(
@@ -318,7 +327,18 @@ def _read_tfds(digits: tuple[int, int], mnist_dir: Path | None) -> dict[str, np.
             ) from None
         for digit in digits:
             images[f"{split}_{digit}"] = x[y == digit]
+            if split == "train":
+                images[f"index_{digit}"] = _official_order()[place[y == digit]]
     return images
+
+
+def _official_order() -> np.ndarray:
+    """The index in the official file of each training record of tensorflow-datasets, (60000,).
+
+    MNIST 3.0.1 numbers its records as the official file does; tensorflow-datasets then sorts them
+    by the MD5 of the split's name and this number (its core/shuffle.py and core/hashing.py).
+    """
+    return np.array(sorted(range(60_000), key=lambda k: hashlib.md5(f"train{k}".encode()).digest()))
 
 
 def _unreachable() -> str:

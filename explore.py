@@ -7,8 +7,10 @@ It shows the models of the article's recipe, and needs them attacked with and wi
 
 The page is one file and makes no network requests. Its weights and accuracy curves come from
 results/, its images from the data set. It computes margins, radii and perturbations in JavaScript
-(figures/explore.html), in float64 as exact.py does; tests/test_explore.py compares the two.
+(figures/explore.html), in float64 as advlinear does; tests/test_explore.py compares the two.
 """
+
+from __future__ import annotations
 
 import base64
 import dataclasses
@@ -18,7 +20,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from common import cli, files, runs
+from common import cli, runs
 from common.cli import RESULTS, ROOT, InputError
 
 import numpy as np
@@ -29,7 +31,7 @@ import plots
 from figures import style
 
 TEMPLATE = ROOT / "figures" / "explore.html"
-EPS = np.arange(501) / 1000  # the steps of the slider
+STEPS = 501  # of the slider, from 0 to 0.5
 SHOWN = 12  # images of each digit
 
 
@@ -45,7 +47,7 @@ def main(screenshot: bool = False, results: Path = RESULTS, mnist_dir: Path | No
         try:
             split = data.load_named(dataset.name, mnist_dir)
             path = dataset / "explore.html"
-            files.write(path, page(runs.read(dataset), split).encode())
+            runs.write(path, page(runs.read(dataset), split).encode())
             written.append(path)
         except InputError as error:
             problems.append(f"no page for {dataset.name}: {error}")
@@ -67,7 +69,7 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
     Weights are float32 and pixels bytes, both in base64. A pixel is float32(v / 255), as in
     data.py.
     """
-    stored = dataclasses.replace(stored, runs=runs.trained_on(split, stored.folder, stored.runs))
+    stored = dataclasses.replace(stored, runs=runs.trained_on(split, stored.runs, stored.folder))
     free = models_of(stored)
     boxed = stored.choose([model.run.name for model in free], "linf-box")
     facts = dict(
@@ -82,7 +84,7 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
                 w=_base64(free_model.run.w.astype("<f4")),
                 b=free_model.run.b,
                 correct=[
-                    advlinear.robust_correct(model.attack.samples["radii"], EPS).tolist()
+                    advlinear.robust_correct(model.attack.radii, np.arange(STEPS) / 1000).tolist()
                     for model in (free_model, boxed_model)
                 ],
             )
@@ -129,11 +131,11 @@ def hard_to_easy(models: list[runs.Model]) -> np.ndarray:
 
     An image is hard where its rank by radius is low in the mean over the models.
     """
-    labels = models[0].attack.samples["labels"]
+    labels = models[0].attack.labels
     chosen = []
     for label in (-1, 1):
         members = np.flatnonzero(labels == label)
-        radii = [model.attack.samples["radii"][members] for model in models]
+        radii = [model.attack.radii[members] for model in models]
         ranks = np.mean([advlinear.ranks(one) for one in radii], axis=0)
         steps = np.linspace(0, len(members) - 1, SHOWN).round().astype(int)
         chosen.append(members[np.argsort(ranks, kind="stable")[steps]])

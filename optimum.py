@@ -3,13 +3,15 @@
     python optimum.py --eps 0.1 0.2 0.3
     python optimum.py --eps 0.2 --box           perturbed pixels stay in [0, 1]
 
-Stored as a run like any other (results/<dataset>/runs/optimal-eps0.2), with the dual solution in
-dual.npz, so that attack.py and plots.py pick it up and anyone can check the certificate anew.
-
+Stored as a run like any other (results/<dataset>/runs/optimal-eps0.2.npz), with the dual solution
+alpha, so that attack.py and plots.py pick it up and anyone can check the certificate anew.
 advlinear/minimum.py states the program, its dual, and how it is solved.
 """
 
+from __future__ import annotations
+
 import functools
+import importlib.metadata
 import time
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def main(
     results: Path = RESULTS,
     quiet: bool = False,
 ) -> list[Path]:
-    """Minimise, certify and store one model per radius; returns the runs' folders.
+    """Minimise, certify and store one model per radius; returns the runs' files.
 
     With `box`, perturbed pixels stay in [0, 1].
 
@@ -74,18 +76,18 @@ def optimise(settings, split: data.Dataset, results: Path, quiet: bool = False) 
         history[f"{part}_accuracy"] = [np.mean(margins > 0)]
         history[f"{part}_hinge"] = [advlinear.hinge(margins).mean()]
         history[f"{part}_robust_accuracy"] = [np.mean(worst > 0)]
-    from importlib.metadata import version
-
-    facts = runs.facts(split, dict(highspy=version("highspy"))) | {"certificate": proof}
+    versions = dict(highspy=importlib.metadata.version("highspy"))
+    facts = runs.facts_of(split, versions) | {"certificate": proof}
     facts |= {"note": note} if note else {}
-    folder = runs.save(results, settings, facts, w, b, history, dual=dict(alpha=alpha))
+    solved = dict(alpha=alpha) | ({} if split.index is None else dict(index=split.index))
+    file = runs.save_run(results, settings, facts, w, b, history, **solved)
     print(
         f"{settings.name}: minimum {proof['primal']:.9f}, certified gap {proof['gap']:.1e}, "
         f"{np.count_nonzero(w)} weights other than 0, {time.perf_counter() - started:.1f} s, "
-        f"written to {folder}{f' ({note})' * bool(note)}",
+        f"written to {file}{f' ({note})' * bool(note)}",
         flush=True,
     )
-    return folder
+    return file
 
 
 def _tell(quiet: bool, line: str) -> None:

@@ -12,11 +12,13 @@ results/<dataset>/figures/, those of other groups than the article's into a fold
 README.md there shows all png files, with what to see and the numbers behind each.
 """
 
+from __future__ import annotations
+
 import inspect
 import io
 from pathlib import Path
 
-from common import cli, files, runs
+from common import cli, runs
 from common.cli import RESULTS, ROOT, InputError
 from common.runs import Missing, Model, Results
 
@@ -35,16 +37,57 @@ def main(
     format: str = "png",
     dpi: int = DPI,
     results: Path = RESULTS,
-) -> None:
-    """Draw the figures named, or all. Raises InputError: there is nothing to draw."""
+) -> list[Path]:
+    """Draw figures from the stored numbers, and the page that shows them; returns their files.
+
+    A figure is left out where a run or study that it needs is missing; a notice tells of each run
+    that is not attacked yet, and of each figure that is named and left out.
+
+    Args:
+        names, groups: which (default: all; article and converged).
+        format: png, svg or pdf.
+        dpi: dots per inch of a png.
+
+    Raises:
+        InputError: there is no such figure or group, or nothing to draw.
+        Missing: none of the figures named can be drawn.
+    """
     recipes.require("format", format, tuple(FORMATS))
     recipes.require("dpi", dpi, "dpi")
     names, groups = names and recipes.several(names), groups and recipes.several(groups)
-    written = draw(results, names, groups, tell=cli.notice, format=format, dpi=dpi)
+    results = cli.results_folder(results)
+    datasets = runs.datasets(results)
+    if not datasets:
+        raise InputError(f"nothing to draw in {results}: run python train.py, python attack.py")
+    known = [function.__name__ for functions in figures() for function in functions]
+    if unknown := [name for name in names or [] if name not in known]:
+        raise InputError(f"no figure {unknown[0]}; there are: {', '.join(known)}")
+    read = [runs.read(dataset) for dataset in datasets]
+    grouped = [group_models(stored) for stored in read]
+    there = sorted(set().union(*grouped))
+    if missing := [group for group in groups or [] if group not in there]:
+        raise InputError(f"no group {missing[0]}; there are: {', '.join(there)}")
+    todo = []
+    for stored, found in zip(read, grouped, strict=True):
+        todo += pictures(stored, {group: found[group] for group in choose(found, groups)})
+    todo = [(*to, f, given) for *to, f, given in todo if not names or f.__name__ in names]
+    written = []
+    for folder, function, given in cli.bar(todo, "drawing"):
+        path = folder / f"{function.__name__}.{format}"
+        try:
+            runs.write(path, render(function, given, format, dpi))
+            written.append(path)
+        except Missing as error:
+            path.unlink(missing_ok=True)  # it would show what is no longer there
+            if names:
+                cli.notice(f"left out {path.relative_to(results)}: {error}")
+    for dataset in datasets:
+        if (dataset / "figures").is_dir():
+            runs.write(dataset / "figures" / "README.md", gallery(dataset).encode())
     if names and not written:
-        raise InputError("none of these figures can be drawn")
-    for path in written:
-        print(path)
+        raise Missing("none of these figures can be drawn")
+    print(summary(written))
+    return written
 
 
 def figures() -> tuple[list, list, list]:
@@ -84,72 +127,17 @@ def figures() -> tuple[list, list, list]:
     )
 
 
-def draw(
-    results: Path = RESULTS,
-    names: list[str] | None = None,
-    groups: list[str] | None = None,
-    datasets: list[Path] | None = None,
-    tell=lambda line: None,
-    format: str = "png",
-    dpi: int = DPI,
-) -> list[Path]:
-    """Draw figures from the stored numbers; returns the files written.
-
-    A figure is left out where a run or study that it needs is missing.
-
-    Args:
-        names, groups, datasets: which (default: all; article and converged; all below `results`).
-        tell: called with a line for each run that is not attacked yet, and for each figure that
-            is named and left out.
-        format: png, svg or pdf.
-        dpi: dots per inch of a png.
-
-    Raises:
-        InputError: there is no such figure or group, or nothing to draw.
-    """
-    results = cli.results_folder(results)
-    datasets = runs.datasets(results) if datasets is None else datasets
-    if not datasets:
-        raise InputError(f"nothing to draw in {results}: run python train.py, python attack.py")
-    known = [function.__name__ for functions in figures() for function in functions]
-    if unknown := [name for name in names or [] if name not in known]:
-        raise InputError(f"no figure {unknown[0]}; there are: {', '.join(known)}")
-    read = [runs.read(dataset) for dataset in datasets]
-    grouped = [group_models(stored) for stored in read]
-    there = sorted(set().union(*grouped))
-    if missing := [group for group in groups or [] if group not in there]:
-        raise InputError(f"no group {missing[0]}; there are: {', '.join(there)}")
-    todo = []
-    for stored, found in zip(read, grouped, strict=True):
-        todo += pictures(stored, {group: found[group] for group in choose(found, groups)}, tell)
-    todo = [(*to, f, given) for *to, f, given in todo if not names or f.__name__ in names]
-    written = []
-    for folder, function, given in cli.bar(todo, "drawing"):
-        path = folder / f"{function.__name__}.{format}"
-        try:
-            files.write(path, render(function, given, format, dpi))
-            written.append(path)
-        except Missing as error:
-            path.unlink(missing_ok=True)  # it would show what is no longer there
-            if names:
-                tell(f"left out {path.relative_to(results)}: {error}")
-    for dataset in datasets:
-        if (dataset / "figures").is_dir():
-            files.write(dataset / "figures" / "README.md", gallery(dataset).encode())
-    return written
-
-
-def pictures(stored: Results, groups: dict[str, list[Model]], tell) -> list[tuple]:
+def pictures(stored: Results, groups: dict[str, list[Model]]) -> list[tuple]:
     """What can be drawn of a data set: the folder, the function, and what the function takes.
 
-    `tell` is called with a line for each run that is not attacked yet.
+    A notice tells of each run that is not attacked yet.
     """
     diagrams, of_a_group, of_all = figures()
     folder = stored.folder / "figures"
     for name, run in stored.runs.items():
         if name not in stored.models(threat_of(run.settings)):
-            again = runs.again_attack(name, threat_of(run.settings), stored.folder)
-            tell(f"{stored.folder.name}/{name} is not drawn until {again} is run")
+            again = runs.command(runs.file(stored.folder, "attacks", threat_of(run.settings), name))
+            cli.notice(f"{stored.folder.name}/{name} is not drawn until {again} is run")
     found = [(folder, function, ()) for function in diagrams]
     found += [(folder, function, (stored,)) for function in of_all]
     for group, models in groups.items():
@@ -244,12 +232,15 @@ def summary(written: list[Path]) -> str:
     """Where the pictures are and which to open first, a line for each folder."""
     folders = {}
     for path in written:
-        folders.setdefault(path.parent, []).append(path.stem)
+        folders.setdefault(path.parent, []).append(path.name)
     lines = []
     for folder, names in folders.items():
-        first = next((name for name in ("attack", "accuracy_noise") if name in names), names[0])
-        figures = "1 figure" if len(names) == 1 else f"{len(names)} figures"
-        lines.append(f"{figures} in {folder}: open {first}.png first")
+        if len(names) == 1:
+            lines.append(f"1 figure: {folder / names[0]}")
+            continue
+        best = (name for name in names if name.startswith(("attack.", "accuracy_noise.")))
+        first = next(best, names[0])
+        lines.append(f"{len(names)} figures in {folder}: open {first} first")
     return "\n".join(lines)
 
 

@@ -81,6 +81,8 @@ KINDS = {  # the values that an option may have, in words and as a test
     "positive": ("a finite number above 0", lambda v: _real(v) and 0 < v < math.inf),
     "fraction": ("a number from 0 to below 1", lambda v: _real(v) and 0 <= v < 1),
     "count": ("a whole number of at least 1", lambda v: _whole(v) and v >= 1),
+    "size": ("a number above 0, at most 1e6", lambda v: _real(v) and 0 < v <= 1e6),
+    "steps": ("a whole number from 1 to 10000", lambda v: _whole(v) and 1 <= v <= 10_000),
     "seed": ("a whole number from 0 to 2^32 - 1", lambda v: _whole(v) and 0 <= v < 2**32),
     "dpi": ("a whole number from 10 to 1200", lambda v: _whole(v) and 10 <= v <= 1200),
     "flag": ("True or False", lambda v: isinstance(v, bool)),

@@ -5,9 +5,10 @@
 
 The first needs what requirements-dev.txt lists: a study compares with a library's attacks.
 On the machine that made them, recomputed numbers agree to the last bit. Another machine sums in
-another order, some numbers are stored with nine digits, and some are means in float32: hence the
-tolerances below. A count of samples may differ by those that are within a tolerance of the radius.
+another order, and some numbers are means in float32: hence the tolerances below.
 """
+
+from __future__ import annotations
 
 import shlex
 import subprocess
@@ -24,9 +25,7 @@ import numpy as np
 import advlinear
 import attack
 import data
-import recipes
 import studies
-from advlinear import minimum
 
 THREATENED = (
     "regular regular-initzeros robust-eps0.2 robust-eps0.2-converged robust-eps0.2-box-converged "
@@ -58,14 +57,11 @@ COMMANDS = (
 )
 
 DOUBLE = 1e-9  # float64: a sum of 784 products is off by some 1e-13
-PRINTED = 1e-8  # nine digits in a csv
 SINGLE = 1e-5  # float32: a mean over 12665 losses
 UNCHECKED = (
-    "not checked, as it takes training again: the earlier rows of history.csv, steps.npz, "
-    "seeds.csv, copies.csv, masking.csv, ten-digits*.csv, the rows of other seeds in transfer.csv, "
-    "and timings"
+    "not checked, as it takes training again: the history of a run before its last epoch, its "
+    "steps, the studies seeds, masking and ten-digits, other seeds in transfer, and timings"
 )
-
 Row = tuple[str, float, float]  # what is compared, by how much it differs, by how much it may
 
 
@@ -75,8 +71,9 @@ def main(check: bool = False, results: Path = RESULTS, mnist_dir: Path | None = 
     Raises:
         InputError: a command failed, a number differs, or nothing could be checked.
     """
+    results = cli.results_folder(results)
     if check:
-        return check_all(Path(results), mnist_dir)
+        return check_all(results, mnist_dir)
     started = time.perf_counter()
     for command in COMMANDS:
         script, *arguments = shlex.split(command)
@@ -109,17 +106,19 @@ def check_all(results: Path, mnist_dir: Path | None = None) -> None:
         except InputError as error:
             cli.notice(f"{dataset.name} is not checked: {error}")
             continue
-        rows, members = [], runs.trained_on(split, dataset, stored.runs)
+        rows, members = [], runs.trained_on(split, stored.runs, dataset)
         for name, run in cli.bar(list(members.items()), "checking"):
-            rows += compare_run(run, split)
+            rows += differences(name, *last_epoch(run, split), SINGLE)
+            if proof := run.facts.get("certificate"):
+                rows += differences(name, proof, certificate(run, split))
             for threat, attacks in stored.attacks.items():
                 if name in attacks:
-                    compared = compare_attack(attacks[name], run, split)
-                    rows += [(f"{name}, {threat}: {what}", *rest) for what, *rest in compared]
+                    rows += compare_attack(f"{name}, {threat}", attacks[name], run, split)
             if name not in stored.attacks.get("linf", {}):
-                again = runs.again_attack(name, "linf", dataset)
+                again = runs.command(runs.file(dataset, "attacks", "linf", name))
                 print(f"{name}: no attack stored in linf (run {again})")
-        rows += compare_studies(stored.studies, members, split)
+        for name, *tables in studies_again(stored.studies, members, split):
+            rows += differences(name, *tables)
         largest = {}
         for what, difference, allowed in rows:
             largest[allowed] = max(largest.get(allowed, 0), difference)
@@ -142,6 +141,18 @@ def check_all(results: Path, mnist_dir: Path | None = None) -> None:
     print("all that was checked agrees")
 
 
+def differences(where: str, old: dict, new: dict, allowed: float = DOUBLE) -> Iterator[Row]:
+    """By how much each of the old numbers differs from the new one of its name.
+
+    Text and whole numbers must be equal; others may differ by `allowed`.
+    """
+    for name, value in new.items():
+        if np.asarray(value).dtype.kind == "f":
+            yield f"{where}: {name}", relative_difference(old[name], value), allowed
+        else:
+            yield f"{where}: {name}", 0.0 if np.array_equal(old[name], value) else np.inf, 0.0
+
+
 def relative_difference(old, new) -> float:
     """The largest difference, relative to sizes above 1; inf if shapes or infinities differ."""
     old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
@@ -154,103 +165,52 @@ def relative_difference(old, new) -> float:
     return float((np.abs(old - new) / np.maximum(1, np.abs(old))).max(initial=0.0))
 
 
-def count_difference(old, new, radii, eps, tolerance: float) -> int:
-    """Largest difference between the old and new counts (k,) of radii (n,) above eps (k,).
-
-    Samples within `tolerance` of eps are ignored.
-    """
-    old, new, eps = (np.atleast_1d(values) for values in (old, new, eps))
-    if old.shape != new.shape:
-        return len(radii)
-    at_edge = np.count_nonzero(np.abs(radii[:, None] - eps) <= tolerance, axis=0)
-    return int(np.max(np.abs(old - new) - at_edge, initial=0))
-
-
-def compare_run(run: runs.Run, split: data.Dataset) -> Iterator[Row]:
-    """The last row of history.csv, and the certificate of a run of optimum.py."""
-    settings = run.settings
+def last_epoch(run: runs.Run, split: data.Dataset) -> tuple[dict, dict]:
+    """The losses and accuracies after the last epoch, as stored and as computed from the images."""
+    settings, new = run.settings, {}
     loss_of = dict(hinge=advlinear.hinge, logistic=lambda margins: np.logaddexp(0, -margins))
-    loss_of = loss_of[settings.loss]
+    loss_of, ball = loss_of[settings.loss], (settings.eps, settings.norm, settings.box)
     for part in ("train", "test"):
         x, y = split.flat(part)
         margins = y * (x @ run.w + run.b)
-        worst = advlinear.worst_case_margins(
-            x, y, run.w, run.b, settings.eps, settings.norm, settings.box
-        )
-        for name, values in (("accuracy", margins), ("robust_accuracy", worst)):
-            column = f"{part}_{name}"
-            if column in run.history:
-                old, new = run.history[column][-1] * len(y), np.count_nonzero(values > 0)
-                difference = count_difference(round(old), new, values, 0.0, SINGLE)
-                yield f"{run.name}: {column} in history.csv", difference, 0
-        for name, values in (("loss", worst), (settings.loss, margins)):
-            column = f"{part}_{name}"
-            if column in run.history:
-                mean = loss_of(values).mean()
-                difference = relative_difference(run.history[column][-1], mean)
-                yield f"{run.name}: {column} in history.csv", difference, SINGLE
-    if settings.recipe == recipes.OPTIMAL:
-        old = run.config["certificate"]
-        new = advlinear.certificate(
-            *split.flat("train"), run.w, run.b, run.alpha, settings.eps, settings.box
-        )
-        for name in ("primal", "dual"):
-            difference = relative_difference(old[name], new[name])
-            yield f"{run.name}: {name} in config.json", difference, DOUBLE
-        yield f"{run.name}: gap of dual.npz", abs(new["gap"]), minimum.LARGEST_GAP
-        violation = max(value for name, value in new.items() if name.startswith("violation"))
-        yield f"{run.name}: violation by dual.npz", violation, 10 * minimum.TOLERANCE
+        worst = advlinear.worst_case_margins(x, y, run.w, run.b, *ball)
+        new[f"{part}_loss"], new[f"{part}_accuracy"] = loss_of(worst).mean(), np.mean(margins > 0)
+        if settings.robust:
+            new[f"{part}_{settings.loss}"] = loss_of(margins).mean()
+            new[f"{part}_robust_accuracy"] = np.mean(worst > 0)
+    return {name: values[-1] for name, values in run.history.items()}, new
 
 
-def compare_attack(old: runs.Attack, run: runs.Run, split: data.Dataset) -> Iterator[Row]:
+def certificate(run: runs.Run, split: data.Dataset) -> dict[str, float]:
+    """The certificate of a run of optimum.py, computed anew from its weights and alpha."""
+    x, y = split.flat("train")
+    ball = run.settings.eps, run.settings.box
+    return advlinear.certificate(x, y, run.w, run.b, run.alpha, *ball)
+
+
+def compare_attack(where: str, old: runs.Attack, run: runs.Run, split) -> Iterator[Row]:
     """A stored attack against what attack.py computes now."""
-    eps = old.accuracy["eps"]
-    new = attack.evaluate(run, split, eps, old.facts["norm"], old.facts["box"])
-    sizes = ("w_l1", "w_l1_unlit")
-    for name, value in new.facts.items():
-        if name in sizes:
-            yield f"{name} in attack.json", relative_difference(old.facts[name], value), DOUBLE
-        else:
-            yield f"{name} in attack.json", float(old.facts[name] != value), 0
-    for name, allowed in dict(labels=0, logits=DOUBLE, radii=DOUBLE, images=0).items():
-        difference = relative_difference(old.samples[name], new.samples[name])
-        yield f"{name} in samples.npz", difference, allowed
-    counts = (table["correct"] for table in (old.accuracy, new.accuracy))
-    difference = count_difference(*counts, new.samples["radii"], eps, DOUBLE)
-    yield "correct in accuracy.csv", difference, 0
-    shares = old.accuracy["correct"] / old.accuracy["samples"]
-    difference = relative_difference(old.accuracy["accuracy"], shares)
-    yield "accuracy in accuracy.csv", difference, PRINTED
-    # Relative to what a unit of radius costs, as the radii are printed numbers, too.
-    logits = (table["logit"] for table in (old.nearest, new.nearest))
-    difference = relative_difference(*logits) / (1 + old.facts["w_l1"])
-    yield "logit in nearest.csv", difference, PRINTED
-    for name in ("hinge", "robust_hinge") if new.landscape else ():
-        difference = relative_difference(old.landscape[name], new.landscape[name])
-        yield f"{name} in landscape.csv", difference, PRINTED
+    new = attack.evaluate(run, split, old.eps, old.facts["norm"], old.facts["box"])
+    yield from differences(where, old.facts, new.facts)
+    # A radius that is off by rounding may be on the other side of one of eps.
+    arrays = new.arrays() | dict(correct=advlinear.robust_correct(old.radii, old.eps))
+    # Which of two images comes first may be a matter of rounding; their logits are compared.
+    arrays.pop("nearest_index"), arrays.pop("nearest_label")
+    yield from differences(where, old.arrays(), arrays)
 
 
-def compare_studies(tables: dict, members: dict, split: data.Dataset) -> Iterator[Row]:
-    """The tables, or rows of them, that follow from the stored runs."""
-    old = tables.get("noise", {"run": []})
-    names = dict.fromkeys(old["run"])
-    if names and names.keys() <= members.keys():  # the draws depend on all of the runs
-        new = studies.random_noise([members[name] for name in names], split)
-        for name in ("random", "error", "normal", "worst"):
-            yield f"{name} in noise.csv", relative_difference(old[name], new[name]), PRINTED
-    if "example.npz" in tables and set(tables["example.npz"]["runs"]) <= members.keys():
-        old = tables["example.npz"]
-        new = attack.example({name: members[name] for name in old["runs"]}, split)
-        for name in ("index", "image"):
-            yield f"{name} in example.npz", relative_difference(old[name], new[name]), 0
-    if "transfer" in tables:
-        old = tables["transfer"]
-        known = [run for name, run in members.items() if name in old["source"]]
-        new = studies.accuracy_under_another(known, split)
-        shares = dict(zip(zip(*list(old.values())[:3], strict=True), old["accuracy"], strict=True))
-        for *key, accuracy in zip(*new.values(), strict=True):
-            difference = relative_difference(shares[tuple(key)], accuracy)
-            yield f"{key[1]} under {key[0]}'s in transfer.csv", difference, PRINTED
+def studies_again(tables: dict, members: dict, split: data.Dataset) -> Iterator[tuple]:
+    """Name, stored and recomputed table of each study, or of those rows that follow from runs."""
+    if (old := tables.get("noise")) and set(old["run"]) <= members.keys():
+        used = [members[name] for name in dict.fromkeys(old["run"])]
+        yield "noise", old, studies.random_noise(used, split)  # the draws depend on all of them
+    if (old := tables.get("example")) and set(old["runs"]) <= members.keys():
+        yield "example", old, attack.example([members[name] for name in old["runs"]], split)
+    if old := tables.get("transfer"):
+        known = [name for name in dict.fromkeys(old["source"]) if name in members]
+        rows = np.isin(old["source"], known) & np.isin(old["target"], known)
+        new = studies.accuracy_under_another([members[name] for name in known], split)
+        yield "transfer", {name: values[rows] for name, values in old.items()}, new
 
 
 def _parser() -> cli.Parser:

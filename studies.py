@@ -1,4 +1,4 @@
-"""Studies beyond the article's experiment, each a table of numbers in results/<dataset>/studies/.
+"""Studies beyond the article's experiment, each a file in results/<dataset>/studies/.
 
     python studies.py noise        accuracy under random +-eps noise, beside the worst case
     python studies.py transfer     accuracy under the perturbation computed on another model
@@ -10,22 +10,21 @@ A study takes the runs that it needs from results/, and trains those that are no
 temporary folder.
 """
 
-import contextlib
+from __future__ import annotations
+
 import dataclasses
 import functools
-import importlib.util
 import itertools
 import sys
 import tempfile
 from pathlib import Path
 
-from common import cli, files, runs
+from common import cli, library, runs
 from common.cli import RESULTS, InputError
 
 import numpy as np
 
 import advlinear
-import benchmark
 import data
 import plots
 import recipes
@@ -42,13 +41,9 @@ DRAWS = 50  # random noises per test sample
 TRANSFER_RADII = (0.1, 0.2)
 SEED_RADII = (0.0, 0.1, 0.2, 0.3, 0.4)  # those of README.md's table
 SCALE = 255  # raw pixels are from 0 to 255
-MASKING_RADII = np.array([k / 50 for k in range(16)])  # as a share of the pixel range
+MASKING_RADII = tuple(k / 50 for k in range(16))  # as a share of the pixel range
 PGD_STEPS = 40
-TEN_RADII = {  # in each ball until most images are taken for another digit
-    "inf": np.linspace(0, 0.1, 21),
-    "2": np.linspace(0, 1.5, 21),
-    "1": np.linspace(0, 10, 21),
-}
+TEN_LARGEST = {"inf": 0.1, "2": 1.5, "1": 10}  # until most images are taken for another digit
 LIBRARY_RADII = {"inf": (0.02, 0.04, 0.06), "2": (0.3, 0.6, 0.9), "1": (2.0, 4.0, 6.0)}
 LIBRARY_IMAGES = 50  # of each digit, the first of the test
 
@@ -74,36 +69,28 @@ def main(
     folder = results / split.name
     for name in names:
         source = dict(mnist_dir=mnist_dir) if name == "ten-digits" else {}
-        for path in runs.save_study(folder, name, *STUDIES[name](split, folder, **source)):
-            print(path)
-        if name in FIGURES and folder in runs.datasets(results):
-            for path in plots.draw(results, [FIGURES[name]], datasets=[folder]):
-                print(path)
+        tables, used = STUDIES[name](split, folder, **source)
+        print(runs.save_study(folder, name, tables, used))
+    figures = [FIGURES[name] for name in names if name in FIGURES]
+    if figures and folder in runs.datasets(results):
+        plots.main(figures, results=results)
 
 
-# What a study returns: its tables, each as columns under the name of its csv file; the runs that it
-# used by name; and arrays to be stored beside, if there are any. A study is a function of the data
-# and the folder of their results.
-Numbers = (
-    tuple[dict[str, dict], dict[str, runs.Run]]
-    | tuple[dict[str, dict], dict[str, runs.Run], dict[str, np.ndarray]]
-)
+# A study is a function of the data and of the folder of their results. It returns its tables by
+# name, each a dict of columns, and the runs whose weights it used.
+Numbers = tuple[dict[str, dict], list[runs.Run]]
 
 
 def obtain(settings: list[recipes.Settings], split: data.Dataset, folder: Path) -> list[runs.Run]:
     """The runs of these settings, as stored or else trained now, in their order."""
     stored, found = runs.read_runs(folder), []
-    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
+    with tempfile.TemporaryDirectory() as scratch:
         for one in cli.bar(settings, "training"):
             run = stored.get(one.name)
-            if run is None or run.config["data_sha256"] != split.checksum:
-                run = runs.load(train.train(one, split, Path(scratch), quiet=True))
+            if run is None or run.facts["data_sha256"] != split.checksum:
+                run = runs.load_run(train.train(one, split, Path(scratch)))
             found.append(run)
     return found
-
-
-def by_name(members: list[runs.Run]) -> dict[str, runs.Run]:
-    return {run.name: run for run in members}
 
 
 # --- random noise --------------------------------------------------------------------------------
@@ -114,7 +101,7 @@ def noise(split: data.Dataset, folder: Path) -> Numbers:
     choose = functools.partial(recipes.settings, split.name)
     wanted = [choose(), choose(init="zeros"), *(choose(True, eps) for eps in (0.1, 0.2, 0.3))]
     members = obtain(wanted, split, folder)
-    return {"noise": random_noise(members, split)}, by_name(members)
+    return {"noise": random_noise(members, split)}, members
 
 
 def random_noise(members: list[runs.Run], split: data.Dataset, seed: int = 0) -> dict:
@@ -147,7 +134,7 @@ def random_noise(members: list[runs.Run], split: data.Dataset, seed: int = 0) ->
                     worst=float(np.mean(radii > eps)),
                 )
             )
-    return files.columns(("run", "eps", "random", "error", "normal", "worst"), rows)
+    return runs.columns(rows)
 
 
 # --- transfer ------------------------------------------------------------------------------------
@@ -159,12 +146,13 @@ def transfer(split: data.Dataset, folder: Path) -> Numbers:
     models = [choose(init=init, seed=seed) for init in ("glorot", "zeros") for seed in (0, 1)]
     models += [choose(True, eps) for eps in (0.1, 0.2, 0.3)]
     copies = [choose(seed=seed) for seed in range(6)]
-    found = by_name(obtain(recipes.several(models + copies), split, folder))
+    members = obtain(recipes.several(models + copies), split, folder)
+    found = {run.name: run for run in members}
     tables = {
         table: accuracy_under_another([found[one.name] for one in wanted], split)
         for table, wanted in (("transfer", models), ("copies", copies))
     }
-    return tables, found
+    return tables, members
 
 
 def accuracy_under_another(members: list[runs.Run], split: data.Dataset) -> dict:
@@ -175,7 +163,7 @@ def accuracy_under_another(members: list[runs.Run], split: data.Dataset) -> dict
         cost = eps * np.sign(source.w) @ target.w
         accuracy = np.mean(y * (x @ target.w + target.b) > cost)
         rows.append(dict(source=source.name, target=target.name, eps=eps, accuracy=accuracy))
-    return files.columns(("source", "target", "eps", "accuracy"), rows)
+    return runs.columns(rows)
 
 
 # --- seeds ---------------------------------------------------------------------------------------
@@ -207,7 +195,7 @@ def seeds(split: data.Dataset, folder: Path) -> Numbers:
             | {f"eps{eps:g}": count / len(y) for eps, count in shares}
             | dict(w_l1=np.abs(run.w).sum())
         )
-    return {"seeds": files.columns(rows[0], rows)}, by_name(members)
+    return {"seeds": runs.columns(rows)}, members
 
 
 # --- masked gradients ----------------------------------------------------------------------------
@@ -223,21 +211,20 @@ def masking(split: data.Dataset, folder: Path) -> Numbers:
     step is exact, as the gradient is then y w.
     """
     raw = dataclasses.replace(split, x_train=SCALE * split.x_train, x_test=SCALE * split.x_test)
-    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
-        settings = recipes.settings(split.name)
-        run = runs.load(train.train(settings, raw, Path(scratch), quiet=True))
+    with tempfile.TemporaryDirectory() as scratch:
+        run = runs.load_run(train.train(recipes.settings(split.name), raw, Path(scratch)))
     x, y = raw.flat("test")
     radii = advlinear.sample_radii(x, y, run.w, run.b)
-    accuracy = advlinear.robust_correct(radii, SCALE * MASKING_RADII) / len(y)
-    table = {"eps": MASKING_RADII, "exact": accuracy}
+    eps = np.array(MASKING_RADII)
+    table = {"eps": eps, "exact": advlinear.robust_correct(radii, SCALE * eps) / len(y)}
     for name, loss, steps in (
         ("fgsm", "cross-entropy", 1),
         ("pgd", "cross-entropy", PGD_STEPS),
         ("fgsm_margin", "margin", 1),
     ):
         climb = gradient_attack(run, x, y, loss)
-        table[name] = [climb(SCALE * eps, steps) for eps in cli.bar(MASKING_RADII, name)]
-    return {"masking": table}, {"regular, on raw 0-255 pixels": run}
+        table[name] = [climb(SCALE * radius, steps) for radius in cli.bar(MASKING_RADII, name)]
+    return {"masking": table}, []
 
 
 def gradient_attack(run: runs.Run, x, y, loss: str = "cross-entropy"):
@@ -283,30 +270,33 @@ def ten_digits(split: data.Dataset, folder: Path, mnist_dir: Path | None = None)
     They do not depend on the two digits of `split`, only on its source. The tables are ten-digits:
     exact accuracy on all test images over the radius; ten-digits-library: on a few of them, beside
     FGM and PGD of the Adversarial Robustness Toolbox; ten-digits-rivals: which digit the nearest
-    adversarial example of each image is taken for, in the L-infinity ball and the box.
+    adversarial example of each image is taken for, in the L-infinity ball and the box; weights: W
+    (10, d) and b (10,) of each classifier.
     """
-    if not importlib.util.find_spec("art"):
+    if not library.installed():
         raise InputError(
             "ten-digits needs the Adversarial Robustness Toolbox: type "
             f"{sys.executable} -m pip install -r requirements-dev.txt"
         )
     x_train, y_train, x, y = data.load_ten(split.source, mnist_dir)
     few = np.concatenate([np.flatnonzero(y == digit)[:LIBRARY_IMAGES] for digit in range(10)])
-    curves, compared, taken, arrays = [], [], [], {}
+    curves, compared, taken, weights = [], [], [], {}
     for name, (W, b) in linear_classifiers(x_train, y_train).items():
-        arrays |= {f"{name}_W": W, f"{name}_b": b}
+        weights |= {f"{name}_W": W, f"{name}_b": b}
         attacks = library_attacks(W, b, x[few], y[few])
         for norm, box in (("inf", False), *((norm, True) for norm in advlinear.ORDER)):
             found = advlinear.attack((W, b), x, y, norm, (0, 1) if box else None)
             key = dict(model=name, threat=runs.threat(norm, box))
-            shares = zip(TEN_RADII[norm], found.curve(TEN_RADII[norm]), strict=True)
+            radii = np.linspace(0, TEN_LARGEST[norm], 21)
+            shares = zip(radii, found.curve(radii), strict=True)
             curves += [key | dict(eps=eps, accuracy=share) for eps, share in shares]
             if box:
                 compared += [key | row for row in beside_library(found.radii[few], attacks, norm)]
             if key["threat"] == "linf-box":
                 taken += [dict(model=name) | row for row in taken_for(y, found.rival)]
     tables = {"ten-digits": curves, "ten-digits-library": compared, "ten-digits-rivals": taken}
-    return {name: files.columns(rows[0], rows) for name, rows in tables.items()}, {}, arrays
+    tables = {name: runs.columns(rows) for name, rows in tables.items()}
+    return tables | {"weights": weights}, []
 
 
 def beside_library(radii, attacks, norm: str) -> list[dict]:
@@ -364,12 +354,12 @@ def library_attacks(W, b, x, y):
     model.set_weights([W.T, b])
     # The sum, so that the gradient of an image does not depend on how many others there are.
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
-    estimator = benchmark.library_estimator(model, loss, box=True)
+    estimator = library.estimator(model, loss, box=True)
     images, chosen = np.float32(x), np.eye(10, dtype=np.float32)[y]
 
     def accuracy(eps: float, norm: str, how: str) -> float:
         steps = dict(fgm=1, pgd=PGD_STEPS)[how]
-        moved = benchmark.library_attack(estimator, eps, steps, norm).generate(images, chosen)
+        moved = library.attack(estimator, eps, steps, norm).generate(images, chosen)
         scores = moved.astype(np.float64) @ W.T.astype(np.float64) + b
         return float(np.mean(scores.argmax(axis=1) == y))
 

@@ -1,12 +1,22 @@
-"""Write the tables of README.md and docs/, between their markers, from results/ alone.
+"""Write what people load or read of results/: csv files, and the tables of README.md and docs/.
 
-python tables.py
+    python tables.py
+
+The csv files are results/<dataset>/tables/*.csv, with nine digits; no code of ours reads them. The
+tables of the pages stand between their markers, and are made of the published results alone.
 """
 
+from __future__ import annotations
+
+import csv
+import gzip
+import io
 import re
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
-from common import cli, files, runs
+from common import cli, runs
 from common.cli import RESULTS, ROOT, InputError
 
 import numpy as np
@@ -31,17 +41,31 @@ RADII = (0.0, 0.1, 0.2, 0.3, 0.4)
 
 
 def main(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> None:
-    """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->` for each table.
-
-    Other results than the published ones are not those of the pages: their tables are printed.
+    """Write the csv files of each data set, and the tables of the pages.
 
     Raises:
-        InputError: a run is missing, or a page has no markers for a table of this name.
+        InputError: there is no run, a run that a page shows is missing, or a page has no markers
+            for a table of this name.
     """
-    found = tables(Path(results))
-    if Path(results).resolve() != RESULTS and pages == PAGES:
-        print("\n".join(f"{name}\n\n{table}" for name, table in found.items()))
-        return
+    results = cli.results_folder(results)
+    datasets = runs.datasets(results)
+    if not datasets:
+        raise InputError(f"no runs in {results}: python train.py makes one")
+    for dataset in datasets:
+        stored = runs.read(dataset)
+        for name, rows in csv_tables(stored).items():
+            content = to_csv(rows)
+            if name == "radii":  # the only large one
+                runs.write(dataset / "tables" / "radii.csv.gz", gzip.compress(content, mtime=0))
+            else:
+                runs.write(dataset / "tables" / f"{name}.csv", content)
+        print(f"wrote {dataset / 'tables'}")
+        if dataset.resolve() == RESULTS / "mnist-0-1":
+            write_pages(page_tables(stored), pages)
+
+
+def write_pages(found: dict[str, str], pages: tuple[Path, ...]) -> None:
+    """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->` for each table."""
     marked = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     names = {name for text in texts.values() for _, name, _ in marked.findall(text)}
@@ -49,13 +73,77 @@ def main(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> None:
         raise InputError(f"no page has markers for the table {', '.join(sorted(missing))}")
     for page, text in texts.items():
         new = marked.sub(lambda match: match[1] + found[match[2]] + match[3], text)
-        files.write(page, new.encode())
+        runs.write(page, new.encode())
         print(f"wrote the tables of {page}")
 
 
-def tables(results: Path) -> dict[str, str]:
+# --- csv files -----------------------------------------------------------------------------------
+
+
+def csv_tables(stored: runs.Results) -> dict[str, list[dict]]:
+    """Rows of each table: runs, accuracy, history, radii, and one for each table of a study."""
+    found = dict(runs=[], accuracy=[], history=[], radii=[])
+    for name, run in stored.runs.items():
+        last = {column: values[-1] for column, values in run.history.items()}
+        found["runs"].append(
+            dict(run=name)
+            | {key: value for key, value in asdict(run.settings).items() if key != "given_name"}
+            | dict.fromkeys(LAST_EPOCH)
+            | last
+            | dict(w_l1=np.abs(run.w).sum(), w_l2=np.linalg.norm(run.w), b=run.b)
+            | dict(weights_not_0=np.count_nonzero(run.w), pixels_in_use=run.pixels_in_use)
+            | dict.fromkeys(CERTIFICATE)
+            | run.facts.get("certificate", {})
+        )
+        for epoch in range(len(next(iter(run.history.values())))):
+            values = {column: values[epoch] for column, values in run.history.items()}
+            row = dict(run=name, epoch=epoch + 1) | dict.fromkeys(LAST_EPOCH) | values
+            found["history"].append(row)
+    for threat, attacks in stored.attacks.items():
+        for name, attack in attacks.items():
+            key, n = dict(run=name, threat=threat), len(attack.labels)
+            columns = zip(attack.eps, attack.correct, attack.accuracy, strict=True)
+            found["accuracy"] += [
+                key | dict(eps=eps, correct=correct, samples=n, accuracy=share)
+                for eps, correct, share in columns
+            ]
+            samples = zip(attack.labels, attack.radii, strict=True)
+            found["radii"] += [
+                key | dict(index=index, label=int(label), radius=radius)
+                for index, (label, radius) in enumerate(samples)
+            ]
+    for name, table in stored.studies.items():
+        if {values.ndim for values in table.values()} == {1} and name != "example":
+            rows = zip(*table.values(), strict=True)
+            found[name] = [dict(zip(table, row, strict=True)) for row in rows]
+    return found
+
+
+LAST_EPOCH = tuple(
+    f"{part}_{name}"
+    for part in ("train", "test")
+    for name in ("loss", "accuracy", "robust_accuracy", "hinge", "logistic")
+)
+CERTIFICATE = ("primal", "dual", "gap", "violation_box", "violation_balance", "violation_pixel")
+
+
+def to_csv(rows: Iterable[dict]) -> bytes:
+    """Rows as csv; floats with nine digits, which is enough for every float32."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    for k, row in enumerate(rows):
+        if k == 0:
+            writer.writerow(row)
+        values = (f"{v:.9g}" if isinstance(v, float | np.floating) else v for v in row.values())
+        writer.writerow(values)
+    return text.getvalue().encode()
+
+
+# --- the tables of the pages ---------------------------------------------------------------------
+
+
+def page_tables(stored: runs.Results) -> dict[str, str]:
     """Marker name -> Markdown, from the published runs on MNIST."""
-    stored = runs.read(results / "mnist-0-1")
     return {
         "results": _results(stored),
         "seeds": _seeds(stored),
@@ -118,7 +206,7 @@ def _seeds(stored: runs.Results) -> str:
         for eps in RADII:
             values = columns[f"eps{eps:g}"]
             cells.append(f"{share(np.mean(values))} ± {share(np.std(values, ddof=1))}")
-        correct = model.attack.samples["radii"] > 0
+        correct = model.attack.radii > 0
         found = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, "exact")
         interval = f"{share(model.accuracy(0))} [{share(found.low)}, {share(found.high)}]"
         text += _row([f"**{model.label}**", str(len(columns["seed"])), *cells, interval])
@@ -134,7 +222,7 @@ def _optimum(stored: runs.Results) -> str:
         optimal, *trained = stored.choose(
             [f"optimal-eps{eps}", f"robust-eps{eps}-converged", f"robust-eps{eps}"]
         )
-        proof = optimal.run.config["certificate"]
+        proof = optimal.run.facts["certificate"]
         worst = max(value for name, value in proof.items() if name.startswith("violation"))
         above = [m.run.history["train_loss"][-1] / proof["dual"] - 1 for m in trained]
         text += _row(
@@ -199,7 +287,7 @@ def _benchmark(stored: runs.Results) -> str:
 
 def _parser() -> cli.Parser:
     parser = cli.Parser(
-        prog="tables.py", description="Write the tables of README.md and docs/ from results/."
+        prog="tables.py", description="Write csv files, and the tables of README.md and docs/."
     )
     parser.add_results()
     return parser

@@ -5,15 +5,17 @@
     python train.py --robust --eps 0.1 0.2 0.3 --recipe converged
 
 The training loop is our own, around one gradient step, so that every variable and gradient is in
-reach (article, "we build the custom routine"). A run is saved in results/<dataset>/runs/<run>/.
+reach (article, "we build the custom routine"). A run is saved in results/<dataset>/runs/<run>.npz.
 """
+
+from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from common import cli, cluster, runs
+from common import cli, runs
 from common.cli import RESULTS, InputError
 
 import numpy as np
@@ -38,22 +40,24 @@ def main(
     mnist_dir: Path | None = None,
     results: Path = RESULTS,
     quiet: bool = False,
+    jobs: int = 1,
     callbacks: Sequence = (),
     name: str | None = None,
     **settings,
 ) -> list[Path]:
-    """Train one model per radius and seed, and save each.
+    """Train one model per radius and seed, save each, and print its result in one line.
 
     Args:
         robust: train with the robust loss, in the ball of radius `eps`, by `norm` and `box`.
         eps: one or more radii, in pixel units of [0, 1] (default: 0.2).
+        jobs: how many models are trained side by side, each in a process of its own.
         callbacks: Keras callbacks of your own. They see each step and epoch as it happens and may
             stop the training. The run's name ends in -callbacks, or is `name`.
         settings: loss, epochs, batch_size, learning_rate, momentum, schedule, init or eager, in
             place of the recipe's.
 
     Returns:
-        The folders of the runs.
+        The files of the runs.
 
     Raises:
         InputError: a setting is not valid or contradicts another or the data, the data cannot be
@@ -77,9 +81,10 @@ def main(
         raise InputError(
             f"name {name!r} names one run, not {len(models)}: give one radius and seed"
         )
-    if cluster.is_chief():
-        cli.check_writable(results)
-    cluster.join()  # before anything else starts TensorFlow
+    recipes.require("jobs", jobs, "count")
+    if jobs > 1 and callbacks:
+        raise InputError("callbacks of your own see the training in this process: leave jobs out")
+    cli.check_writable(results)
     split = data.load(dataset, digits, mnist_dir)
     models = wanted(split.name)
     for one in models:
@@ -88,12 +93,26 @@ def main(
                 f"--batch-size {one.batch_size} is larger than the training set of {split.name}: "
                 f"choose at most {len(split.y_train)}"
             )
-    with cluster.agreement(f"{models} {split.checksum}"):
-        return [train(one, split, results, quiet, callbacks) for one in models]
+    made = []
+    for file in train_all(models, split, results, quiet, callbacks, jobs):
+        print(report(runs.load_run(file), split, results, file), flush=True)
+        made.append(file)
+    return made
 
 
-def train(settings, split: data.Dataset, results: Path, quiet=False, callbacks=()) -> Path:
-    """Train one model, from its seed alone, and save it; returns its folder."""
+def train_all(models, split, results, quiet=True, callbacks=(), jobs=1) -> Iterable[Path]:
+    """Train the models one after the other, or several at a time; yields their files in order."""
+    if min(jobs, len(models)) == 1:
+        return (train(one, split, results, quiet, callbacks) for one in models)
+    import joblib
+
+    cli.tell_progress(f"training {len(models)} models, {jobs} at a time")
+    side_by_side = joblib.Parallel(n_jobs=jobs, return_as="generator")
+    return side_by_side(joblib.delayed(train)(one, split, results, True) for one in models)
+
+
+def train(settings, split: data.Dataset, results: Path, quiet=True, callbacks=()) -> Path:
+    """Train one model, from its seed alone, and save it; returns its file."""
     cli.import_tensorflow()
     import keras
 
@@ -102,19 +121,22 @@ def train(settings, split: data.Dataset, results: Path, quiet=False, callbacks=(
     for one in callbacks:
         if not isinstance(one, keras.callbacks.Callback):
             raise InputError(f"callbacks needs keras.callbacks.Callback objects, not {one!r}")
+        if getattr(one, "restore_best_weights", False):
+            raise InputError(
+                "restore_best_weights would save other weights than those of the last epoch, which "
+                "the history ends with: leave it out"
+            )
     classifier = make_classifier(settings, split)
     steps = settings.steps_per_epoch(len(split.y_train))
     history, recorder = keras.callbacks.History(), StepRecorder()
-    bar = [] if quiet or not cluster.is_chief() else [ProgressBar(settings.name)]
+    bar = [] if quiet else [ProgressBar(settings.name)]
     watchers = keras.callbacks.CallbackList(
         [history, recorder, *bar, *callbacks], model=classifier, epochs=settings.epochs, steps=steps
     )
     logs, weights = fit(classifier, settings, split, watchers, 1 if callbacks else steps)
     check_outcome(settings, classifier, weights, logs)
-    if cluster.is_chief():
-        by_epoch = {name: history.history[name] for name in logs}
-        save(settings, split, results, weights, by_epoch, recorder.columns())
-    return runs.folder(results, settings)
+    by_epoch = {name: history.history[name] for name in logs}
+    return save(settings, split, results, weights, by_epoch, recorder.columns())
 
 
 def fit(classifier, settings, split: data.Dataset, watchers, steps_per_execution: int):
@@ -143,7 +165,7 @@ def fit(classifier, settings, split: data.Dataset, watchers, steps_per_execution
 
     def train_step(batch):
         """One gradient step on the samples of these indices; returns its row of STEP_COLUMNS."""
-        images, labels = (tf.gather(values, cluster.share(batch)) for values in (x, y))
+        images, labels = tf.gather(x, batch), tf.gather(y, batch)
         with tf.GradientTape() as tape:
             margins = losses.margins(classifier(images, training=True), labels)
             worst = worst_case(margins, images, labels)  # m - eps ||w||_1 in the L-infinity ball
@@ -151,9 +173,7 @@ def fit(classifier, settings, split: data.Dataset, watchers, steps_per_execution
             # As in the article, which sums, a smaller last batch takes a smaller step.
             scaled_loss = loss * tf.cast(tf.size(labels), tf.float32) / batch_size
         gradients = tape.gradient(scaled_loss, variables)
-        means = [mean(margins > 0), mean(worst < 1), loss]
-        gradients, means = cluster.combine(gradients, means, tf.size(labels) / tf.size(batch))
-        accuracy, active, loss = means
+        accuracy, active = mean(margins > 0), mean(worst < 1)
         size = tf.abs(kernel)
         in_use = size > runs.PIXEL_IN_USE * tf.reduce_max(size)
         pixels = tf.math.count_nonzero(in_use, dtype=tf.float32)
@@ -263,12 +283,12 @@ def check_outcome(settings: recipes.Settings, classifier, weights: list, logs: d
     if not all(map(np.array_equal, weights, classifier.get_weights())):
         raise InputError(
             f"{settings.name}: a callback changed the weights after the last epoch, so they are "
-            "not those of the history: nothing is written (restore_best_weights? leave it out)"
+            "not those of the history: nothing is written"
         )
 
 
-def save(settings, split, results: Path, weights: list, history: dict, steps: dict) -> None:
-    """Save a trained run, and print its result in one line.
+def save(settings, split, results: Path, weights: list, history: dict, steps: dict) -> Path:
+    """Save a trained run; returns its file.
 
     `history` has one number per epoch for each name that `evaluate` gives, `steps` one per step.
     """
@@ -276,23 +296,25 @@ def save(settings, split, results: Path, weights: list, history: dict, steps: di
     import tensorflow as tf
 
     kernel, bias = weights
-    columns = {}  # history.csv says train_loss and test_loss where Keras says loss and val_loss
+    columns = {}  # a run says train_loss and test_loss where Keras says loss and val_loss
     for name, values in history.items():
         part = "test_" if name.startswith("val_") else "train_"
         columns[part + name.removeprefix("val_")] = values
-    facts = runs.facts(split, dict(tensorflow=tf.__version__, keras=keras.__version__))
-    if strategy := cluster.join():
-        facts["workers"] = strategy.num_replicas_in_sync
-    folder = runs.save(results, settings, facts, kernel.ravel(), bias[0], columns, steps=steps)
-    report = [f"{settings.name}: test accuracy {columns['test_accuracy'][-1]:.4f}"]
+    facts = runs.facts_of(split, dict(tensorflow=tf.__version__, keras=keras.__version__))
+    return runs.save_run(results, settings, facts, kernel.ravel(), bias[0], columns, steps)
+
+
+def report(run: runs.Run, split: data.Dataset, results: Path, file: Path) -> str:
+    """The result of a run in one line."""
+    settings, last = run.settings, {name: values[-1] for name, values in run.history.items()}
+    parts = [f"{run.name}: test accuracy {last['test_accuracy']:.4f}"]
     if settings.robust:
-        robust_accuracy = columns["test_robust_accuracy"][-1]
         ball = recipes.NORMS[settings.norm] + " box" * settings.box
-        report.append(f"robust accuracy {robust_accuracy:.4f} at {ball} radius {settings.eps}")
+        kept = f"robust accuracy {last['test_robust_accuracy']:.4f} at {ball} radius {settings.eps}"
+        parts += [kept, f"training loss {last['train_loss']:.4f}"]
         if minimum := certified_minimum(results, settings, split):
-            excess = columns["train_loss"][-1] / minimum - 1
-            report.append(f"loss {100 * excess:.2f} % above its certified minimum {minimum:.7f}")
-    print(", ".join([*report, f"written to {folder}"]), flush=True)
+            parts.append(f"the least possible is {minimum:.7f} (certified)")
+    return ", ".join([*parts, f"written to {file}"])
 
 
 def certified_minimum(results: Path, settings: recipes.Settings, split) -> float | None:
@@ -300,11 +322,10 @@ def certified_minimum(results: Path, settings: recipes.Settings, split) -> float
     if (settings.norm, settings.loss) != ("inf", "hinge"):
         return None
     problem = recipes.optimal(settings.dataset, settings.eps, settings.box)
-    place = runs.folder(results, problem)
-    run = runs.sound(runs.load, place) if place.is_dir() else None
-    if run is None or run.config["data_sha256"] != split.checksum:
+    run = runs.read_run(runs.run_file(results, problem))
+    if run is None or run.facts["data_sha256"] != split.checksum:
         return None
-    return run.config["certificate"]["dual"]
+    return run.facts["certificate"]["dual"]
 
 
 def _parser() -> cli.Parser:
@@ -352,6 +373,13 @@ def _parser() -> cli.Parser:
     ):
         option, text = "--" + name.replace("_", "-"), f"{text} {recipes.describe_default(name)}"
         add(option, default=argparse.SUPPRESS, help=text, **kind)
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="models trained side by side, each in a process of its own (default: 1)",
+    )
     add(
         "--eager",
         action="store_true",

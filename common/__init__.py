@@ -4,6 +4,7 @@ A script imports this before NumPy and TensorFlow. From then on Ctrl-C, or a lib
 installed, ends the script with one line in place of Python's traceback.
 """
 
+import importlib.util
 import os
 import signal
 import sys
@@ -37,8 +38,17 @@ def _end_in_one_line(kind, error, traceback):
     _end(2, f"error: {missing_library(error.name)}")
 
 
+def _import_when_used(name: str) -> None:
+    """Let `import NAME` do nothing until the library is used: --help is answered without it."""
+    if name not in sys.modules and (spec := importlib.util.find_spec(name)):
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+
+
 _script = getattr(sys.modules["__main__"], "__file__", None)
 if _script and Path(_script).resolve().parent == ROOT:  # not in a notebook or a test
     sys.excepthook = _end_in_one_line
+    _import_when_used("numpy")
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # until `cli.run` does it
         signal.signal(signal.SIGINT, lambda *_: _end(130, "interrupted"))

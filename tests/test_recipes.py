@@ -20,7 +20,7 @@ import recipes
 import train
 
 DATASETS = ("mnist-0-1", "mnist-sample-0-1")
-PUBLISHED = sorted((RESULTS / "mnist-0-1" / "runs").glob("*/config.json"))
+PUBLISHED = sorted((RESULTS / "mnist-0-1" / "runs").glob("*.npz"))
 ROBUST = recipes.settings("mnist-0-1", robust=True)
 
 
@@ -34,10 +34,10 @@ def trained_by(name: str, dataset: str) -> recipes.Settings:
     split = SimpleNamespace(name=dataset, y_train=range(12665), checksum="")
     with (
         mock.patch.object(train.data, "load", return_value=split),
-        mock.patch.object(train, "train") as training,
+        mock.patch.object(train, "train_all", return_value=[]) as training,
     ):
         train.main(**vars(train._parser().parse_args(options)))
-    ((settings, *_),) = [call.args for call in training.call_args_list]
+    ((settings,),) = [call.args[0] for call in training.call_args_list]
     return settings
 
 
@@ -98,11 +98,11 @@ def settings(draw):
 
 @hypothesis.settings(max_examples=200)
 @given(settings(), settings(), st.sets(st.sampled_from(list(OTHERS))))
-def test_different_settings_have_different_folders(first, second, taken):
+def test_different_settings_have_different_files(first, second, taken):
     """`second` takes some values of `first`, so that they often differ in one or two alone."""
     second = dataclasses.replace(second, **{name: getattr(first, name) for name in taken})
     place = Path("results")
-    assert (runs.folder(place, first) == runs.folder(place, second)) == (first == second)
+    assert (runs.run_file(place, first) == runs.run_file(place, second)) == (first == second)
     assert Path(first.name).name == first.name
 
 
@@ -119,10 +119,10 @@ def test_command_of_a_name_trains_with_these_settings(settings):
     assert trained_by(settings.name, settings.dataset) == settings
 
 
-@pytest.mark.parametrize("index", PUBLISHED, ids=lambda index: index.parent.name)
-def test_published_settings_are_those_of_the_command(index):
+@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.name.removesuffix(".npz"))
+def test_published_settings_are_those_of_the_command(file):
     """Recipes and defaults are today what they were when the run was made."""
-    settings = runs.load(index.parent).settings
+    settings = runs.load_run(file).settings
     if settings.recipe == recipes.OPTIMAL:
         _, script, *options = recipes.command(settings.name).split()
         assert script == "optimum.py"

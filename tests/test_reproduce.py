@@ -1,7 +1,7 @@
 """reproduce.py: its check tells each changed number; its commands make all that is published."""
 
 import dataclasses
-import hashlib
+import functools
 import importlib
 import json
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-from common import cli, files, runs
+from common import cli, runs
 from common.cli import RESULTS, ROOT, InputError
 
 import numpy as np
@@ -41,15 +41,14 @@ def whole(trained, sample, tmp_path_factory):
     members = list(runs.read_runs(dataset).values())
     for run in members:
         for norm, box in BALLS:
-            radii = np.arange(31) / 90  # of more than nine digits
-            runs.save_attack(dataset, run.name, attack.evaluate(run, sample, radii, norm, box))
+            found = attack.evaluate(run, sample, np.arange(31) / 90, norm, box)
+            runs.save_attack(dataset, run.name, found)
     for name, table in (
         ("noise", studies.random_noise(members, sample)),
         ("transfer", studies.accuracy_under_another(members, sample)),
+        ("example", attack.example(members, sample)),
     ):
-        runs.save_study(dataset, name, {name: table}, studies.by_name(members))
-    shown = studies.by_name(members)
-    runs.save_study(dataset, "example", {}, shown, attack.example(shown, sample))
+        runs.save_study(dataset, name, {name: table}, members)
     return results
 
 
@@ -81,25 +80,23 @@ def test_what_is_stored_is_what_is_recomputed(whole, capsys):
     assert (unchecked, verdict) == (reproduce.UNCHECKED, "all that was checked agrees")
 
 
-def alter(index, file, name, change):
-    """Change a column, an array or a fact, and the SHA-256 that the json file has of it."""
-    facts, path = json.loads(index.read_text()), index.with_name(file)
-    if path == index:
+def alter(path, name, change):
+    """Change an array, or a fact, as a program with an error would have written it."""
+    arrays = runs.from_npz(path)
+    facts = json.loads(arrays.pop("facts").item())
+    if name in arrays:
+        arrays[name] = change(arrays[name])
+    else:
         entries = facts if name in facts else facts["certificate"]
         entries[name] = change(entries[name])
-    else:
-        kind = path.suffix[1:]
-        columns = getattr(files, f"from_{kind}")(path.read_bytes())
-        columns[name] = change(columns[name])
-        path.write_bytes(getattr(files, f"to_{kind}")(columns))
-        facts["files"][file] = hashlib.sha256(path.read_bytes()).hexdigest()
-    index.write_text(json.dumps(facts))
+    del facts["sha256"]
+    runs._save(path, facts, arrays)
 
 
 def check_altered(results, capsys, changes):
     """What the check tells once these numbers are changed, without by how much they differ."""
-    for index, *change in changes:
-        alter(results / "mnist-sample-0-1" / index, *change)
+    for path, *change in changes:
+        alter(results / "mnist-sample-0-1" / f"{path}.npz", *change)
     out, err = check(results, capsys, status=2)
     told = {line.split(": differs by")[0] for line in out if ": differs by" in line}
     assert re.search(r"error: \d+ stored numbers differ from the recomputed ones$", err[-1])
@@ -114,64 +111,65 @@ def shifted(by):
     return lambda values: values + by
 
 
-RUN, SOLVED = f"runs/{NAME}/config.json", f"runs/{OPTIMAL}/config.json"
-LINF, L1_BOX = f"attacks/linf/{NAME}/attack.json", f"attacks/l1-box/{NAME}/attack.json"
-NOISE, EXAMPLE = "studies/noise.json", "studies/example.json"
+RUN, SOLVED = f"runs/{NAME}", f"runs/{OPTIMAL}"
+LINF, L1_BOX = f"attacks/linf/{NAME}", f"attacks/l1-box/{NAME}"
 
 
 def test_each_changed_number_is_told_and_no_other(results, capsys):
     """The changes are small, but larger than what rounding may change."""
     changes = [
-        (index, file, name, change)
-        for index, file, names, change in (
-            (LINF, "accuracy.csv", "correct", shifted(-1)),
-            (LINF, "accuracy.csv", "accuracy", scaled(1e-6)),
-            (L1_BOX, "nearest.csv", "logit", scaled(1e-4)),
-            (LINF, "landscape.csv", "hinge robust_hinge", scaled(1e-6)),
-            (LINF, "samples.npz", "labels", np.negative),
-            (L1_BOX, "samples.npz", "logits radii", scaled(1e-7)),
-            (LINF, "samples.npz", "images", shifted(1e-6)),
-            (LINF, "attack.json", "w_l1 w_l1_unlit", scaled(1e-6)),
-            (LINF, "attack.json", "pixels_unlit", shifted(-1)),
-            (RUN, "history.csv", "train_loss test_hinge", shifted(1e-3)),
-            (RUN, "history.csv", "train_accuracy test_robust_accuracy", shifted(-1 / 200)),
-            (SOLVED, "config.json", "primal dual", scaled(1e-6)),
-            (NOISE, "noise.csv", "random error normal worst", scaled(1e-3)),
-            (EXAMPLE, "example.npz", "index image", shifted(1)),
+        (file, name, change)
+        for file, names, change in (
+            (LINF, "correct", shifted(-1)),
+            (L1_BOX, "nearest_logit", scaled(1e-4)),
+            (LINF, "nearest_rank", shifted(1)),
+            (LINF, "landscape_hinge landscape_robust_hinge", scaled(1e-6)),
+            (LINF, "labels", np.negative),
+            (L1_BOX, "logits radii", scaled(1e-7)),
+            (LINF, "images", shifted(1e-6)),
+            (LINF, "w_l1 w_l1_unlit", scaled(1e-6)),
+            (LINF, "pixels_unlit", shifted(-1)),
+            (RUN, "history_train_loss history_test_hinge", shifted(1e-3)),
+            (RUN, "history_train_accuracy history_test_robust_accuracy", shifted(-1 / 200)),
+            (SOLVED, "primal dual", scaled(1e-6)),
+            (SOLVED, "violation_pixel", shifted(1e-6)),
+            ("studies/noise", "noise_random noise_error noise_normal noise_worst", scaled(1e-3)),
+            ("studies/example", "example_index example_image", shifted(1)),
         )
         for name in names.split()
     ]
-    of = {LINF: f"{NAME}, linf: ", L1_BOX: f"{NAME}, l1-box: "}
-    of |= {RUN: f"{NAME}: ", SOLVED: f"{OPTIMAL}: ", NOISE: "", EXAMPLE: ""}
+    where = {LINF: f"{NAME}, linf", L1_BOX: f"{NAME}, l1-box", RUN: NAME, SOLVED: OPTIMAL}
+    where |= {"studies/noise": "noise", "studies/example": "example"}
     told = check_altered(results, capsys, changes)
-    assert told == {f"{of[index]}{name} in {file}" for index, file, name, _ in changes}
+    strip = ("history_", "noise_", "example_")
+    names = [(file, functools.reduce(str.removeprefix, strip, name)) for file, name, _ in changes]
+    # The recomputed counts follow from the stored radii, so that they tell of these, too.
+    also = {f"{NAME}, l1-box: correct"} & told
+    assert told == {f"{where[file]}: {name}" for file, name in names} | also
 
 
 def test_a_changed_dual_solution_and_a_changed_transfer_are_told(results, capsys):
-    changes = [
-        (SOLVED, "dual.npz", "alpha", scaled(1e-3)),
-        ("studies/transfer.json", "transfer.csv", "accuracy", lambda v: [v[0] - 1e-6, *v[1:]]),
-    ]
-    assert check_altered(results, capsys, changes) == {
-        f"{OPTIMAL}: dual in config.json",
-        f"{OPTIMAL}: gap of dual.npz",
-        f"{OPTIMAL}: violation by dual.npz",
-        f"{OPTIMAL} under {OPTIMAL}'s in transfer.csv",
-    }
+    def less(values):
+        return np.append(values[0] - 1e-6, values[1:])
+
+    changes = [(SOLVED, "alpha", scaled(1e-3)), ("studies/transfer", "transfer_accuracy", less)]
+    told = check_altered(results, capsys, changes)
+    assert {f"{OPTIMAL}: dual", f"{OPTIMAL}: gap", "transfer: accuracy"} <= told
+    assert all(line.startswith((f"{OPTIMAL}: ", "transfer: ")) for line in told)
 
 
 def test_a_missing_attack_is_told(results, capsys):
-    shutil.rmtree(results / "mnist-sample-0-1" / "attacks" / "linf" / NAME)
+    (results / "mnist-sample-0-1" / "attacks" / "linf" / f"{NAME}.npz").unlink()
     (head, *_), _ = check(results, capsys)
     assert head.startswith(f"{NAME}: no attack stored in linf (run python attack.py --runs {NAME}")
 
 
 def test_a_damaged_run_is_named_and_the_others_are_checked(results, capsys):
     """The studies' rows of the other runs, too."""
-    (results / "mnist-sample-0-1" / "runs" / NAME / "weights.npz").write_bytes(b"")
+    (results / "mnist-sample-0-1" / "runs" / f"{NAME}.npz").write_bytes(b"")
     (head, *_), (told,) = check(results, capsys, status=1)
     assert " of 2 runs, 4 attacks " in head
-    assert "weights.npz is damaged" in told
+    assert f"{NAME}.npz is damaged" in told
 
 
 def test_nothing_checked_is_an_error(results, tmp_path, capsys):
@@ -191,20 +189,14 @@ def test_relative_difference():
     assert difference([], []) == 0
 
 
-def test_a_count_may_differ_by_the_samples_at_the_edge():
-    """By two at the radius 0.2, where two samples are within the tolerance, by none at 0.3."""
-    radii, eps = np.array([0.1, 0.2, 0.2 + 1e-12, 0.4]), np.array([0.2, 0.3])
-    for new, difference in (([3, 1], 0), ([4, 1], 1), ([1, 2], 1), ([1], 4)):
-        assert reproduce.count_difference([1, 1], new, radii, eps, 1e-9) == difference
-
-
 @pytest.mark.mnist
 def test_published_numbers(mnist, tmp_path, capsys):
     """Of three of the published runs; `python reproduce.py --check` takes them all."""
     for name in ("robust-eps0.3", "optimal-eps0.1", "regular-kolter-madry"):
         for part in ("runs", "attacks/linf"):
-            place = Path("mnist-0-1") / part / name
-            shutil.copytree(RESULTS / place, tmp_path / place)
+            place = Path("mnist-0-1", part, f"{name}.npz")
+            (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(RESULTS / place, tmp_path / place)
     (head, *_), _ = check(tmp_path, capsys)
     assert head.startswith("mnist-0-1: checked ")
     assert " of 3 runs, 3 attacks on them " in head
@@ -218,13 +210,15 @@ def test_the_commands_make_all_that_is_published(sample, tmp_path, monkeypatch):
     # What git tracks is published; beside it there may be runs of one's own.
     command = ["git", "ls-files", "results"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    published = [Path(name).parts[2:] for name in listed.stdout.split()]
+    published = [Path(name.removesuffix(".npz")).parts[2:] for name in listed.stdout.split()]
     if not published:
         pytest.skip("this is no git checkout")
     split = dataclasses.replace(sample, name="mnist-0-1")
     made, attacked, studied = set(), set(), set()
     monkeypatch.setattr(data, "load", lambda *arguments: split)
     monkeypatch.setattr(train, "train", lambda settings, *rest: made.add(settings.name))
+    monkeypatch.setattr(runs, "load_run", lambda file: None)
+    monkeypatch.setattr(train, "report", lambda *arguments: "")
     monkeypatch.setattr(optimum, "optimise", lambda settings, *rest: made.add(settings.name))
 
     def run(command, check):
@@ -246,9 +240,8 @@ def test_the_commands_make_all_that_is_published(sample, tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce.subprocess, "run", run)
     reproduce.main(results=tmp_path)
     assert made == {parts[1] for parts in published if parts[0] == "runs"}
-    assert attacked == {tuple(parts[1:3]) for parts in published if parts[0] == "attacks"}
-    tables = [Path(parts[1]) for parts in published if parts[0] == "studies"]
-    assert studied == {runs.study_of(table.stem) for table in tables if table.suffix == ".csv"}
+    assert attacked == {parts[1:3] for parts in published if parts[0] == "attacks"}
+    assert studied | {"example"} == {parts[1] for parts in published if parts[0] == "studies"}
 
 
 def test_a_command_that_fails_ends_all(tmp_path, monkeypatch):
