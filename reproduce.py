@@ -167,16 +167,18 @@ def relative_difference(old, new) -> float:
 
 def last_epoch(run: runs.Run, split: data.Dataset) -> tuple[dict, dict]:
     """The losses and accuracies after the last epoch, as stored and as computed from the images."""
+    cli.import_tensorflow()
+    import losses
+
     settings, new = run.settings, {}
-    loss_of = dict(hinge=advlinear.hinge, logistic=lambda margins: np.logaddexp(0, -margins))
-    loss_of, ball = loss_of[settings.loss], (settings.eps, settings.norm, settings.box)
+    mean_loss, ball = getattr(losses, settings.loss), (settings.eps, settings.norm, settings.box)
     for part in ("train", "test"):
         x, y = split.flat(part)
         margins = y * (x @ run.w + run.b)
         worst = advlinear.worst_case_margins(x, y, run.w, run.b, *ball)
-        new[f"{part}_loss"], new[f"{part}_accuracy"] = loss_of(worst).mean(), np.mean(margins > 0)
+        new[f"{part}_loss"], new[f"{part}_accuracy"] = float(mean_loss(worst)), np.mean(margins > 0)
         if settings.robust:
-            new[f"{part}_{settings.loss}"] = loss_of(margins).mean()
+            new[f"{part}_{settings.loss}"] = float(mean_loss(margins))
             new[f"{part}_robust_accuracy"] = np.mean(worst > 0)
     return {name: values[-1] for name, values in run.history.items()}, new
 

@@ -42,6 +42,8 @@ TRANSFER_RADII = (0.1, 0.2)
 SEED_RADII = (0.0, 0.1, 0.2, 0.3, 0.4)  # those of README.md's table
 SCALE = 255  # raw pixels are from 0 to 255
 MASKING_RADII = tuple(k / 50 for k in range(16))  # as a share of the pixel range
+MASKING_AT = 10  # the place of 0.2 among them
+MASKING_SEEDS = (0, 1, 2)
 PGD_STEPS = 40
 TEN_LARGEST = {"inf": 0.1, "2": 1.5, "1": 10}  # until most images are taken for another digit
 LIBRARY_RADII = {"inf": (0.02, 0.04, 0.06), "2": (0.3, 0.6, 0.9), "1": (2.0, 4.0, 6.0)}
@@ -202,29 +204,53 @@ def seeds(split: data.Dataset, folder: Path) -> Numbers:
 
 
 def masking(split: data.Dataset, folder: Path) -> Numbers:
-    """Gradient attacks beside the exact accuracy, on a model that is trained on raw 0-255 pixels.
+    """Gradient attacks beside the exact accuracy, on models that are trained on raw 0-255 pixels.
 
-    Its logits are in the hundreds. For an image that is
-    classified correctly, the gradient of the cross-entropy by the logit, sigmoid(f) - 1 for a one
-    and sigmoid(f) for a zero, is then 0 in float32, and so is its sign: FGSM and PGD move
+    Their logits are in the ten thousands. For an image that is classified correctly, the gradient
+    of the cross-entropy by the logit, sigmoid(f) - 1 for a one and sigmoid(f) for a zero, is then 0
+    in float32 and in float64, as the sigmoid saturates, and so is its sign: FGSM and PGD move
     nothing, and report the clean accuracy. On the margin in place of the cross-entropy a single
     step is exact, as the gradient is then y w.
+
+    The tables are masking: accuracies over the radius, of seed 0; masking-seeds: for each of three
+    seeds those at one radius, the median margin, and the share of correctly classified images
+    whose gradient is 0 in float32 (zero_single) and in float64 (zero_double).
     """
     raw = dataclasses.replace(split, x_train=SCALE * split.x_train, x_test=SCALE * split.x_test)
-    with tempfile.TemporaryDirectory() as scratch:
-        run = runs.load_run(train.train(recipes.settings(split.name), raw, Path(scratch)))
     x, y = raw.flat("test")
-    radii = advlinear.sample_radii(x, y, run.w, run.b)
-    eps = np.array(MASKING_RADII)
-    table = {"eps": eps, "exact": advlinear.robust_correct(radii, SCALE * eps) / len(y)}
+    eps, curves, rows = np.array(MASKING_RADII), [], []
+    for seed in MASKING_SEEDS:
+        settings = recipes.settings(split.name, seed=seed)
+        with tempfile.TemporaryDirectory() as scratch:
+            run = runs.load_run(train.train(settings, raw, Path(scratch)))
+        logits = x @ run.w + run.b
+        curves.append(dict(eps=eps) | accuracies_by_gradient(run, x, y, SCALE * eps))
+        zero = dict(zero_single=vanishing(np.float32(logits), y), zero_double=vanishing(logits, y))
+        at = {name: values[MASKING_AT] for name, values in curves[-1].items()}
+        rows.append(dict(seed=seed, median_margin=np.median(y * logits)) | at | zero)
+    return {"masking": curves[0], "masking-seeds": runs.columns(rows)}, []
+
+
+def accuracies_by_gradient(run: runs.Run, x, y, radii) -> dict[str, np.ndarray]:
+    """Accuracy at each radius (k,): the exact one, and those that three attacks report."""
+    exact = advlinear.robust_correct(advlinear.sample_radii(x, y, run.w, run.b), radii) / len(y)
+    found = dict(exact=exact)
     for name, loss, steps in (
         ("fgsm", "cross-entropy", 1),
         ("pgd", "cross-entropy", PGD_STEPS),
         ("fgsm_margin", "margin", 1),
     ):
         climb = gradient_attack(run, x, y, loss)
-        table[name] = [climb(SCALE * radius, steps) for radius in cli.bar(MASKING_RADII, name)]
-    return {"masking": table}, []
+        found[name] = np.array([climb(eps, steps) for eps in cli.bar(radii, name)])
+    return found
+
+
+def vanishing(logits, y) -> float:
+    """The share of correctly classified images whose gradient by the logit (n,) is exactly 0."""
+    from scipy.special import expit
+
+    gradient = expit(logits) - (y > 0)
+    return float(np.mean(gradient[y * logits > 0] == 0))
 
 
 def gradient_attack(run: runs.Run, x, y, loss: str = "cross-entropy"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -138,16 +139,15 @@ def _in_parallel(work, n_jobs: int | None, per_sample: tuple, common: tuple) -> 
     Without n_jobs, joblib is asked only where it is imported already: a caller that has set a
     `joblib.parallel_config` has done that.
     """
+    if n_jobs is not None and (not isinstance(n_jobs, numbers.Integral) or n_jobs == 0):
+        raise ValueError(f"n_jobs needs a whole number other than 0, not {n_jobs!r}")
     if n_jobs == 1 or (n_jobs is None and "joblib" not in sys.modules):
         return [work(*per_sample, *common)]
     try:
         import joblib
     except ModuleNotFoundError:
         raise ValueError("n_jobs needs joblib: type pip install joblib, or leave it out") from None
-    try:
-        count = joblib.effective_n_jobs(n_jobs)
-    except (TypeError, ValueError):
-        raise ValueError(f"n_jobs needs a whole number other than 0, not {n_jobs!r}") from None
+    count = joblib.effective_n_jobs(n_jobs)
     if count == 1:
         return [work(*per_sample, *common)]
     shares = zip(*(np.array_split(values, count) for values in per_sample), strict=True)

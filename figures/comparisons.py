@@ -30,7 +30,8 @@ def _stamp(axes, model: Model, title: str) -> None:
 def attack(results: Results) -> Figure:
     """One test image under the worst attack on each of several models, as pictures and in numbers.
 
-    The attack lowers the margin by ε‖w‖₁, and the model is fooled if no margin is left.
+    The attack lowers the margin by ε‖w‖₁, and the model is fooled if no margin is left. Pixels with
+    weights near 0 are pushed by the full ε, too: these pushes cost next to nothing of the margin.
 
     The image and the attacked image have one grey scale, from -eps to 1 + eps.
 
@@ -284,8 +285,9 @@ def transfer(results: Results) -> Figure:
 def masking(results: Results) -> Figure:
     """Accuracy that gradient attacks report on a model of raw 0-255 pixels, and the exact one.
 
-    Attacks on the cross-entropy report an accuracy that is far too high: its gradient rounds to 0
-    in float32, so they see no direction to move in; on the margin, FGSM is exact.
+    Attacks on the cross-entropy report an accuracy that is far too high: logits are so large that
+    its gradient is exactly 0, in float64 as in float32, so they see no direction to move in; on the
+    margin, FGSM is exact. One model is shown, of seed 0.
 
     Numbers: `studies/masking.npz`.
     """
@@ -305,8 +307,8 @@ def masking(results: Results) -> Figure:
         xlabel="radius ε, as a share of the pixel range",
         ylabel="test accuracy",
         ylim=(0, 1.04),
-        title=f"At ε = {table['eps'][at]:g} FGSM reports {fgsm} and PGD {pgd}; "
-        f"the exact accuracy is {exact}",
+        title=f"One model, seed 0: at ε = {table['eps'][at]:g} FGSM reports {fgsm} and PGD {pgd}; "
+        f"exact is {exact}",
     )
     axes.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
     return figure

@@ -10,6 +10,7 @@ from common.cli import RESULTS, InputError
 
 import numpy as np
 import pytest
+import scipy.optimize
 from conftest import tree
 
 import optimum
@@ -74,15 +75,100 @@ def test_pixels_in_use_are_those_whose_weighted_class_means_differ_by_two_eps(mn
     assert np.abs(ones - zeros).max() <= 2 * eps + 1e-9
 
 
+# --- that the published minima are unique --------------------------------------------------------
+
+SOLVER = dict(primal_feasibility_tolerance=1e-10, dual_feasibility_tolerance=1e-10)
+
+
+def published(eps) -> runs.Run:
+    return runs.load_run(runs.file(RESULTS / "mnist-0-1", "runs", f"optimal-eps{eps}"))
+
+
+def conditions(x, y, alpha, eps):
+    """What every optimal (w, b) keeps, given a dual solution alpha (n,): complementary slackness.
+
+    w_j = 0 on each pixel whose constraint alpha keeps strictly. On the others, `tight`, w_j has the
+    sign of the pull, which makes the worst-case margins linear: rows @ (w_tight, b). They are 1
+    where 0 < alpha_i < 1/n, at least 1 where alpha_i = 0, and at most 1 where alpha_i = 1/n.
+
+    Returns:
+        tight (d,), signs (k,), rows (n, k + 1), and n alpha (n,).
+    """
+    pull = alpha @ (y[:, None] * x)
+    tight = eps * alpha.sum() - np.abs(pull) < 1e-12  # the others by more than 1e-6
+    assert (eps * alpha.sum() - np.abs(pull[~tight]) > 1e-6).all()
+    signs = np.sign(pull[tight])
+    rows = y[:, None] * np.column_stack([x[:, tight], np.ones(len(y))]) - eps * np.append(signs, 0)
+    return tight, signs, rows, alpha * len(y)
+
+
+def ranges(signs, rows, share):
+    """The smallest and the largest value (k + 1, 2) of each weight, and of b, that are optimal."""
+    zero, one = share < 1e-9, share > 1 - 1e-9
+    program = dict(
+        A_ub=np.vstack([-rows[zero], rows[one]]),
+        b_ub=np.repeat([-1.0, 1.0], [zero.sum(), one.sum()]),
+        A_eq=rows[~zero & ~one],
+        b_eq=np.ones(len(rows) - zero.sum() - one.sum()),
+        bounds=[(0, None) if sign > 0 else (None, 0) for sign in signs] + [(None, None)],
+    )
+    found = []
+    for cost in np.eye(rows.shape[1]):
+        least, most = (
+            scipy.optimize.linprog(c, **program, method="highs", options=SOLVER)
+            for c in (cost, -cost)
+        )
+        assert least.success
+        assert most.success
+        found.append((least.fun, -most.fun))
+    return np.array(found)
+
+
+@pytest.mark.mnist
+def test_the_minimum_at_radius_0_3_is_unique(mnist):
+    """Over all optimal models each weight, and b, has one value: two linear programs for each."""
+    run, (x, y) = published(0.3), mnist.flat("train")
+    assert objective(x, y, run.w, run.b, 0.3) == pytest.approx(run.alpha.sum(), rel=1e-12)
+    check_dual(x, y, run.alpha, 0.3)
+    tight, *polytope = conditions(x, y, run.alpha, 0.3)
+    assert tight.sum() == 9  # pixels; the other 775 weights are 0 in every minimum
+    expected = np.append(run.w[tight], run.b)
+    np.testing.assert_allclose(ranges(*polytope), np.stack([expected] * 2, axis=1), atol=1e-8)
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("eps", [0.1, 0.2, 0.3])
+def test_the_minimum_is_unique(mnist, eps):
+    """The equations among the conditions have one solution: as many as unknowns, of full rank."""
+    run, (x, y) = published(eps), mnist.flat("train")
+    tight, _, rows, share = conditions(x, y, run.alpha, eps)
+    equations = rows[(share > 1e-9) & (share < 1 - 1e-9)]
+    assert np.linalg.svd(equations, compute_uv=False).min() > 0.01
+    solution = np.linalg.lstsq(equations, np.ones(len(equations)))[0]
+    np.testing.assert_allclose(solution, np.append(run.w[tight], run.b), atol=1e-9)
+    assert not run.w[~tight].any()
+
+
+@pytest.mark.mnist
+def test_a_minimum_that_is_not_unique_is_seen(mnist):
+    """Of two copies of a pixel either may have the weight."""
+    run, (x, y) = published(0.3), mnist.flat("train")
+    heavy = np.argmax(np.abs(run.w))
+    tight, *polytope = conditions(np.hstack([x, x[:, [heavy]]]), y, run.alpha, 0.3)
+    assert tight[784]
+    copy = ranges(*polytope)[-2]  # the last pixel; b comes after it
+    np.testing.assert_allclose(copy, [0, run.w[heavy]], atol=1e-8)
+
+
+# --- the stored run, and what is told of it ------------------------------------------------------
+
+
 def test_failed_certificate_stores_nothing(tmp_path, monkeypatch):
     wrong = np.zeros(784), 0.0, np.zeros(800)
     monkeypatch.setattr(minimum, "_solve", lambda *arguments: wrong)
     with pytest.raises(InputError, match=r"optimal-eps0.2: no certificate: the relative gap is"):
         optimum.main(eps=0.2, dataset="mnist-sample", results=tmp_path, quiet=True)
     assert tree(tmp_path) == {}
-
-
-# --- the stored run ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("eps", "box"), [*((eps, False) for eps in EPS), (0.3, True)])

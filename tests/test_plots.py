@@ -414,7 +414,7 @@ def test_the_circles_of_the_converged_recipe_lie_at_its_accuracy(published):
 
 def test_titles_take_their_numbers_from_the_results(published):
     for function, numbers in (
-        (comparisons.masking, ("FGSM reports 0.999", "PGD 0.999", "the exact accuracy is 0.304")),
+        (comparisons.masking, ("FGSM reports 0.999", "PGD 0.999", "exact is 0.304")),
         (comparisons.init_ablation, ("keeps 23.2 %", "zero weights, 95.7 %")),
         (
             comparisons.threats,

@@ -69,10 +69,19 @@ def test_masked_gradients_and_the_step_on_the_margin(tmp_path, sample, monkeypat
     """The attacks on the cross-entropy find too little, one step on the margin is exact."""
     monkeypatch.setattr(studies, "PGD_STEPS", 4)  # to save time
     monkeypatch.setattr(studies, "MASKING_RADII", (0.0, 0.02, 0.06, 0.2))
+    monkeypatch.setattr(studies, "MASKING_AT", 2)
+    monkeypatch.setattr(studies, "MASKING_SEEDS", (0, 3))
     studies.main("masking", dataset="mnist-sample", results=tmp_path)
     path = tmp_path / sample.name / "studies" / "masking.npz"
     assert capsys.readouterr().out == f"{path}\n"
-    table = runs.load_study(path, {})["masking"]
+    tables = runs.load_study(path, {})
+    table, seeds = tables["masking"], tables["masking-seeds"]
+    assert (seeds["seed"].tolist(), set(seeds["eps"])) == ([0, 3], {0.06})
+    for name in ("exact", "fgsm", "pgd", "fgsm_margin"):
+        assert seeds[name][0] == table[name][2]
+    assert (seeds["median_margin"] > 800).all()  # beyond which exp(-m) is 0 in float64, too
+    assert (seeds["zero_single"] >= seeds["zero_double"]).all()
+    assert (seeds["zero_double"] > 0.5).all()
     tie = 1.01 / len(sample.y_test)  # in float32 a tie may flip one sample
     assert np.abs(table["fgsm_margin"] - table["exact"]).max() <= tie
     for name in ("fgsm", "pgd"):
