@@ -36,13 +36,15 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 LOSSES = ("hinge", "logistic")
+LARGEST_GAP = 1e-6
 ROUNDING = np.finfo(np.float64).eps / 2  # the largest relative error of one operation
 REACH = 1000  # see `certificate`
-BLOCK = 2048  # samples taken at a time, to save memory
-FIRST_TOL = 1e-2  # of the first look, on an eighth of the samples
+BLOCK = 1024  # samples taken at a time, to save memory
+FIRST_TOL = 1e-2  # of the first look, on a sixteenth of the samples
+FEWEST = 1500  # or at least so many
+FAR = 0.5  # a constraint with less than this share of the median slack may be in use
 LATE = 20  # steps that the interior point is given to bring alpha within the constraints
-MIXTURES = (0.0, 1e-6, 1e-4, 1e-2, 1.0)
-SMALL = 3e9  # n d^2 up to which all samples are given to the interior point at once
+SMALL = 4e9  # n d^2 up to which all samples are given to the interior point at once
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -89,7 +91,7 @@ def minimise(
     loss: str = "hinge",
     box: tuple | None = None,
     sample_weight: ArrayLike | None = None,
-    tol: float = 1e-6,
+    tol: float = LARGEST_GAP,
     report: Callable[[str], object] | None = None,
 ) -> Minimum:
     """The minimum of the robust loss of two classes, and the dual solution that proves it.
@@ -119,17 +121,14 @@ def minimise(
     if not 0 < tol < 1:
         raise ValueError(f"tol must be between 0 and 1, not {tol!r}")
     used = shares > 0
-    w, b, candidates = _solve(
-        x if used.all() else x[used], y[used], shares[used], eps, norm, loss, box, tol, report
-    )
-    found, best = None, None
-    for part in candidates:
+    if used.all():
+        w, b, alpha, proof = _solve(x, y, shares, eps, norm, loss, box, tol, report)
+    else:
+        part = x[used], y[used], shares[used]
+        w, b, inner, _ = _solve(*part, eps, norm, loss, box, tol, report)
         alpha = np.zeros(len(y))
-        alpha[used] = part
+        alpha[used] = inner
         proof = _bounds(x, y, shares, w, b, alpha, eps, norm, loss, box)
-        if best is None or (proof["violation"] > 0, proof["gap"]) < best:
-            best, found = (proof["violation"] > 0, proof["gap"]), (alpha, proof)
-    alpha, proof = found
     if not proof["gap"] <= tol:
         raise ValueError(
             f"no certificate: the gap is {proof['gap']:.1e}, above tol {tol:g}: raise tol, or "
@@ -294,7 +293,7 @@ class Problem:
         costs: (n,) the shares times n.
         start: theta inside the cone.
         loss, tol: as of `minimise`.
-        exact: alpha need not be within the constraint with room to spare, as there is none.
+        exact: at eps = 0 alpha keeps the constraint to rounding, as there is no room to spare.
         report: called with a line of text after each step.
     """
 
@@ -307,91 +306,119 @@ class Problem:
     exact: bool
     report: Callable[[str], object] | None
 
+    @property
+    def ends_on_vertex(self) -> bool:
+        return self.loss == "hinge" and isinstance(self.rows, interior.Split | interior.Boxed)
 
-def _solve(x, y, shares, eps, norm, loss, box, tol, report) -> tuple[np.ndarray, float, list]:
-    """w (d,), b, and alphas (n,), one of which proves it."""
+
+def _solve(x, y, shares, eps, norm, loss, box, tol, report) -> tuple:
+    """w (d,), b, alpha (n,), and what `certificate` says of them."""
     n, d = x.shape
     centre, span = x.mean(axis=0), np.ptp(x, axis=0)
     used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
     if not len(used):
         used, span = np.arange(1), np.ones(d)
-    yx = (x[:, used] - centre[used]) / span[used]
-    yx *= y[:, None]
-    scale = eps / span[used]
-    if norm == "inf" and eps > 0:
-        rows = interior.Split(yx, y, scale)
-        if box is not None:
-            rows = interior.Boxed(_boxed(x, yx, y, eps, box, used, span[used]), y)
-        cone = interior.Nonnegative(2 * len(used))
-        start = np.append(np.full(2 * len(used), 0.5 / len(used)), 0.0)
-    else:
-        rows = interior.Plain(yx, y)
-        cone = interior.Lorentz(scale) if norm == "2" and eps > 0 else interior.Largest(scale)
-        start = np.append(1.0, np.zeros(len(used) + 1))
+    rows, cone, start = _scaled(x, y, eps, norm, box, used, centre[used], span[used])
     problem = Problem(rows, cone, shares * n, start, loss, tol, eps == 0, report)
-    point = _by_parts(problem)
-    theta, alphas = cone.tight(point.theta), [point.alpha]
-    if loss == "hinge" and eps == 0:
-        rows, theta, alphas = _vertex_without_attack(problem, point)
-    elif norm == "inf" and eps > 0:
-        theta, alphas = (_vertex if loss == "hinge" else _sparse)(problem, point)
-    theta, alphas = _simplest(problem, rows, theta, alphas)
-    w = np.zeros(d)
-    w[used] = rows.weights(theta) / span[used]
-    return w, float(theta[-1] - w @ centre), [alpha / n for alpha in alphas]
+
+    def prove(theta, alphas):
+        """The best proof for theta: one for all weights, if there is one that is near enough."""
+        theta, alphas = _simplest(problem, theta, alphas)
+        w = np.zeros(d)
+        w[used] = rows.weights(theta) / span[used]
+        b = float(theta[-1] - w @ centre)
+        proofs = []
+        for alpha in alphas:
+            proof = _bounds(x, y, shares, w, b, alpha / n, eps, norm, loss, box)
+            proofs.append((w, b, alpha / n, proof))
+        enough = [one for one in proofs if one[3]["gap"] <= tol] or proofs
+        return min(enough, key=lambda one: (one[3]["violation"] > 0, one[3]["gap"]))
+
+    return _by_parts(problem, prove)
 
 
-def _boxed(x, yx, y, eps, box, used, span) -> np.ndarray:
-    """y x - plus beside -y x - minus (n, 2 d): what a unit of u and of v adds to the margins.
+def _scaled(x, y, eps, norm, box, used, centre, span) -> tuple:
+    """The rows and the cone of the interior point, and a theta inside."""
+    scale, d = eps / span, len(used)
+    boxed = box is not None and eps > 0
+    both = np.empty((len(y), 2 * d if boxed else d))
+    for k in range(0, len(y), BLOCK):
+        rows, sign = slice(k, k + BLOCK), y[k : k + BLOCK, None]
+        yx = sign * (x[rows, used] - centre) / span
+        both[rows, :d] = yx
+        if boxed:  # y x - plus beside -y x - minus: what a unit of u and of v adds to the margins
+            low, high = x[rows, used] - box[0][used], box[1][used] - x[rows, used]
+            both[rows, :d] -= np.minimum(eps, np.where(sign > 0, low, high)) / span
+            both[rows, d:] = -yx - np.minimum(eps, np.where(sign > 0, high, low)) / span
+    if norm == "inf" and eps > 0:
+        rows = interior.Boxed(both, y) if boxed else interior.Split(both, y, scale)
+        return rows, interior.Nonnegative(2 * d), np.append(np.full(2 * d, 0.5 / d), 0.0)
+    cone = interior.Lorentz(scale) if norm == "2" and eps > 0 else interior.Largest(scale)
+    return interior.Plain(both, y), cone, np.append(1.0, np.zeros(d + 1))
 
-    plus and minus are how far a feature can move against a positive and a negative weight.
-    """
-    both = np.concatenate([yx, -yx], axis=1)
-    low, high = (side[used] for side in box)
-    for sign in (-1, 1):
-        for k in range(0, len(y), BLOCK):
-            rows = k + np.flatnonzero(y[k : k + BLOCK] == sign)
-            away = x[np.ix_(rows, used)]
-            moves = [np.minimum(eps, away - low), np.minimum(eps, high - away)][::sign]
-            both[rows] -= np.concatenate(moves, axis=1) / np.tile(span, 2)
-    return both
 
+def _by_parts(problem: Problem, prove: Callable) -> tuple:
+    """What `prove` returns of theta and alphas, from the samples that decide where there are many.
 
-def _by_parts(problem: Problem) -> interior.Point:
-    """The interior point's solution, with the samples that decide it where there are many.
-
-    Most margins are far from 1, where the hinge is linear: one step on an eighth of the samples
-    shows on which side. Those near 1, and those found on the wrong side, are solved for exactly.
+    Most margins are far from 1, where the hinge is linear: a look at a few samples shows on which
+    side. Those near 1, and those found on the wrong side, are solved for exactly. Features far
+    from use are left out, too, where `vertex.finish` adds those that it misses.
     """
     rows, costs, cone, n = problem.rows, problem.costs, problem.cone, len(problem.costs)
-    everything = np.arange(n)
-    if problem.loss == "logistic" or n * len(problem.start) ** 2 <= SMALL:
-        return _interior(problem, everything, np.zeros(n), problem.tol)
-    count, tol = n // 8, FIRST_TOL
+    if problem.loss == "logistic" or n * rows.width**2 <= SMALL:
+        return prove(*_finish(problem, _interior(problem, np.arange(n), np.zeros(n), problem.tol)))
+    count = max(n // 16, FEWEST)
     chosen = np.random.default_rng(0).permutation(n)[:count]
     chosen = np.union1d(chosen, [np.argmax(rows.y), np.argmin(rows.y)])  # both classes
-    point, wrong = _interior(problem, chosen, np.zeros(n), tol), np.zeros(0, dtype=np.int64)
-    while len(chosen) < n:
+    point, wrong = _interior(problem, chosen, np.zeros(n), FIRST_TOL), np.zeros(0, dtype=np.int64)
+    columns = None
+    if problem.ends_on_vertex:
+        close = point.z < FAR * np.median(point.z)
+        close = (close | (point.theta[:-1] > point.z)).reshape(2, -1).any(axis=0)
+        columns = np.flatnonzero(np.tile(close, 2))
+    count = n // 8
+    while True:
         margins = rows.dot(cone.tight(point.theta))
         nearest = np.argsort(np.abs(margins - 1), kind="stable")[:count]
         chosen = np.union1d(nearest, wrong)
+        if len(chosen) == n:
+            columns = None
         fixed = np.where(margins < 1, costs, 0.0)
         fixed[chosen] = 0
-        point = _interior(problem, chosen, fixed, problem.tol)
+        point = _interior(problem, chosen, fixed, problem.tol, columns)
+        found = prove(*_finish(problem, point))
+        if found[-1]["gap"] <= problem.tol or len(chosen) == n:
+            return found
         margins = rows.dot(cone.tight(point.theta))
-        primal, dual = costs @ hinge(margins), point.alpha.sum()
-        if primal - dual <= problem.tol * max(primal, 1):
-            break
         wrong = np.union1d(chosen, np.flatnonzero((margins < 1) != (fixed > 0)))
-        count *= 2
-    return point
+        count = min(2 * count, n)
 
 
-def _interior(problem: Problem, chosen, fixed, tol) -> interior.Point:
-    """The interior point over the chosen samples; alpha (n,) is `fixed` (n,) of the others."""
-    n, cone, costs = len(problem.costs), problem.cone, problem.costs[chosen]
-    rows = problem.rows if len(chosen) == n else problem.rows.subset(chosen)
-    known, pull = float(fixed.sum()), problem.rows.adjoint(fixed)
+def _finish(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
+    """theta and alphas to choose from: a vertex, or as the interior point left them."""
+    if problem.exact and problem.loss == "hinge":
+        return _vertex_without_attack(problem, point)
+    if problem.ends_on_vertex:
+        return _vertex(problem, point)
+    if isinstance(problem.rows, interior.Split | interior.Boxed):
+        return _sparse(problem, point)
+    return problem.cone.tight(point.theta), [point.alpha]
+
+
+def _interior(problem: Problem, samples, fixed, tol, columns=None) -> interior.Point:
+    """The interior point over some samples and columns of theta (all by default).
+
+    Of the other samples alpha is `fixed` (n,), and of the other columns theta is 0.
+    """
+    n, costs = len(problem.costs), problem.costs[samples]
+    rows, cone, start, pull = problem.rows, problem.cone, problem.start, problem.rows.adjoint(fixed)
+    if columns is not None:
+        kept = np.append(columns, len(start) - 1)
+        rows, cone = rows.subset(samples, columns), interior.Nonnegative(len(columns))
+        start, pull = start[kept], pull[kept]
+    elif len(samples) < n:
+        rows = rows.subset(samples)
+    known = float(fixed.sum())
     late = 0
 
     def judge(point, number):
@@ -410,7 +437,7 @@ def _interior(problem: Problem, chosen, fixed, tol) -> interior.Point:
         inside &= abs(left[-1]) <= tol / 100 * max(primal * n, 1)
         if problem.report:
             problem.report(
-                f"{len(chosen)} samples, step {number}: loss {primal:.7f}, gap {gap:.1e}"
+                f"{len(samples)} samples, step {number}: loss {primal:.7f}, gap {gap:.1e}"
                 f"{'' if inside else ', not yet within the constraints'}"
             )
         late += abs(gap) <= tol / 2
@@ -418,10 +445,14 @@ def _interior(problem: Problem, chosen, fixed, tol) -> interior.Point:
         separated = not known and margins.min() > 0
         return done or separated or primal < -1, 0.1 * tol * max(primal, 1 / n) * n
 
-    point = interior.solve(rows, cone, costs, pull, problem.loss, problem.start, judge)
+    point = interior.solve(rows, cone, costs, pull, problem.loss, start, judge)
     alpha = fixed.copy()
-    alpha[chosen] = point.alpha
-    return interior.Point(point.theta, alpha, point.z)
+    alpha[samples] = point.alpha
+    if columns is None:
+        return interior.Point(point.theta, alpha, point.z)
+    theta, z = np.zeros(len(problem.start)), np.ones(len(problem.start) - 1)
+    theta[kept], z[columns] = point.theta, point.z
+    return interior.Point(theta, alpha, z)
 
 
 def _losses(loss, margins):
@@ -431,23 +462,25 @@ def _losses(loss, margins):
 def _vertex(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
     """theta of a vertex, or the interior point's where there is none; and alphas to choose from.
 
-    The vertex's alpha is on the boundary of the constraints, and the interior point's inside.
-    Mixtures with as little as possible of the latter are inside, too.
+    The vertex's alpha would be on the boundary of the constraints, but for a margin for rounding.
     """
-    found = vertex.finish(problem.rows, problem.costs, point.theta, point.alpha, point.z)
+    margin = 4 * _rounding(len(point.alpha)) * point.alpha.sum()
+    found = vertex.finish(problem.rows, problem.costs, point.theta, point.alpha, point.z, margin)
+    if found is None:
+        return problem.cone.tight(point.theta), [point.alpha]
+    return found[0], [found[1], point.alpha]
+
+
+def _vertex_without_attack(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
+    """The same at eps = 0, where all balls are one and alpha has no room beside the vertices."""
+    w, b = point.theta[1:-1], point.theta[-1:]
+    rows = interior.Split(problem.rows.yx, problem.rows.y, np.zeros(len(w)))
+    theta = np.concatenate([np.maximum(w, 0), np.maximum(-w, 0), b])
+    found = vertex.finish(rows, problem.costs, theta, point.alpha, np.zeros(2 * len(w)), 0.0)
     if found is None:
         return problem.cone.tight(point.theta), [point.alpha]
     theta, alpha = found
-    return theta, [alpha + part * (point.alpha - alpha) for part in MIXTURES]
-
-
-def _vertex_without_attack(problem: Problem, point: interior.Point) -> tuple:
-    """Rows, theta of a vertex and alphas at eps = 0, where alpha has no room beside the vertices."""
-    yx, w = problem.rows.yx, point.theta[1:-1]
-    rows = interior.Split(yx, problem.rows.y, np.zeros(len(w)))
-    theta = np.concatenate([np.maximum(w, 0), np.maximum(-w, 0), point.theta[-1:]])
-    found = vertex.finish(rows, problem.costs, theta, point.alpha, np.zeros(2 * len(w)))
-    return (rows, theta, [point.alpha]) if found is None else (rows, found[0], [found[1]])
+    return np.concatenate([[0.0], rows.weights(theta), theta[-1:]]), [alpha, point.alpha]
 
 
 def _sparse(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
@@ -461,13 +494,14 @@ def _sparse(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
     return sparse if no_larger else tight, [point.alpha]
 
 
-def _simplest(problem: Problem, rows, theta, alphas: list) -> tuple[np.ndarray, list]:
+def _simplest(problem: Problem, theta, alphas: list) -> tuple[np.ndarray, list]:
     """theta and alphas of the two cases in which the minimum is known.
 
     No weights where they are as good; and where all margins are positive those times what brings
     the loss (near) 0, with alpha 0.
     """
-    costs, margins = problem.costs, rows.dot(theta)
+    rows, costs = problem.rows, problem.costs
+    margins = rows.dot(theta)
     if margins.min() > 0:
         enough = 1 if problem.loss == "hinge" else np.log(2 * len(costs) / problem.tol)
         return theta * max(1, enough / margins.min()), [*alphas, np.zeros(len(costs))]

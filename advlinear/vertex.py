@@ -1,4 +1,4 @@
-"""From the neighbourhood of a minimum to a vertex: the hinge in the L-infinity ball, by the simplex.
+"""From near a minimum to a vertex: the hinge in the L-infinity ball, by the simplex method.
 
 The interior point ends near all optimal vertices, with tiny weights in place of 0. It knows which
 constraints are tight, and so nearly the basis of one of them, from where HiGHS goes on. It is given
@@ -15,23 +15,24 @@ MOST_ROUNDS = 20
 NEARBY = 0.01  # samples whose margin is so close to 1 are in the program from the start
 
 
-def finish(rows, costs, theta, alpha, z) -> tuple[np.ndarray, np.ndarray] | None:
+def finish(rows, costs, theta, alpha, z, margin) -> tuple[np.ndarray, np.ndarray] | None:
     """theta and alpha (n,) of a vertex, from those of an interior point; None where HiGHS has none.
 
     Args:
         rows: Split or Boxed of advlinear/interior.py, of all samples.
         costs: c (n,), positive.
         theta, alpha, z: of an interior point. alpha is 0 or c where the side is known.
+        margin: how far the vertex's alpha is to stay inside the constraints. It moves no theta.
     """
     inside = (alpha > 1e-3 * costs) & (alpha < costs * (1 - 1e-3))
     samples = np.flatnonzero(inside | (np.abs(rows.dot(theta) - 1) < NEARBY))
     columns = np.flatnonzero(theta[:-1] > z)
     tight = np.ones(len(columns), dtype=bool)
     for _ in range(MOST_ROUNDS):
-        solved = _simplex(rows, costs, alpha, samples, columns, tight)
+        solved = _simplex(rows, costs, alpha, samples, columns, tight, margin)
         if solved is None and len(samples) < len(costs):  # a side was not known: there is no alpha
             samples = np.arange(len(costs))
-            solved = _simplex(rows, costs, alpha, samples, columns, tight)
+            solved = _simplex(rows, costs, alpha, samples, columns, tight, margin)
         if solved is None:
             return None
         theta, alpha, basic = solved
@@ -48,7 +49,7 @@ def finish(rows, costs, theta, alpha, z) -> tuple[np.ndarray, np.ndarray] | None
     return None
 
 
-def _simplex(rows, costs, alpha, samples, columns, tight):
+def _simplex(rows, costs, alpha, samples, columns, tight, margin):
     """Maximise the sum of alpha over the samples, given those of the others, 0 or c.
 
     tight: which columns' constraints are so at the start. Returns theta, alpha, and which columns'
@@ -61,7 +62,7 @@ def _simplex(rows, costs, alpha, samples, columns, tight):
     alpha[samples] = 0
     alpha = np.where(alpha > costs / 2, costs, 0.0)
     outside = rows.adjoint(alpha)
-    limits = -np.append(outside[columns], outside[-1])
+    limits = -np.append(outside[columns] + margin, outside[-1])
     matrix = np.hstack([rows.columns(samples, columns), rows.y[samples, None]])
     program = highspy.HighsLp()
     program.num_col_, program.num_row_ = matrix.shape
@@ -93,6 +94,9 @@ def _simplex(rows, costs, alpha, samples, columns, tight):
     alpha[samples] = np.clip(solution.col_value, 0, costs[samples])
     duals = -np.array(solution.row_dual)
     theta = np.zeros(len(outside))
-    theta[columns], theta[-1] = np.maximum(duals[:-1], 0), duals[-1]
+    theta[columns] = np.where(
+        duals[:-1] > TOLERANCE, duals[:-1], 0
+    )  # else it is 0 but for rounding
+    theta[-1] = duals[-1]
     basic = np.array([one == status.kBasic for one in solver.getBasis().row_status[:-1]], bool)
     return theta, alpha, basic
