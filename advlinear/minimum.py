@@ -1,18 +1,24 @@
-"""The global minimum of the robust hinge as a linear program, and the certificate that proves it.
+"""The least robust loss of a linear model of two classes, and the certificate that proves it.
 
-With w = u - v, the robust hinge over n samples in the L-infinity ball is the value of
+With shares s_i of the samples (1 / n each without weights), and ||.||* the dual norm of the ball,
 
-    primal: min (1/n) sum_i xi_i   over u, v, xi >= 0 and b,
-            xi_i >= 1 - y_i ((u - v).x_i + b) + eps sum_j (u_j + v_j)
-    dual:   max sum_i alpha_i      over 0 <= alpha_i <= 1/n,
-            sum_i alpha_i y_i = 0,  |sum_i alpha_i y_i x_ij| <= eps sum_i alpha_i for each j.
+    primal: min  F(w, b) = sum_i s_i l(y_i (w.x_i + b) - eps ||w||*)      over w (d,) and b
+    dual:   max  sum_i s_i h(alpha_i / s_i)      over 0 <= alpha <= s with sum_i alpha_i y_i = 0
+                 and ||sum_i alpha_i y_i x_i|| <= eps sum_i alpha_i, in the norm of the ball
 
-With the box, eps becomes how far feature j of sample i can move against a positive weight (beside
-u_j) and against a negative one (beside v_j), and the last constraint one for each of the two.
+where l is the hinge, l(m) = max(0, 1 - m), and h(a) = a; or l is the logistic loss, l(m) =
+log(1 + exp(-m)), and h(a) = -a log(a) - (1 - a) log(1 - a). Read: the means of the two classes,
+weighted by alpha, are at most 2 eps apart. F of any (w, b) bounds the minimum from above, and the
+value of any alpha within the constraints bounds it from below: F(w, b) >= the dual's value, since
+l(m) >= h(a) - a m for all m and 0 <= a <= 1.
 
-Only samples whose worst-case margin is at most 1, and the features in use, matter to either. So
-HiGHS, the solver, is given few of both. Samples and features whose constraints a solution violates
-are added, and HiGHS goes on from that solution.
+With a box, which the L-infinity ball alone may have, feature j of sample i costs w_j min(eps, room)
+in place of eps |w_j|, with the room that it has against the sign of y_i w_j. The last constraint
+becomes one for the positive and one for the negative side of each feature.
+
+`certificate` knows nothing of how the numbers were found. `minimise` finds them by the interior
+point of advlinear/interior.py and, where the minimum is that of a linear program whose weights are
+mostly 0, goes on to a vertex (advlinear/vertex.py).
 """
 
 from __future__ import annotations
@@ -23,30 +29,35 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advlinear import models
-from advlinear.worst_case import hinge, worst_case_margins
+from advlinear import interior, models, vertex
+from advlinear.worst_case import ORDER, dual_norm, hinge, room
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-TOLERANCE = 1e-9  # on each constraint; about the solver's own
+LOSSES = ("hinge", "logistic")
 LARGEST_GAP = 1e-6
-MOST_FEATURES = 60  # added at a time
-MOST_ITERATIONS = 20_000  # of a solve; the largest of MNIST takes some thousands
-START_SLACK = 0.3  # the program starts with the samples of worst-case margin below 1 + START_SLACK
-IN_USE = 0.01  # and with the features whose weight exceeds this share of the largest
+ROUNDING = np.finfo(np.float64).eps / 2  # the largest relative error of one operation
+REACH = 1000  # see `certificate`
+BLOCK = 1024  # samples taken at a time, to save memory
+FIRST_TOL = 1e-2  # of the first look, on a sixteenth of the samples
+FEWEST = 1500  # or at least so many
+FAR = 0.5  # a constraint with less than this share of the median slack may be in use
+LATE = 20  # steps that the interior point is given to bring alpha within the constraints
+SMALL = 4e9  # n d^2 up to which all samples are given to the interior point at once
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Minimum:
-    """The least robust hinge and what proves it; see `minimise`.
+    """The least robust loss and what proves it; see `minimise`.
 
     Attributes:
         w, b: weights (d,) and bias of the best model.
-        eps, box: of the problem.
-        primal: the robust hinge of (w, b), an upper bound of the minimum.
-        dual: the sum of alpha, a lower bound.
+        eps, norm, loss, box: of the problem.
+        primal: the robust loss of (w, b), an upper bound of the minimum.
+        dual: a lower bound.
         gap: (primal - dual) / max(primal, 1 / n).
+        violation: 0 where the lower bound is one for all weights; see `certificate`.
         alpha: (n,) the dual solution.
         classes: (2,) the labels that stand for -1 and +1.
     """
@@ -54,17 +65,21 @@ class Minimum:
     w: np.ndarray
     b: float
     eps: float
-    box: bool
+    norm: str
+    loss: str
+    box: tuple | None
     primal: float
     dual: float
     gap: float
+    violation: float
     alpha: np.ndarray
     classes: np.ndarray
 
     def __repr__(self) -> str:
         return (
-            f"Minimum(eps={self.eps:g}{', box=True' * self.box}, primal={self.primal:.9g}, "
-            f"gap={self.gap:.1e}, {np.count_nonzero(self.w)} of {len(self.w)} weights other than 0)"
+            f"Minimum({self.loss}, eps={self.eps:g}, norm {self.norm}, "
+            f"{'with' if self.box else 'no'} box: primal={self.primal:.9g}, gap={self.gap:.1e}, "
+            f"{np.count_nonzero(self.w)} of {len(self.w)} weights other than 0)"
         )
 
 
@@ -72,56 +87,68 @@ def minimise(
     X: ArrayLike,
     y: ArrayLike,
     eps: float,
+    norm: str | float = "inf",
+    loss: str = "hinge",
+    box: tuple | None = None,
+    sample_weight: ArrayLike | None = None,
+    tol: float = LARGEST_GAP,
     report: Callable[[str], object] | None = None,
-    box: bool = False,
 ) -> Minimum:
-    """The exact minimum of the robust hinge of two classes, and the dual solution that proves it.
+    """The minimum of the robust loss of two classes, and the dual solution that proves it.
 
-    Where several (w, b) are optimal, it is the one with the fewest features among the solutions on
-    the way.
+    The hinge in the L-infinity ball ends on a vertex: weights that are 0 are exactly 0. Where
+    several (w, b) are optimal, it is one of them.
 
     Args:
         X: samples (n, d), real numbers.
         y: labels (n,) of two values; the lower one counts as -1.
-        eps: radius of the L-infinity ball, in the units of X.
-        report: called with a line of text after each solve.
-        box: perturbed samples stay in [0, 1], where all of X must be.
+        eps: radius of the ball, in the units of X. 0 is the loss without an attack.
+        norm: of the ball: "inf", "2" or "1", or np.inf, 2 or 1.
+        loss: "hinge" or "logistic".
+        box: None, or for the L-infinity ball (low, high) that perturbed samples stay in, numbers
+            or one per feature (d,).
+        sample_weight: (n,) at least 0, of which only the ratios matter.
+        tol: the largest gap of the certificate.
+        report: called with a line of text after each step.
 
     Raises:
-        ValueError: an argument is not as described, or the solution is not certified: its gap is
-            above 1e-6, or alpha misses a constraint by more than 1e-8 (that of a feature: 1e-8 of
-            the feature's range).
+        ValueError: an argument is not as described, or no certificate with such a gap is reached.
     """
     x, eps = models.samples(X), models.radius(eps)
     classes, y = models.two_classes(y, len(x))
-    if box and not ((x >= 0) & (x <= 1)).all():
-        raise ValueError(f"with the box X must be in [0, 1], not from {x.min():g} to {x.max():g}")
-    w, b, alpha = _solve(x, y, eps, report, box)
-    proof = certificate(x, y, w, b, alpha, eps, box)
-    _check(proof, x, y, alpha, eps, box)
-    bounds = (proof[name] for name in ("primal", "dual", "gap"))
-    return Minimum(w, b, eps, box, *bounds, alpha, classes)
-
-
-def _check(proof: dict[str, float], x, y, alpha, eps: float, box: bool) -> None:
-    """Raise ValueError unless the certificate proves the minimum, to the tolerances of `minimise`.
-
-    What alpha may miss of a feature's constraint is relative to the feature's range: an absolute
-    tolerance cannot tell values apart that differ by less than it.
-    """
-    if not proof["gap"] <= LARGEST_GAP:
-        raise ValueError(f"no certificate: the relative gap is {proof['gap']:.1e}")
-    for name in ("violation_box", "violation_balance"):
-        if not proof[name] <= 10 * TOLERANCE:
-            raise ValueError(f"no certificate: {name} is {proof[name]:.1e}")
-    span = np.ptp(x, axis=0)
-    scale = np.where(span > 0, span, np.maximum(np.abs(x).max(axis=0), 1))
-    excess = feature_excess(alpha, y[:, None] * x, moves(x, y, eps, box)) / scale
-    if not excess.max() <= 10 * TOLERANCE:
+    norm, box = _check(norm, loss, box, x)
+    shares = models.shares(sample_weight, y)
+    if not 0 < tol < 1:
+        raise ValueError(f"tol must be between 0 and 1, not {tol!r}")
+    used = shares > 0
+    if used.all():
+        w, b, alpha, proof = _solve(x, y, shares, eps, norm, loss, box, tol, report)
+    else:
+        part = x[used], y[used], shares[used]
+        w, b, inner, _ = _solve(*part, eps, norm, loss, box, tol, report)
+        alpha = np.zeros(len(y))
+        alpha[used] = inner
+        proof = _bounds(x, y, shares, w, b, alpha, eps, norm, loss, box)
+    if not proof["gap"] <= tol:
         raise ValueError(
-            f"no certificate: alpha misses the constraint of feature {np.argmax(excess)} by "
-            f"{excess.max():.1e} of the feature's range: scale the features to a range of about 1"
+            f"no certificate: the gap is {proof['gap']:.1e}, above tol {tol:g}: raise tol, or "
+            "scale the features to a range of about 1"
         )
+    return Minimum(w, b, eps, norm, loss, box, **proof, alpha=alpha, classes=classes)
+
+
+def _check(norm, loss, box, x) -> tuple[str, tuple | None]:
+    """The norm as a string and the box as two arrays."""
+    norm = str(norm)
+    dual_norm(np.zeros(1), norm)  # refuses an unknown norm
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be hinge or logistic, not {loss!r}")
+    if box is not None and norm != "inf":
+        raise ValueError(f"a box needs the norm inf, not {norm}: leave one of the two out")
+    return norm, models.bounds(box, x)
+
+
+# --- the certificate: it shares no code with the solver ------------------------------------------
 
 
 def certificate(
@@ -131,236 +158,356 @@ def certificate(
     b: float,
     alpha: np.ndarray,
     eps: float,
-    box: bool = False,
+    norm: str | float = "inf",
+    loss: str = "hinge",
+    box: tuple | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> dict[str, float]:
-    """Both bounds on the minimum, from w, b and alpha alone, in float64.
+    """Both bounds on the minimum, from w, b and alpha alone.
 
-    Any (w, b) bounds the minimum from above, by its objective; any alpha within the dual's
-    constraints bounds it from below, by its sum (weak duality).
+    First alpha is cut to [0, s], and that of the class with the larger sum scaled down until the
+    sums are equal. What is left to check is the constraint on the features, with what rounding may
+    have added to it. If alpha keeps it, no weights whatever have a loss below `dual`. If alpha
+    misses it, F(w, b) >= value - v sum_j r_j |w_j| is all that weak duality gives, where r_j is the
+    range of feature j. Then `violation` is v, and no weights have a loss below `dual` whose sum
+    is at most 1000 times (1 + that of w). At eps = 0 this is all that float64 allows, as the
+    constraint is an equation. v is then some 1e-13.
 
     Args:
-        X, y: samples (n, d) and labels (n,) of two values.
+        X, y, eps, norm, loss, box, sample_weight: the problem, as for `minimise`.
         w, b: weights (d,) and bias.
         alpha: dual variables (n,).
 
     Returns:
         primal, dual: the two bounds; gap: (primal - dual) / max(primal, 1 / n), as one sample
-        weighs 1 / n; the largest violation by alpha of each kind of constraint: violation_box
-        (0 <= alpha <= 1/n), violation_balance (sum alpha y = 0), violation_pixel
-        (|sum alpha y x_j| <= eps sum alpha, or the two that the box makes of it). The primal has
-        none: xi is read off (w, b).
+        weighs 1 / n; violation: v, or 0.
 
     Raises:
-        ValueError: X, y or eps is not as described, or shapes do not fit.
+        ValueError: the problem is not as described, or shapes do not fit.
     """
     x, eps = models.samples(X), models.radius(eps)
     _, y = models.two_classes(y, len(x))
-    n = len(y)
-    if np.shape(w) != x.shape[1:] or np.shape(alpha) != (n,):
+    norm, box = _check(norm, loss, box, x)
+    if np.shape(w) != x.shape[1:] or np.shape(alpha) != y.shape:
         raise ValueError(
-            f"w and alpha need shapes {x.shape[1:]} and {(n,)}, not {np.shape(w)} and "
+            f"w and alpha need shapes {x.shape[1:]} and {y.shape}, not {np.shape(w)} and "
             f"{np.shape(alpha)}"
         )
-    primal = float(hinge(worst_case_margins(x, y, w, b, eps, box=box)).mean())
-    excess = feature_excess(alpha, y[:, None] * x, moves(x, y, eps, box))
-    dual = float(alpha.sum())
-    return {
-        "primal": primal,
-        "dual": dual,
-        "gap": (primal - dual) / max(primal, 1 / n),
-        "violation_box": max(0.0, float(-alpha.min()), float(alpha.max() - 1 / n)),
-        "violation_balance": abs(float(alpha @ y)),
-        "violation_pixel": max(0.0, float(excess.max())),
-    }
+    shares = models.shares(sample_weight, y)
+    return _bounds(x, y, shares, w, b, alpha, eps, norm, loss, box)
 
 
-def moves(x: np.ndarray, y: np.ndarray, eps: float, box: bool) -> tuple:
-    """How far a feature can move against a positive weight, and against a negative one.
+def _bounds(x, y, shares, w, b, alpha, eps, norm, loss, box) -> dict[str, float]:
+    """What `certificate` returns."""
+    margins = _worst_margins(x, y, w, b, eps, norm, box)
+    primal = float(shares @ _losses(loss, margins))
+    alpha, total = _balanced(alpha, y, shares)
+    span = np.ptp(x, axis=0)
+    varies = span > 0  # else e is 0
+    misses = _misses(x, y, alpha, total, eps, norm, box)
+    violation = float((misses[varies] / span[varies]).max(initial=0.0))
+    value = total if loss == "hinge" else _entropy(alpha, shares)
+    dual = value * (1 - _rounding(len(y))) - violation * REACH * (np.abs(w) @ span + 1)
+    dual = max(float(dual), 0.0)  # that of alpha = 0
+    gap = (primal - dual) / max(primal, 1 / len(y))
+    return {"primal": primal, "dual": dual, "gap": gap, "violation": violation}
 
-    Both are (n, d) with the box, and the number eps without.
+
+def _rounding(n: int) -> float:
+    """The largest relative error of a sum of n positive products, in blocks of sqrt(n).
+
+    It is that of three such sums: where alpha is balanced, two more are divided by each other.
     """
-    if not box:
-        return eps, eps
-    down, up = np.minimum(eps, x), np.minimum(eps, 1 - x)
-    ones = y[:, None] > 0
-    return np.where(ones, down, up), np.where(ones, up, down)
+    return (6 * np.sqrt(n) + 20) * ROUNDING
 
 
-def feature_excess(alpha: np.ndarray, yx: np.ndarray, moves: tuple) -> np.ndarray:
-    """By how much alpha (n,) exceeds the constraint of each feature (d,); at most 0 if it keeps it.
+def _worst_margins(x, y, w, b, eps, norm, box) -> np.ndarray:
+    """The smallest margins (n,) in the ball and the box."""
+    margins = y * (x @ w + b)
+    if box is None:
+        return margins - eps * dual_norm(w, norm)
+    for sign in (-1, 1):
+        chosen = np.flatnonzero(y == sign)
+        for rows in (chosen[k : k + BLOCK] for k in range(0, len(chosen), BLOCK)):
+            margins[rows] -= np.minimum(eps, room(x[rows], sign * w, box)) @ np.abs(w)
+    return margins
 
-    yx: y_i x_ij, shape (n, d).
+
+def _balanced(alpha, y, shares) -> tuple[np.ndarray, float]:
+    """alpha within [0, s], with equal sums over the two classes; and its sum."""
+    alpha = np.clip(alpha, 0, shares)
+    sums = [float(alpha[y == sign].sum()) for sign in (-1, 1)]
+    least = min(sums)
+    scales = [least / one if one > 0 else 0.0 for one in sums]
+    return alpha * np.where(y > 0, scales[1], scales[0]), 2 * least
+
+
+def _misses(x, y, alpha, total, eps, norm, box) -> np.ndarray:
+    """e (d,) >= 0 with F(w, b) >= the value of alpha - e.|w|: 0 where alpha keeps the constraint.
+
+    Of what its two sides are, rounding is given the worst of.
     """
-    pull = alpha @ yx
-    plus, minus = (alpha @ move if np.ndim(move) else move * alpha.sum() for move in moves)
-    return np.maximum(pull - plus, -pull - minus)
+    low, span = x.min(axis=0), np.ptp(x, axis=0)
+    centre = low + span / 2  # a shift of the features changes b alone
+    pull, terms = np.zeros(len(centre)), np.zeros(len(centre))
+    moves = np.zeros((2, len(centre)))  # against a positive weight, against a negative one
+    block = int(np.sqrt(len(y))) + 1
+    for k in range(0, len(y), block):
+        rows = slice(k, k + block)
+        away = x[rows] - centre
+        pull += (alpha[rows] * y[rows]) @ away
+        terms += alpha[rows] @ np.abs(away)
+        if box is not None:
+            down, up = np.minimum(eps, x[rows] - box[0]), np.minimum(eps, box[1] - x[rows])
+            ones = y[rows, None] > 0
+            moves[0] += alpha[rows] @ np.where(ones, down, up)
+            moves[1] += alpha[rows] @ np.where(ones, up, down)
+    rounding = _rounding(len(y))
+    terms *= rounding
+    if box is not None:
+        sides = np.array([pull, -pull]) + terms - moves * (1 - rounding)
+        return np.maximum(sides.max(axis=0), 0)
+    pull, allowed = np.abs(pull) + terms, eps * total * (1 - rounding)
+    if norm == "inf":
+        return np.maximum(pull - allowed, 0)
+    size = np.linalg.norm(pull, ORDER[norm]) * (1 + rounding)
+    return pull * (1 - allowed / size) if size > allowed else np.zeros(len(pull))
 
 
-def _solve(x, y, eps: float, report, box: bool) -> tuple[np.ndarray, float, np.ndarray]:
-    """w (d,), b and alpha (n,), by rows and columns that are added on the way."""
-    yx, move = y[:, None] * x, moves(x, y, eps, box)
-    alpha = _alpha_of_no_weights(y)
-    if feature_excess(alpha, yx, move).max() <= TOLERANCE:
-        return np.zeros(x.shape[1]), float(np.sign(y.sum())), alpha
-    w, b = approximate_minimum(x, y, eps, box)
-    size, worst = np.abs(w), worst_case_margins(x, y, w, b, eps, box=box)
-    program = Program(yx, y, move)
-    program.add_samples(np.flatnonzero(worst < 1 + START_SLACK))
-    program.add_features(np.flatnonzero(size > IN_USE * size.max(initial=0.0)))
-    candidates = []
-    while True:
-        w, b, alpha = program.solve()
-        worst = worst_case_margins(x, y, w, b, eps, box=box)
-        primal = hinge(worst).mean()
-        candidates.append(Candidate(primal, w, b))
-        excess = feature_excess(alpha, yx, move)
-        samples = np.setdiff1d(np.flatnonzero(worst < 1 - TOLERANCE), program.samples)
-        features = np.setdiff1d(np.flatnonzero(excess > TOLERANCE), program.features)
-        if report:
-            report(
-                f"eps {eps:g}: {len(program.samples)} samples, {len(program.features)} features, "
-                f"bounds {alpha.sum():.7f} to {primal:.7f}"
-            )
-        if not len(samples) and not len(features):
-            break
-        program.add_samples(samples)
-        program.add_features(features[np.argsort(-excess[features])][:MOST_FEATURES])
-    least = primal + TOLERANCE * max(primal, 1 / len(y))
-    optimal = [candidate for candidate in candidates if candidate.primal <= least]
-    sparsest = min(optimal, key=lambda candidate: np.count_nonzero(candidate.w))
-    return sparsest.w, sparsest.b, alpha
+def _entropy(alpha, shares) -> float:
+    """sum_i s_i h(alpha_i / s_i) of the logistic loss."""
+    inside = (alpha > 0) & (alpha < shares)
+    a = alpha[inside] / shares[inside]
+    return float(-shares[inside] @ (a * np.log(a) + (1 - a) * np.log1p(-a)))
 
 
-def _alpha_of_no_weights(y) -> np.ndarray:
-    """The alpha (n,) that proves w = 0 optimal if it keeps the constraint of each feature.
-
-    1 / n on each sample of the smaller class, and the same sum spread evenly over the larger one.
-    """
-    ones = y > 0
-    count = np.where(ones, ones.sum(), (~ones).sum())
-    return count.min() / count / len(y)
+# --- the solver ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A solution on the way: weights (d,), bias, and the loss on all samples."""
+class Problem:
+    """What the interior point is given, and what its bounds are held against.
 
-    primal: float
-    w: np.ndarray
-    b: float
-
-
-class Program:
-    """The linear program over some of the samples and features, in HiGHS, which keeps its basis.
-
-    Row k is sample `samples[k]`. Column 0 is b; the others are xi, u and v in order of arrival.
+    Attributes:
+        rows, cone: as in advlinear/interior.py, over features centred and scaled to a range of 1.
+        costs: (n,) the shares times n.
+        start: theta inside the cone.
+        loss, tol: as of `minimise`.
+        exact: at eps = 0 alpha keeps the constraint to rounding, as there is no room to spare.
+        report: called with a line of text after each step.
     """
 
-    def __init__(self, yx: np.ndarray, y: np.ndarray, moves: tuple):
-        """yx: y_i x_ij, shape (n, d); y: labels (n,); moves: as the function of this name."""
-        self.yx, self.y, self.moves = yx, y, moves
-        self.samples, self.features = (np.empty(0, dtype=np.int64) for _ in range(2))
-        self.plus, self.minus = (np.empty(0, dtype=np.int32) for _ in range(2))  # columns u, v
-        import highspy  # here, as `attack` does not need it
+    rows: interior.Plain | interior.Split | interior.Boxed
+    cone: interior.Nonnegative | interior.Largest | interior.Lorentz
+    costs: np.ndarray
+    start: np.ndarray
+    loss: str
+    tol: float
+    exact: bool
+    report: Callable[[str], object] | None
 
-        self.inf = highspy.kHighsInf
-        self.solver = highspy.Highs()
-        self.solver.silent()
-        for side in ("primal", "dual"):
-            self.solver.setOptionValue(f"{side}_feasibility_tolerance", TOLERANCE)
-        self.solver.setOptionValue("simplex_iteration_limit", MOST_ITERATIONS)
-        self.solver.addVar(-self.inf, self.inf)
-
-    def _add_columns(self, cost: float, columns: np.ndarray) -> np.ndarray:
-        """Variables >= 0 with these dense columns (k, rows); returns their numbers."""
-        k, rows = columns.shape
-        first = self.solver.getNumCol()
-        self.solver.addCols(
-            k,
-            np.full(k, cost),
-            np.zeros(k),
-            np.full(k, self.inf),
-            columns.size,
-            np.arange(k, dtype=np.int32) * rows,
-            np.tile(np.arange(rows, dtype=np.int32), k),
-            columns.ravel(),
-        )
-        return np.arange(first, first + k, dtype=np.int32)
-
-    def _coefficients(self, samples, features) -> tuple[np.ndarray, np.ndarray]:
-        """Of u_j, y x_j - eps without the box, and of v_j, -y x_j - eps: (samples, features)."""
-        chosen = np.ix_(samples, features)
-        plus, minus = (move[chosen] if np.ndim(move) else move for move in self.moves)
-        return self.yx[chosen] - plus, -self.yx[chosen] - minus
-
-    def add_samples(self, new: np.ndarray) -> None:
-        """A row y b + xi + sum_j (y x_j - eps) u_j + (-y x_j - eps) v_j >= 1 for each."""
-        k = len(new)
-        slack = self._add_columns(1 / len(self.y), np.empty((k, 0)))
-        plus, minus = self._coefficients(new, self.features)
-        rows = np.hstack([self.y[new, None], np.ones((k, 1)), plus, minus])
-        columns = np.empty(rows.shape, dtype=np.int32)
-        columns[:, 0], columns[:, 1] = 0, slack
-        columns[:, 2:] = np.concatenate([self.plus, self.minus])
-        self.solver.addRows(
-            k,
-            np.ones(k),
-            np.full(k, self.inf),
-            rows.size,
-            np.arange(k, dtype=np.int32) * rows.shape[1],
-            columns.ravel(),
-            rows.ravel(),
-        )
-        self.samples = np.concatenate([self.samples, new])
-
-    def add_features(self, new: np.ndarray) -> None:
-        """Columns u_j and v_j for each, at no cost of their own."""
-        plus, minus = self._coefficients(self.samples, new)
-        self.plus = np.concatenate([self.plus, self._add_columns(0.0, plus.T)])
-        self.minus = np.concatenate([self.minus, self._add_columns(0.0, minus.T)])
-        self.features = np.concatenate([self.features, new])
-
-    def solve(self) -> tuple[np.ndarray, float, np.ndarray]:
-        """w (d,), b and alpha (n,), zero outside the program's features and samples."""
-        self.solver.run()
-        if self.solver.getModelStatus().name == "kIterationLimit":
-            # From a poor start HiGHS may cycle once rows are added: let it start from nothing.
-            self.solver.clearSolver()
-            self.solver.run()
-        if self.solver.getModelStatus().name != "kOptimal":
-            raise ValueError(f"no minimum: HiGHS ended with {self.solver.getModelStatus().name}")
-        solution = self.solver.getSolution()
-        values = np.array(solution.col_value)
-        w, alpha = np.zeros(self.yx.shape[1]), np.zeros(len(self.y))
-        w[self.features] = values[self.plus] - values[self.minus]
-        alpha[self.samples] = solution.row_dual
-        return w, float(values[0]), alpha
+    @property
+    def ends_on_vertex(self) -> bool:
+        return self.loss == "hinge" and isinstance(self.rows, interior.Split | interior.Boxed)
 
 
-def approximate_minimum(
-    x, y, eps: float, box: bool = False, steps: int = 4000, batch: int = 200
-) -> tuple[np.ndarray, float]:
-    """w (d,) and b near the minimum, by SGD in NumPy as `--recipe converged` does it, in a second.
+def _solve(x, y, shares, eps, norm, loss, box, tol, report) -> tuple:
+    """w (d,), b, alpha (n,), and what `certificate` says of them."""
+    n, d = x.shape
+    centre, span = x.mean(axis=0), np.ptp(x, axis=0)
+    used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
+    if not len(used):
+        used, span = np.arange(1), np.ones(d)
+    rows, cone, start = _scaled(x, y, eps, norm, box, used, centre[used], span[used])
+    problem = Problem(rows, cone, shares * n, start, loss, tol, eps == 0, report)
 
-    A warm start: missing rows and columns are added later, surplus ones cost a little time. With
-    the box, a step takes the perturbed images themselves, in place of the penalty eps ||w||_1.
+    def prove(theta, alphas):
+        """The best proof for theta: one for all weights, if there is one that is near enough."""
+        theta, alphas = _simplest(problem, theta, alphas)
+        w = np.zeros(d)
+        w[used] = rows.weights(theta) / span[used]
+        b = float(theta[-1] - w @ centre)
+        proofs = []
+        for alpha in alphas:
+            proof = _bounds(x, y, shares, w, b, alpha / n, eps, norm, loss, box)
+            proofs.append((w, b, alpha / n, proof))
+        enough = [one for one in proofs if one[3]["gap"] <= tol] or proofs
+        return min(enough, key=lambda one: (one[3]["violation"] > 0, one[3]["gap"]))
+
+    return _by_parts(problem, prove)
+
+
+def _scaled(x, y, eps, norm, box, used, centre, span) -> tuple:
+    """The rows and the cone of the interior point, and a theta inside."""
+    scale, d = eps / span, len(used)
+    boxed = box is not None and eps > 0
+    both = np.empty((len(y), 2 * d if boxed else d))
+    for k in range(0, len(y), BLOCK):
+        rows, sign = slice(k, k + BLOCK), y[k : k + BLOCK, None]
+        yx = sign * (x[rows, used] - centre) / span
+        both[rows, :d] = yx
+        if boxed:  # y x - plus beside -y x - minus: what a unit of u and of v adds to the margins
+            low, high = x[rows, used] - box[0][used], box[1][used] - x[rows, used]
+            both[rows, :d] -= np.minimum(eps, np.where(sign > 0, low, high)) / span
+            both[rows, d:] = -yx - np.minimum(eps, np.where(sign > 0, high, low)) / span
+    if norm == "inf" and eps > 0:
+        rows = interior.Boxed(both, y) if boxed else interior.Split(both, y, scale)
+        return rows, interior.Nonnegative(2 * d), np.append(np.full(2 * d, 0.5 / d), 0.0)
+    cone = interior.Lorentz(scale) if norm == "2" and eps > 0 else interior.Largest(scale)
+    return interior.Plain(both, y), cone, np.append(1.0, np.zeros(d + 1))
+
+
+def _by_parts(problem: Problem, prove: Callable) -> tuple:
+    """What `prove` returns of theta and alphas, from the samples that decide where there are many.
+
+    Most margins are far from 1, where the hinge is linear: a look at a few samples shows on which
+    side. Those near 1, and those found on the wrong side, are solved for exactly. Features far
+    from use are left out, too, where `vertex.finish` adds those that it misses.
     """
-    penalty = 0.0 if box else eps
-    x, y = x.astype(np.float32), y.astype(np.float32)
-    w, b = np.zeros(x.shape[1], np.float32), np.float32(0)
-    w_velocity, b_velocity = np.zeros_like(w), b
-    shuffle = np.random.default_rng(0)
-    for step in range(steps):
-        chosen = shuffle.integers(len(y), size=batch)
-        images = x[chosen]
-        if box:
-            against = eps * y[chosen, None] * np.sign(w)
-            images = images - np.clip(against, images - 1, images)
-        margins = y[chosen] * (images @ w + b) - penalty * np.abs(w).sum()
-        pull = np.where(margins < 1, y[chosen], 0) / batch
-        rate = 0.05 * (1 - step / steps)
-        gradient = penalty * np.abs(pull).sum() * np.sign(w) - pull @ images
-        w_velocity = 0.95 * w_velocity - np.float32(rate) * gradient
-        b_velocity = 0.95 * b_velocity + np.float32(rate) * pull.sum()
-        w, b = w + w_velocity, b + b_velocity
-    return w.astype(np.float64), float(b)
+    rows, costs, cone, n = problem.rows, problem.costs, problem.cone, len(problem.costs)
+    if problem.loss == "logistic" or n * rows.width**2 <= SMALL:
+        return prove(*_finish(problem, _interior(problem, np.arange(n), np.zeros(n), problem.tol)))
+    count = max(n // 16, FEWEST)
+    chosen = np.random.default_rng(0).permutation(n)[:count]
+    chosen = np.union1d(chosen, [np.argmax(rows.y), np.argmin(rows.y)])  # both classes
+    point, wrong = _interior(problem, chosen, np.zeros(n), FIRST_TOL), np.zeros(0, dtype=np.int64)
+    columns = None
+    if problem.ends_on_vertex:
+        close = point.z < FAR * np.median(point.z)
+        close = (close | (point.theta[:-1] > point.z)).reshape(2, -1).any(axis=0)
+        columns = np.flatnonzero(np.tile(close, 2))
+    count = n // 8
+    while True:
+        margins = rows.dot(cone.tight(point.theta))
+        nearest = np.argsort(np.abs(margins - 1), kind="stable")[:count]
+        chosen = np.union1d(nearest, wrong)
+        if len(chosen) == n:
+            columns = None
+        fixed = np.where(margins < 1, costs, 0.0)
+        fixed[chosen] = 0
+        point = _interior(problem, chosen, fixed, problem.tol, columns)
+        found = prove(*_finish(problem, point))
+        if found[-1]["gap"] <= problem.tol or len(chosen) == n:
+            return found
+        margins = rows.dot(cone.tight(point.theta))
+        wrong = np.union1d(chosen, np.flatnonzero((margins < 1) != (fixed > 0)))
+        count = min(2 * count, n)
+
+
+def _finish(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
+    """theta and alphas to choose from: a vertex, or as the interior point left them."""
+    if problem.exact and problem.loss == "hinge":
+        return _vertex_without_attack(problem, point)
+    if problem.ends_on_vertex:
+        return _vertex(problem, point)
+    if isinstance(problem.rows, interior.Split | interior.Boxed):
+        return _sparse(problem, point)
+    return problem.cone.tight(point.theta), [point.alpha]
+
+
+def _interior(problem: Problem, samples, fixed, tol, columns=None) -> interior.Point:
+    """The interior point over some samples and columns of theta (all by default).
+
+    Of the other samples alpha is `fixed` (n,), and of the other columns theta is 0.
+    """
+    n, costs = len(problem.costs), problem.costs[samples]
+    rows, cone, start, pull = problem.rows, problem.cone, problem.start, problem.rows.adjoint(fixed)
+    if columns is not None:
+        kept = np.append(columns, len(start) - 1)
+        rows, cone = rows.subset(samples, columns), interior.Nonnegative(len(columns))
+        start, pull = start[kept], pull[kept]
+    elif len(samples) < n:
+        rows = rows.subset(samples)
+    known = float(fixed.sum())
+    late = 0
+
+    def judge(point, number):
+        nonlocal late
+        theta = cone.tight(point.theta)
+        margins, total = rows.dot(theta), point.alpha.sum() + known
+        primal = (costs @ _losses(problem.loss, margins) + known - pull @ theta) / n
+        value = total if problem.loss == "hinge" else _entropy(point.alpha, costs)
+        gap = (primal - value / n) / max(primal, 1 / n)
+        left = rows.adjoint(point.alpha) + pull
+        if problem.exact:
+            largest = REACH * (1 + np.abs(rows.weights(theta)).sum())
+            inside = np.abs(left[1:-1]).max() * largest <= tol / 4 * max(primal * n, 1)
+        else:
+            inside = cone.room(left, _rounding(n) * total + 2 * abs(left[-1])) >= 0
+        inside &= abs(left[-1]) <= tol / 100 * max(primal * n, 1)
+        if problem.report:
+            problem.report(
+                f"{len(samples)} samples, step {number}: loss {primal:.7f}, gap {gap:.1e}"
+                f"{'' if inside else ', not yet within the constraints'}"
+            )
+        late += abs(gap) <= tol / 2
+        done = (abs(gap) <= tol / 2 and inside) or late == LATE
+        separated = not known and margins.min() > 0
+        return done or separated or primal < -1, 0.1 * tol * max(primal, 1 / n) * n
+
+    point = interior.solve(rows, cone, costs, pull, problem.loss, start, judge)
+    alpha = fixed.copy()
+    alpha[samples] = point.alpha
+    if columns is None:
+        return interior.Point(point.theta, alpha, point.z)
+    theta, z = np.zeros(len(problem.start)), np.ones(len(problem.start) - 1)
+    theta[kept], z[columns] = point.theta, point.z
+    return interior.Point(theta, alpha, z)
+
+
+def _losses(loss, margins):
+    return hinge(margins) if loss == "hinge" else np.logaddexp(0, -margins)
+
+
+def _vertex(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
+    """theta of a vertex, or the interior point's where there is none; and alphas to choose from.
+
+    The vertex's alpha would be on the boundary of the constraints, but for a margin for rounding.
+    """
+    margin = 4 * _rounding(len(point.alpha)) * point.alpha.sum()
+    found = vertex.finish(problem.rows, problem.costs, point.theta, point.alpha, point.z, margin)
+    if found is None:
+        return problem.cone.tight(point.theta), [point.alpha]
+    return found[0], [found[1], point.alpha]
+
+
+def _vertex_without_attack(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
+    """The same at eps = 0, where all balls are one and alpha has no room beside the vertices."""
+    w, b = point.theta[1:-1], point.theta[-1:]
+    rows = interior.Split(problem.rows.yx, problem.rows.y, np.zeros(len(w)))
+    theta = np.concatenate([np.maximum(w, 0), np.maximum(-w, 0), b])
+    found = vertex.finish(rows, problem.costs, theta, point.alpha, np.zeros(2 * len(w)), 0.0)
+    if found is None:
+        return problem.cone.tight(point.theta), [point.alpha]
+    theta, alpha = found
+    return np.concatenate([[0.0], rows.weights(theta), theta[-1:]]), [alpha, point.alpha]
+
+
+def _sparse(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
+    """theta with the weights at 0 that the constraints hold there, if its loss is no larger."""
+    tight = problem.cone.tight(point.theta)
+    sparse = np.append(np.where(point.theta[:-1] > point.z, tight[:-1], 0), tight[-1])
+    losses = [
+        problem.costs @ _losses(problem.loss, problem.rows.dot(one)) for one in (tight, sparse)
+    ]
+    no_larger = losses[1] - losses[0] <= problem.tol / 4 * max(losses[0], 1)
+    return sparse if no_larger else tight, [point.alpha]
+
+
+def _simplest(problem: Problem, theta, alphas: list) -> tuple[np.ndarray, list]:
+    """theta and alphas of the two cases in which the minimum is known.
+
+    No weights where they are as good; and where all margins are positive those times what brings
+    the loss (near) 0, with alpha 0.
+    """
+    rows, costs = problem.rows, problem.costs
+    margins = rows.dot(theta)
+    if margins.min() > 0:
+        enough = 1 if problem.loss == "hinge" else np.log(2 * len(costs) / problem.tol)
+        return theta * max(1, enough / margins.min()), [*alphas, np.zeros(len(costs))]
+    none, sums = np.zeros(len(theta)), [costs[rows.y == sign].sum() for sign in (-1, 1)]
+    odds = sums[1] / sums[0]
+    none[-1] = np.sign(odds - 1) if problem.loss == "hinge" else np.log(odds)
+    least, without = (costs @ _losses(problem.loss, rows.dot(one)) for one in (theta, none))
+    as_good = without - least <= problem.tol / 4 * max(least, 1)
+    return none if as_good else theta, alphas

@@ -70,6 +70,30 @@ def radius(eps: float) -> float:
     return float(eps)
 
 
+def shares(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
+    """The share (n,) of each sample in the mean: 1 / n without weights.
+
+    Raises:
+        ValueError: the weights are not n finite numbers of at least 0, or one of the two classes,
+            y -1 and +1, has none.
+    """
+    if sample_weight is None:
+        return np.full(len(y), 1 / len(y))
+    try:
+        weights = np.asarray(sample_weight, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("sample_weight needs numbers") from None
+    if weights.shape != y.shape:
+        raise ValueError(f"sample_weight needs shape {y.shape}, not {weights.shape}")
+    if not ((weights >= 0) & (weights < np.inf)).all():
+        raise ValueError("sample_weight needs finite numbers of at least 0")
+    for sign in (-1, 1):
+        if not weights[y == sign].any():
+            raise ValueError("sample_weight needs a number above 0 in each class")
+    weights = weights / weights.max()  # their sum is finite
+    return weights / weights.sum()
+
+
 def bounds(box: tuple | None, x: np.ndarray) -> tuple | None:
     """The box as two arrays (d,). Raises ValueError: it is none, or a sample is outside."""
     if box is None:
