@@ -58,7 +58,7 @@ def main(
         try:
             split = data.load_named(dataset.name, mnist_dir)
         except InputError as error:
-            absent = error  # of published runs that nobody asked for, this says nothing
+            absent = error  # no notice for runs that were not named
             if runs_named:
                 cli.notice(f"not attacking {dataset.name}: {error}")
             continue
@@ -80,7 +80,7 @@ def main(
             f"nothing is attacked, as no data set of these runs can be had here ({absent}); "
             "python plots.py redraws the figures from the stored numbers"
         )
-    # Of the figures, those of the groups named, where they show this attack; else the one of all
+    # Draw the figures of the groups attacked, if they show this threat model; else only that of all
     # threat models. Groups that were trained in the box are drawn on request, by plots.py.
     names = None if shown and not (box and runs_named) else ["threats"]
     groups = {plots.group_of(settings) for settings in shown} if runs_named and not names else ()

@@ -1,11 +1,13 @@
-"""Find the global minimum of the robust hinge as a linear program, and certify it.
+"""Find the global minimum of a robust loss, and certify it.
 
-    python optimum.py --eps 0.1 0.2 0.3
-    python optimum.py --eps 0.2 --box           perturbed pixels stay in [0, 1]
+    python optimum.py --eps 0.1 0.2 0.3           the robust hinge in the L-infinity ball
+    python optimum.py --eps 0.2 --box             perturbed pixels stay in [0, 1]
+    python optimum.py --eps 1.5 --norm 2          in the L2 ball
+    python optimum.py --eps 0.2 --loss logistic   the robust logistic loss
 
 Stored as a run like any other (results/<dataset>/runs/optimal-eps0.2.npz), with the dual solution
 alpha, so that attack.py and plots.py pick it up and anyone can check the certificate anew.
-advlinear/minimum.py states the program, its dual, and how it is solved.
+advlinear/minimum.py states the problem, its dual, and how it is solved.
 """
 
 from __future__ import annotations
@@ -25,10 +27,14 @@ import data
 import recipes
 from advlinear.minimum import LARGEST_GAP
 
+LOSSES = dict(hinge=advlinear.hinge, logistic=lambda margins: np.logaddexp(0, -margins))
+
 
 def main(
     eps: float | list[float],
+    norm: str = "inf",
     box: bool = False,
+    loss: str = "hinge",
     dataset: str = "auto",
     digits: tuple[int, int] = (0, 1),
     mnist_dir: Path | None = None,
@@ -37,7 +43,8 @@ def main(
 ) -> list[Path]:
     """Minimise, certify and store one model per radius; returns the runs' files.
 
-    With `box`, perturbed pixels stay in [0, 1].
+    The loss is that of `losses.py`, in the ball of radius `eps` by `norm`. With `box`, which goes
+    with the norm inf, perturbed pixels stay in [0, 1].
 
     Raises:
         InputError: the data or the folder cannot be had, or a certificate fails.
@@ -45,44 +52,44 @@ def main(
     radii, results = recipes.several(eps), cli.results_folder(results)
     if not radii:
         raise InputError("nothing to minimise: give at least one radius")
-    for radius in radii:
-        recipes.optimal("mnist-0-1", radius, box)  # bad radii are refused before the data are read
+
+    def wanted(dataset: str) -> list[recipes.Settings]:
+        return [recipes.optimal(dataset, radius, norm, box, loss) for radius in radii]
+
+    wanted("mnist-0-1")  # bad settings are refused before the data are read
     cli.check_writable(results)
     split = data.load(dataset, digits, mnist_dir)
-    return [
-        optimise(recipes.optimal(split.name, radius, box), split, results, quiet)
-        for radius in radii
-    ]
+    return [optimise(settings, split, results, quiet) for settings in wanted(split.name)]
 
 
 def optimise(settings, split: data.Dataset, results: Path, quiet: bool = False) -> Path:
     """Minimise, certify and store one model; print the certificate in one line."""
     started = time.perf_counter()
-    eps, box = settings.eps, settings.box
+    ball, box = (settings.eps, settings.norm), (0, 1) if settings.box else None
     x, y = split.flat("train")
+    tell = functools.partial(_tell, quiet)
     try:
-        found = advlinear.minimise(x, y, eps, functools.partial(_tell, quiet), box)
+        found = advlinear.minimise(x, y, *ball, settings.loss, box, report=tell)
     except ValueError as error:
         raise InputError(f"{settings.name}: {error}") from None
-    w, b, alpha = found.w, found.b, found.alpha
-    proof = advlinear.certificate(x, y, w, b, alpha, eps, box)
-    note = in_words(w, proof["primal"], len(y))
-    history = {}
+    w, b = found.w, found.b
+    proof = {name: getattr(found, name) for name in ("primal", "dual", "gap", "violation")}
+    note, history = in_words(w, found.primal, len(y)), {}
     for part in ("train", "test"):
         x, y = split.flat(part)
         margins = y * (x @ w + b)
-        worst = advlinear.worst_case_margins(x, y, w, b, eps, box=box)
-        history[f"{part}_loss"] = [advlinear.hinge(worst).mean()]
+        worst = advlinear.worst_case_margins(x, y, w, b, *ball, settings.box)
+        history[f"{part}_loss"] = [LOSSES[settings.loss](worst).mean()]
         history[f"{part}_accuracy"] = [np.mean(margins > 0)]
-        history[f"{part}_hinge"] = [advlinear.hinge(margins).mean()]
+        history[f"{part}_{settings.loss}"] = [LOSSES[settings.loss](margins).mean()]
         history[f"{part}_robust_accuracy"] = [np.mean(worst > 0)]
     versions = dict(highspy=importlib.metadata.version("highspy"))
     facts = runs.facts_of(split, versions) | {"certificate": proof}
     facts |= {"note": note} if note else {}
-    solved = dict(alpha=alpha) | ({} if split.index is None else dict(index=split.index))
+    solved = dict(alpha=found.alpha) | ({} if split.index is None else dict(index=split.index))
     file = runs.save_run(results, settings, facts, w, b, history, **solved)
     print(
-        f"{settings.name}: minimum {proof['primal']:.9f}, certified gap {proof['gap']:.1e}, "
+        f"{settings.name}: minimum {found.primal:.9f}, certified gap {found.gap:.1e}, "
         f"{np.count_nonzero(w)} weights other than 0, {time.perf_counter() - started:.1f} s, "
         f"written to {file}{f' ({note})' * bool(note)}",
         flush=True,
@@ -109,7 +116,7 @@ def in_words(w, primal: float, n: int) -> str:
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog="optimum.py",
-        description="Find and certify the global minimum of the robust hinge (L-infinity ball).",
+        description="Find and certify the global minimum of a robust loss.",
     )
     parser.add_argument(
         "--eps",
@@ -118,7 +125,15 @@ def _parser() -> cli.Parser:
         required=True,
         help="radii of the perturbation ball, in pixel units of [0, 1]; one model each",
     )
-    parser.add_argument("--box", action="store_true", help="perturbed pixels stay in [0, 1]")
+    parser.add_argument(
+        "--norm", choices=recipes.NORMS, default="inf", help="of the ball (default: inf)"
+    )
+    parser.add_argument(
+        "--box", action="store_true", help="perturbed pixels stay in [0, 1] (norm inf only)"
+    )
+    parser.add_argument(
+        "--loss", choices=recipes.LOSSES, default="hinge", help="of the margin (default: hinge)"
+    )
     parser.add_data()
     parser.add_results()
     parser.add_argument("--quiet", action="store_true", help="no progress")

@@ -1,7 +1,7 @@
 """The settings of a run, the named recipes that fill them in, and the name of a run.
 
 A recipe gives every setting its default. A setting that differs from its recipe shows in the name
-of the run, so that different settings never share a folder.
+of the run, so that different settings never share a file.
 """
 
 import math
@@ -188,7 +188,7 @@ class Settings:
     def variant(self) -> str:
         """How it is trained, where that is not the article's recipe: "converged-seed1"."""
         if self.recipe == OPTIMAL:
-            return OPTIMAL
+            return OPTIMAL if self.loss == "hinge" else f"{OPTIMAL}-loss{self.loss}"
         parts = [] if self.recipe == "article" else [self.recipe]
         for name, default in defaults(self.recipe, self.robust, self.dataset).items():
             value = getattr(self, name)
@@ -200,11 +200,11 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """The run's folder: a different setting, a different name."""
+        """The run's file: a different setting, a different name."""
         if self.given_name:
             return self.given_name
         if self.recipe == OPTIMAL:
-            return self.model.replace("robust", OPTIMAL)
+            return self.model.replace("robust", OPTIMAL) + self.variant.removeprefix(OPTIMAL)
         return "-".join(filter(None, [self.model, self.variant]))
 
     def steps_per_epoch(self, samples: int) -> int:
@@ -268,9 +268,11 @@ def named(settings: Settings, name: str | None) -> Settings:
     return replace(settings, given_name=name)
 
 
-def optimal(dataset: str, eps: float, box: bool = False) -> Settings:
-    """The settings of the exact minimum of the robust hinge for the L-infinity ball."""
-    return Settings(dataset, OPTIMAL, True, eps, "inf", box, "hinge")
+def optimal(
+    dataset: str, eps: float, norm: str = "inf", box: bool = False, loss: str = "hinge"
+) -> Settings:
+    """The settings of the exact minimum of a robust loss."""
+    return Settings(dataset, OPTIMAL, True, eps, str(norm), box, loss)
 
 
 def command(name: str) -> str:

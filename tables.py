@@ -124,7 +124,7 @@ LAST_EPOCH = tuple(
     for part in ("train", "test")
     for name in ("loss", "accuracy", "robust_accuracy", *LOSSES)
 )
-CERTIFICATE = ("primal", "dual", "gap", "violation_box", "violation_balance", "violation_pixel")
+CERTIFICATE = ("primal", "dual", "gap", "violation")
 
 
 def to_csv(rows: Iterable[dict]) -> bytes:

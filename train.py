@@ -319,9 +319,8 @@ def report(run: runs.Run, split: data.Dataset, results: Path, file: Path) -> str
 
 def certified_minimum(results: Path, settings: recipes.Settings, split) -> float | None:
     """The least possible training loss, where optimum.py has stored it for this very problem."""
-    if (settings.norm, settings.loss) != ("inf", "hinge"):
-        return None
-    problem = recipes.optimal(settings.dataset, settings.eps, settings.box)
+    ball = settings.eps, settings.norm, settings.box
+    problem = recipes.optimal(settings.dataset, *ball, settings.loss)
     run = runs.read_run(runs.run_file(results, problem))
     if run is None or run.facts["data_sha256"] != split.checksum:
         return None

@@ -4,10 +4,10 @@
     attacks/<threat>/<run>.npz    the attack on it
     studies/<study>.npz           a study
 
-Each file holds arrays, and `facts`, a JSON text. It is put in place whole, and read at one door:
-`read`, or `load_run` for a single run. There the SHA-256 of all that the file holds must be the one
-that was written with it, and the file must lie where it was written. docs/reference.md lists what
-each kind of file holds.
+Each file holds arrays, and `facts`, a JSON text. It is written under another name and renamed, so
+it is never half there. `_load` alone reads it: the SHA-256 of all that the file holds must be the
+one that was written with it, and its data set, folder and name those that it was written with.
+docs/reference.md lists what each kind of file holds.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ class Model:
             return "regular"
         ball = "" if settings.norm == "inf" else f", {recipes.NORMS[settings.norm]}"
         kind = "exact minimum" if settings.recipe == recipes.OPTIMAL else "robust"
-        return f"{kind} ε = {settings.eps:g}{ball}{', box' * settings.box}"
+        loss = "" if settings.loss == "hinge" else f", {settings.loss}"
+        return f"{kind} ε = {settings.eps:g}{ball}{', box' * settings.box}{loss}"
 
     def accuracy(self, eps: float) -> float:
         """Exact accuracy on the test set at any radius: the share of samples that withstand it."""
@@ -354,11 +355,15 @@ def save_attack(dataset: Path, name: str, attack: Attack) -> Path:
 def save_study(dataset: Path, name: str, tables: dict[str, dict], used: Iterable[Run] = ()) -> Path:
     """Write the tables of a study, computed from the runs `used`; returns its file.
 
-    A table is a dict of columns, or of arrays of any shape. Its name has no underscore.
+    A table is a dict of columns, or of arrays of any shape.
 
     Raises:
         InputError: the file cannot be written.
+        ValueError: the name of a table has an underscore, which parts it from those of its columns.
     """
+    for table in tables:
+        if "_" in table:
+            raise ValueError(f"the name of a table has no underscore: {table}")
     facts = dict(weights_sha256={run.name: run.weights_sha256 for run in used})
     return _save(file(dataset, "studies", name), facts, _flat(tables))
 

@@ -52,7 +52,7 @@ def optima(tmp_path_factory):
     not changed."""
     results = tmp_path_factory.mktemp("optima")
     for eps, box in ((EPS, False), (0.3, True)):
-        optimum.main(eps, box, dataset="mnist-sample", results=results, quiet=True)
+        optimum.main(eps, box=box, dataset="mnist-sample", results=results, quiet=True)
     return results
 
 
@@ -201,7 +201,7 @@ def test_a_minimum_that_is_no_more_than_a_bound_is_told_in_words(optima, tmp_pat
     notes = [stored(optima, eps).facts.get("note") for eps in EPS]
     assert notes == [separable, None, None]
     for eps, told in ((0.05, separable), (1, "w = 0 is optimal: no weights are better than ")):
-        (file,) = optimum.main(eps, True, "mnist-sample", results=tmp_path, quiet=True)
+        (file,) = optimum.main(eps, box=True, dataset="mnist-sample", results=tmp_path, quiet=True)
         assert f"({told}" in capsys.readouterr().out
         assert runs.load_run(file).facts["note"].startswith(told)
 

@@ -127,7 +127,8 @@ def test_published_settings_are_those_of_the_command(file):
         _, script, *options = recipes.command(settings.name).split()
         assert script == "optimum.py"
         options = optimum._parser().parse_args(options)
-        assert recipes.optimal("mnist-0-1", *options.eps, options.box) == settings
+        ball = options.norm, options.box
+        assert recipes.optimal("mnist-0-1", *options.eps, *ball, options.loss) == settings
     else:
         assert trained_by(settings.name, "mnist-0-1") == settings
 
