@@ -98,7 +98,7 @@ class Path:
         """
         if not self.eps_min <= eps <= self.eps_max:
             raise ValueError(f"eps must be from {self.eps_min:g} to {self.eps_max:g}, not {eps!r}")
-        k = np.searchsorted(self.radii, eps)
+        k = np.searchsorted(self.radii, eps, side="right")
         chosen, shrunk = slice(*self.w.indptr[k : k + 2]), 1 - eps * self.s[k]
         w = np.zeros(self.w.shape[1])
         w[self.w.indices[chosen]] = self.w.data[chosen] / shrunk
@@ -107,7 +107,7 @@ class Path:
 
     def bounds(self, eps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Upper and lower bounds of the minimum at radii (m,) between eps_min and eps_max."""
-        k = np.searchsorted(self.radii, eps)
+        k = np.searchsorted(self.radii, eps, side="right")
         inverse = np.interp(eps, self.proved, 1 / self.dual, left=np.inf)
         return self.p[k] / (1 - eps * self.s[k]), 1 / inverse
 
@@ -209,7 +209,7 @@ class _Found:
         margins = (self.x @ w.T + b) * self.y[:, None]
         least = margins.min(axis=0)
         separates = (least < 1) & (least > 1 - TOLERANCE)  # but for rounding, by a margin of 1
-        factor = np.where(separates, (1 + FINEST) / least, 1)
+        factor = np.where(separates, (1 + FINEST) / np.where(separates, least, 1), 1)
         w, b = w * factor[:, None], b * factor
         p = hinge(margins * factor).mean(axis=0)
         s = np.linalg.norm(w, DUAL[self.norm], axis=1)
@@ -222,14 +222,14 @@ class _Found:
         alpha = np.clip(self._alphas, 0, 1 / n)
         sums = np.stack([alpha[:, ones].sum(axis=1), alpha[:, ~ones].sum(axis=1)])
         both = sums.min(axis=0)
-        kept = both > FINEST / n
+        kept = both > EXACT / n
         alpha, sums, both = alpha[kept], sums[:, kept], both[kept]
         alpha[:, ones] *= (both / sums[0])[:, None]
         alpha[:, ~ones] *= (both / sums[1])[:, None]
         pull = (alpha * self.y) @ self.x
-        self._points.append(
-            np.stack([np.linalg.norm(pull, ORDER[self.norm], axis=1) / (2 * both), 2 * both])
-        )
+        size = np.linalg.norm(pull, ORDER[self.norm], axis=1) / (2 * both)
+        size[size <= FINEST * np.abs(self.x).max()] = 0  # rounding
+        self._points.append(np.stack([size, 2 * both]))
         self._alphas = []
 
     def path(self) -> Path:
@@ -242,10 +242,13 @@ class _Found:
             self._look_at_alphas()
         s, p, b = np.concatenate(self._lines, axis=1)
         best, radii = upper_envelope(s, p)
-        first, last = np.searchsorted(radii, [self.eps_min, self.eps_max])
+        first, last = np.searchsorted(radii, [self.eps_min, self.eps_max], side="right")
         best, radii = best[first : last + 1], radii[first:last]
         proved, dual = np.concatenate(self._points, axis=1)
-        order = np.lexsort((dual, proved))
+        order = np.argsort(proved)
+        # A bound holds at all larger radii; of radii that rounding does not tell apart, the last.
+        proved, dual = proved[order], np.maximum.accumulate(dual[order])
+        apart = np.append(np.diff(proved) > FINEST * proved[1:], True)
         return Path(
             self.eps_min,
             self.eps_max,
@@ -257,8 +260,8 @@ class _Found:
             s[best],
             p[best],
             radii,
-            proved[order],
-            dual[order],
+            proved[apart],
+            dual[apart],
         )
 
 
@@ -266,7 +269,8 @@ def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Which of the lines (1 - eps s) / p are the largest somewhere, and where one follows another.
 
     Args:
-        s, p: (m,) at least 0; a line of p = 0 is infinite up to eps = 1 / s.
+        s, p: (m,) at least 0; a line of p = 0 is infinite up to eps = 1 / s, or just below, so that
+            1 - eps s is not 0.
 
     Returns:
         The K lines, in the order of rising eps, and the K - 1 radii where they cross.
@@ -279,6 +283,7 @@ def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray
             last = best[-1]
             if p[k] > p[last]:
                 crossing = (p[k] - p[last]) / (p[k] * s[last] - p[last] * s[k])
+                crossing *= 1 if p[last] else 1 - FINEST
                 if not radii or crossing > radii[-1]:
                     radii.append(crossing)
                     break
@@ -451,7 +456,7 @@ class _Walk:
         return time, position, int(self.near[k]) if arrivals[k] < times[position] else None
 
     def _change_basis(self, alpha, alpha_rate, c: float, c_rate: float) -> np.ndarray | None:
-        """Move alpha (of the knee) and c until a sample leaves the knee or a feature comes into use.
+        """Move alpha (at the knee) and c until a sample leaves it or a feature comes into use.
 
         Returns the alpha at which c reaches 0, if that comes first: the end of the path.
         """
@@ -473,7 +478,7 @@ class _Walk:
             ]
         )
         end = _time_to_zero(c, c_rate, 0)
-        if end <= min(enters.min(), leaves.min()):
+        if end * (1 - ZERO) <= min(enters.min(), leaves.min()):  # at P = 0 all reach 0 together
             return alpha + end * alpha_rate
         if leaves.min() <= enters.min():
             below, position = np.unravel_index(np.argmin(leaves), leaves.shape)
@@ -512,7 +517,8 @@ class _Walk:
         every = np.where(self.side < 0, 1 / len(self.side), 0.0)
         every[self.knee] = alpha
         total = every.sum()
-        return _Corner(point[1:], point[0], s, total - c * s, every, total, c / total if c else 0.0)
+        eps = c / total if c > 0 else 0.0
+        return _Corner(point[1:], point[0], s, total - c * s, every, total, eps)
 
 
 def _time_to_zero(value: ArrayLike, rate: ArrayLike, tiny: ArrayLike) -> np.ndarray:
@@ -528,7 +534,7 @@ def _time_to_zero(value: ArrayLike, rate: ArrayLike, tiny: ArrayLike) -> np.ndar
 
 
 def _sandwich(found: _Found, tol: float, report: Callable) -> None:
-    """Add the minima at the ends to `found`, and at the radius of the largest gap until it is small.
+    """Add the minima at the ends to `found`, then where the gap is largest, until it is small.
 
     What `minimise` finds at one radius is a line and a point, which bound the minima at others.
     """
