@@ -367,6 +367,7 @@ class _Walk:
 
     def __init__(self, x: np.ndarray, y: np.ndarray):
         self.data = np.hstack([y[:, None], y[:, None] * x])
+        self.columns = self.data.T.copy()  # the same, feature by feature: some of many are needed
         self.size = np.abs(self.data).max(axis=0)
         self.target = 1 + SHIFT * np.random.default_rng(0).random(len(y))
         # With w = 0 the slope of the loss in b is (-(y > 0).sum() + passed targets y b) / n.
@@ -390,7 +391,7 @@ class _Walk:
         if np.abs(pull[feature]) <= ZERO * self.size[feature]:  # classes of the same mean
             yield self._corner(point, 0.0, alpha, 0.0)
             return
-        self.used, self.signs = [0, feature], [0.0, np.sign(pull[feature])]
+        self._use(feature, np.sign(pull[feature]))
         while True:
             matrix = np.vstack([self.data[np.ix_(self.knee, self.used)], self.signs])
             factors = lu_factor(matrix, check_finite=False)
@@ -413,7 +414,7 @@ class _Walk:
             *alpha_rate, slope_rate = lu_solve(factors, direction, 1, check_finite=False)
             point = self._point(exact + exact_s * rate)
             if sample is None:
-                del self.used[position], self.signs[position]
+                del self.used[position], self.signs[position], self.watched[position]
             else:
                 alpha.append(1 / n if self.side[sample] < 0 else 0.0)
                 alpha_rate.append(self.side[sample])
@@ -432,25 +433,23 @@ class _Walk:
         """
         signs = np.array(self.signs)
         times = _time_to_zero(signs * weights, signs * rate, ZERO * np.abs(rate).max())
-        position, count = int(np.argmin(times)), NEAR
-        while True:
-            margins = self.near_data[:, self.used] @ np.stack([weights, rate], axis=1)
+        position = int(np.argmin(times))
+        for count in (0, NEAR, 10 * NEAR, len(self.data)):
+            if count:
+                self._watch(weights, count)
+            near = np.array(self.watched)
             side = self.side[self.near]
             arrivals = _time_to_zero(
-                side * (margins[:, 0] - self.target[self.near]),
-                side * margins[:, 1],
+                side * (weights @ near - self.target[self.near]),
+                side * (rate @ near),
                 ZERO * (self.size[self.used] @ np.abs(rate)),
             )
             k = int(np.argmin(arrivals))
             time = min(arrivals[k], times[position])
-            if len(self.near) == len(self.data):
-                break
             if time < np.inf:
                 moved = self._point(weights + time * rate) - self.centre
                 if self.size @ np.abs(moved) <= self.reach:
                     break
-            self._watch(weights, count)
-            count *= 10
         if time == np.inf:
             raise ValueError("no path: rounding is too large; scale the features to a range of 1")
         return time, position, int(self.near[k]) if arrivals[k] < times[position] else None
@@ -485,9 +484,14 @@ class _Walk:
             self._put(self.knee.pop(position), -1 if below else 1)
         else:
             negative, feature = np.unravel_index(np.argmin(enters), enters.shape)
-            self.used.append(int(feature))
-            self.signs.append(-1.0 if negative else 1.0)
+            self._use(int(feature), -1.0 if negative else 1.0)
         return None
+
+    def _use(self, feature: int, sign: float) -> None:
+        """Take a feature into use, whose weight will have this sign."""
+        self.used.append(feature)
+        self.signs.append(sign)
+        self.watched.append(self.columns[feature, self.near])
 
     def _put(self, sample: int, side: int) -> None:
         """Note on which side of the knee a sample now is."""
@@ -497,14 +501,17 @@ class _Walk:
     def _watch(self, weights: np.ndarray, count: int) -> None:
         """Look at the margins of all samples; from now on at those of `count` near the knee.
 
-        That is enough until a margin may have changed by `reach`. Also sums `below` anew.
+        That is enough until a margin may have changed by `reach`: never, if there are few samples,
+        and soon, if all of many are watched. Also sums `below` anew, against rounding.
         """
+        n = len(self.data)
         self.centre = self._point(weights)
-        distance = np.abs(self.data @ self.centre - self.target)
-        count = min(count, len(distance))
-        self.reach = max(np.partition(distance, count - 1)[count - 1], REACH)
-        self.near = np.flatnonzero(distance <= self.reach)
-        self.near_data = np.asfortranarray(self.data[self.near])
+        columns = self.columns[self.used]
+        distance = np.abs(weights @ columns - self.target)
+        furthest = max(np.partition(distance, min(count, n) - 1)[min(count, n) - 1], REACH)
+        self.near = np.flatnonzero(distance <= furthest)
+        self.watched = list(columns[:, self.near])
+        self.reach = np.inf if n <= NEAR else furthest if count < n else 0.0
         self.below = self.data[self.side < 0].sum(axis=0)
 
     def _point(self, weights: np.ndarray) -> np.ndarray:
