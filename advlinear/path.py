@@ -27,15 +27,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from advlinear import models
-from advlinear.minimum import TOLERANCE, _alpha_of_no_weights, minimise
+from advlinear.minimum import LARGEST_GAP, TOLERANCE, _alpha_of_no_weights, minimise
 from advlinear.worst_case import DUAL, ORDER, ROWS, dual_norm, hinge
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 FINEST = 1e-12  # relative; corners that change no minimum by more are not told apart
-EXACT = 1e-9  # what the bounds must agree to if every corner is asked for
-JUMP = 1e-6  # relative; how closely the margin of separable classes is known, at worst
+JUMP = 1e-6  # relative; at worst, how closely the radius that a bound holds from is known
 SHIFT = 1e-9  # the largest shift of a sample's target, so that no two of them tie
 NEAR, REACH = 2000, 0.01  # watched: so many samples, and all that are so close to the knee
 ZERO = 1e-10  # relative to the largest rate; a smaller one is rounding
@@ -160,7 +159,7 @@ def path(
 
     Raises:
         ValueError: an argument is not as described; tol is 0 in the L2 or L1 ball; or the bounds
-            do not agree to `tol` (with tol=0: to 1e-9).
+            do not agree to `tol` (with tol=0: to 1e-6).
     """
     x, norm = models.samples(X), str(norm)
     eps_min, eps_max = models.radius(eps_min), models.radius(eps_max)
@@ -171,12 +170,14 @@ def path(
         raise ValueError(f"tol must be from 0 to 1, and above 0 in the L2 and L1 balls, not {tol}")
     classes, y = models.two_classes(y, len(x))
     found = _Found(x, y, classes, norm, eps_min, eps_max)
+    found.add_model(np.zeros(x.shape[1]), np.sign(y.sum()))
+    found.add_alpha(_alpha_of_no_weights(y))
     if norm == "inf":
         _keep_corners(found, max(tol, FINEST), report or (lambda line: None))
     else:
         _sandwich(found, tol, report or (lambda line: None))
     whole = found.path()
-    if not whole.gap <= max(tol, EXACT):
+    if not whole.gap <= (tol or LARGEST_GAP):
         raise ValueError(f"no certificate: the relative gap is {whole.gap:.1e}; scale the features")
     return whole
 
@@ -191,7 +192,7 @@ class _Found:
         self._weights, self._lines, self._points = [], [], []
 
     def add_model(self, w: np.ndarray, b: float) -> None:
-        """w (d,) and b, of any scale."""
+        """w (d,) and b as they enter P: divided by 1 + eps ||w||."""
         self._models.append((w, b))
         if len(self._models) == ROWS:
             self._look_at_models()
@@ -222,7 +223,7 @@ class _Found:
         alpha = np.clip(self._alphas, 0, 1 / n)
         sums = np.stack([alpha[:, ones].sum(axis=1), alpha[:, ~ones].sum(axis=1)])
         both = sums.min(axis=0)
-        kept = both > EXACT / n
+        kept = both > TOLERANCE / n
         alpha, sums, both = alpha[kept], sums[:, kept], both[kept]
         alpha[:, ones] *= (both / sums[0])[:, None]
         alpha[:, ~ones] *= (both / sums[1])[:, None]
@@ -284,7 +285,7 @@ def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray
             if p[k] > p[last]:
                 crossing = (p[k] - p[last]) / (p[k] * s[last] - p[last] * s[k])
                 crossing *= 1 if p[last] else 1 - FINEST
-                if not radii or crossing > radii[-1]:
+                if not radii or crossing > radii[-1] * (1 + 2 * FINEST):
                     radii.append(crossing)
                     break
             best.pop()
@@ -336,7 +337,7 @@ def _keep_corners(found: _Found, tol: float, report: Callable) -> None:
         last = corner
         if count % 1000 == 0:
             report(f"eps {corner.eps:.4f}: {count} steps, {np.count_nonzero(corner.w)} features")
-        if corner.eps <= found.eps_min:
+        if corner.eps <= found.eps_min * (1 - JUMP):
             break
     keep(last, last)
 
@@ -545,13 +546,12 @@ def _sandwich(found: _Found, tol: float, report: Callable) -> None:
 
     What `minimise` finds at one radius is a line and a point, which bound the minima at others.
     """
-    found.add_model(np.zeros(found.x.shape[1]), np.sign(found.y.sum()))
-    found.add_alpha(_alpha_of_no_weights(found.y))
-    solved, todo = set(), [found.eps_min, found.eps_max]
+    solved, todo = set(), [found.eps_min * (1 - JUMP), found.eps_max]
     while not solved.issuperset(todo):
         for eps in todo:
             best = minimise(found.x, found.y, eps, norm=found.norm, tol=tol / 10)
-            found.add_model(best.w, best.b)
+            size = 1 + eps * dual_norm(best.w, found.norm)
+            found.add_model(best.w / size, best.b / size)
             found.add_alpha(best.alpha)
             solved.add(eps)
         radii, gaps = found.path()._gaps()
