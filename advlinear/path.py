@@ -210,7 +210,9 @@ class _Found:
         margins = (self.x @ w.T + b) * self.y[:, None]
         least = margins.min(axis=0)
         separates = (least < 1) & (least > 1 - TOLERANCE)  # but for rounding, by a margin of 1
-        factor = np.where(separates, (1 + FINEST) / np.where(separates, least, 1), 1)
+        factor = np.where(
+            separates, (1 + 2 * np.finfo(float).eps) / np.where(separates, least, 1), 1
+        )
         w, b = w * factor[:, None], b * factor
         p = hinge(margins * factor).mean(axis=0)
         s = np.linalg.norm(w, DUAL[self.norm], axis=1)
