@@ -9,11 +9,15 @@
     best = advlinear.minimise(X, y, eps=0.1)    # two classes: the least possible robust hinge
     best.w, best.b, best.primal, best.dual      # its weights, and both bounds that prove it
 
+    path = advlinear.path(X, y, 0.05, 0.5)      # the same at every radius from 0.05 to 0.5
+    path.at(0.1).w                              # any of its models
+
 docs/method.md of the repository says what counts as a model, what is promised, and why it holds.
 """
 
 from advlinear.attack import Found, attack
 from advlinear.minimum import Minimum, certificate, minimise
+from advlinear.path import Best, Path, path
 from advlinear.worst_case import (
     ORDER,
     check_perturbation,
@@ -28,14 +32,17 @@ from advlinear.worst_case import (
 
 __all__ = [
     "ORDER",
+    "Best",
     "Found",
     "Minimum",
+    "Path",
     "attack",
     "certificate",
     "check_perturbation",
     "dual_norm",
     "hinge",
     "minimise",
+    "path",
     "perturbation",
     "ranks",
     "robust_correct",

@@ -1,0 +1,561 @@
+"""The least robust hinge at every radius of an interval: the best models, and both bounds.
+
+Without a box, put w' = w / (1 + eps ||w||) and b' alike, with the norm that the ball costs, and
+s = ||w'||. The robust hinge of (w, b) is the plain hinge of (w', b') over 1 - eps s. So with P(s),
+the least plain hinge over ||w'|| <= s, which is convex and falling,
+
+    1 / minimum(eps) = max_s (1 - eps s) / P(s).
+
+Each model (w', b') is one s and one hinge P, so a straight line in eps; the largest of the lines is
+1 / minimum. It is convex: lines bound it from below. Dual solutions bound it from above. For any
+alpha with 0 <= alpha_i <= 1/n and sum_i alpha_i y_i = 0 put D = sum_i alpha_i and let r be the size
+of sum_i alpha_i y_i x_i over D, in the ball's norm: minimum(eps) >= D for eps >= r. Mixtures of two
+of them prove that 1 / minimum(eps) is at most the chord through their points (r, 1 / D).
+
+In the L-infinity ball P is piecewise linear, the path of the 1-norm support vector machine (Zhu,
+Rosset, Hastie and Tibshirani, NeurIPS 2003). `_Walk` follows it by the parametric simplex method: a
+corner of P is a model, and a piece of P is an alpha, which proves that the models at its two ends
+are both best at its own r. In the other balls `minimise` is asked at one radius after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from advlinear import models
+from advlinear.minimum import LARGEST_GAP, TOLERANCE, _alpha_of_no_weights, minimise
+from advlinear.worst_case import DUAL, ORDER, ROWS, dual_norm, hinge
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+FINEST = 1e-12  # relative; corners that change no minimum by more are not told apart
+JUMP = 1e-6  # relative; at worst, how closely the radius that a bound holds from is known
+SHIFT = 1e-9  # the largest shift of a sample's target, so that no two of them tie
+NEAR, REACH = 2000, 0.01  # watched: so many samples, and all that are so close to the knee
+ZERO = 1e-10  # relative to the largest rate; a smaller one is rounding
+
+
+class Best(NamedTuple):
+    """The best model (w, b) at a radius eps, and the bounds dual <= minimum <= primal."""
+
+    w: np.ndarray
+    b: float
+    eps: float
+    primal: float
+    dual: float
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Path:
+    """The least robust hinge at every radius from eps_min to eps_max; see `path`.
+
+    Model k is best from radii[k - 1] to radii[k]. At a radius eps in between its weights are
+    w[k] / (1 - eps s[k]), its bias b[k] / (1 - eps s[k]), its robust hinge p[k] / (1 - eps s[k]).
+
+    Attributes:
+        eps_min, eps_max, norm: of the problem.
+        classes: (2,) the labels that stand for -1 and +1.
+        n: how many samples.
+        w: (K, d) weights of the K models, a SciPy CSR array.
+        b: (K,) their biases.
+        s: (K,) the norms of these weights.
+        p: (K,) the plain hinge of these models.
+        radii: (K - 1,) rising; radii[k] is where model k hands over to model k + 1.
+        proved: (J,) rising radii at which a dual solution bounds the minimum from below.
+        dual: (J,) these lower bounds. In between 1 / dual may be interpolated linearly.
+    """
+
+    eps_min: float
+    eps_max: float
+    norm: str
+    classes: np.ndarray
+    n: int
+    w: Any
+    b: np.ndarray
+    s: np.ndarray
+    p: np.ndarray
+    radii: np.ndarray
+    proved: np.ndarray
+    dual: np.ndarray
+
+    def __repr__(self) -> str:
+        return (
+            f"Path({len(self.s)} models, eps {self.eps_min:g} to {self.eps_max:g}, norm "
+            f"{self.norm}, gap={self.gap:.1e})"
+        )
+
+    def at(self, eps: float) -> Best:
+        """The best model at a radius, and both bounds of the minimum there.
+
+        Raises:
+            ValueError: eps is not between eps_min and eps_max.
+        """
+        if not self.eps_min <= eps <= self.eps_max:
+            raise ValueError(f"eps must be from {self.eps_min:g} to {self.eps_max:g}, not {eps!r}")
+        k = np.searchsorted(self.radii, eps, side="right")
+        chosen, shrunk = slice(*self.w.indptr[k : k + 2]), 1 - eps * self.s[k]
+        w = np.zeros(self.w.shape[1])
+        w[self.w.indices[chosen]] = self.w.data[chosen] / shrunk
+        primal, dual = self.bounds(eps)
+        return Best(w, float(self.b[k] / shrunk), float(eps), float(primal), float(dual))
+
+    def bounds(self, eps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Upper and lower bounds of the minimum at radii (m,) between eps_min and eps_max."""
+        k = np.searchsorted(self.radii, eps, side="right")
+        inverse = np.interp(eps, self.proved, 1 / self.dual, left=np.inf)
+        return self.p[k] / (1 - eps * self.s[k]), 1 / inverse
+
+    @property
+    def gap(self) -> float:
+        """The largest (primal - dual) / max(primal, 1 / n) over all radii from eps_min to eps_max.
+
+        But for those, less than a millionth below proved[0], where rounding does not tell whether
+        the classes are separable: there the minimum jumps to 0.
+        """
+        return float(self._gaps()[1].max())
+
+    def _gaps(self) -> tuple[np.ndarray, np.ndarray]:
+        """The radii where the gap may be largest, and the gaps there.
+
+        From a radius in `radii` or `proved` to the next, 1 over either bound is a straight line, so
+        that the gap is largest at one of the two.
+        """
+        below = self.proved[0] * (1 - JUMP)
+        ends = self.eps_min, self.eps_max
+        eps = np.concatenate([ends, self.radii, self.proved, [below]])
+        unclear = (eps > below) & (eps < self.proved[0])
+        eps = eps[(eps >= self.eps_min) & (eps <= self.eps_max) & ~unclear]
+        primal, dual = self.bounds(eps)
+        return eps, (primal - dual) / np.maximum(primal, 1 / self.n)
+
+
+def path(
+    X: ArrayLike,
+    y: ArrayLike,
+    eps_min: float,
+    eps_max: float,
+    norm: str | float = "inf",
+    tol: float = 1e-4,
+    report: Callable[[str], object] | None = None,
+) -> Path:
+    """The least robust hinge of two classes at every radius from eps_min to eps_max.
+
+    In the L-infinity ball the path starts at w = 0, best at large radii, and visits each corner
+    down to eps_min; kept are as few as bound every minimum to `tol`, and with tol=0 all. In the L2
+    and L1 balls `minimise` is called until the bounds agree.
+
+    Args:
+        X: samples (n, d), real numbers.
+        y: labels (n,) of two values; the lower one counts as -1.
+        eps_min, eps_max: the interval of radii, in the units of X.
+        norm: "inf", "2" or "1", or np.inf, 2 or 1.
+        tol: how far both bounds may be apart, (primal - dual) / max(primal, 1 / n).
+        report: called with a line of text now and then.
+
+    Raises:
+        ValueError: an argument is not as described; tol is 0 in the L2 or L1 ball; or the bounds
+            do not agree to `tol` (with tol=0: to 1e-6).
+    """
+    x, norm = models.samples(X), str(norm)
+    eps_min, eps_max = models.radius(eps_min), models.radius(eps_max)
+    if eps_min > eps_max:
+        raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")
+    dual_norm(np.zeros(1), norm)  # refuses an unknown norm
+    if not 0 <= tol < 1 or (tol == 0 and norm != "inf"):
+        raise ValueError(f"tol must be from 0 to 1, and above 0 in the L2 and L1 balls, not {tol}")
+    classes, y = models.two_classes(y, len(x))
+    found = _Found(x, y, classes, norm, eps_min, eps_max)
+    found.add_model(np.zeros(x.shape[1]), np.sign(y.sum()))
+    found.add_alpha(_alpha_of_no_weights(y))
+    if norm == "inf":
+        _keep_corners(found, max(tol, FINEST), report or (lambda line: None))
+    else:
+        _sandwich(found, tol, report or (lambda line: None))
+    whole = found.path()
+    if not whole.gap <= (tol or LARGEST_GAP):
+        raise ValueError(f"no certificate: the relative gap is {whole.gap:.1e}; scale the features")
+    return whole
+
+
+class _Found:
+    """Models and dual solutions, each reduced to what it proves, from the numbers themselves."""
+
+    def __init__(self, x, y, classes, norm: str, eps_min: float, eps_max: float):
+        self.x, self.y, self.classes, self.norm = x, y, classes, norm
+        self.eps_min, self.eps_max = eps_min, eps_max
+        self._models, self._alphas = [], []  # not looked at yet
+        self._weights, self._lines, self._points = [], [], []
+
+    def add_model(self, w: np.ndarray, b: float) -> None:
+        """w (d,) and b as they enter P: divided by 1 + eps ||w||."""
+        self._models.append((w, b))
+        if len(self._models) == ROWS:
+            self._look_at_models()
+
+    def add_alpha(self, alpha: np.ndarray) -> None:
+        """alpha (n,); rounding is taken out of it, so that it keeps the constraints."""
+        self._alphas.append(alpha)
+        if len(self._alphas) == ROWS:
+            self._look_at_alphas()
+
+    def _look_at_models(self) -> None:
+        from scipy.sparse import csr_array  # here, as `attack` does not need it
+
+        w, b = (np.array(parts) for parts in zip(*self._models, strict=True))
+        margins = (self.x @ w.T + b) * self.y[:, None]
+        least = margins.min(axis=0)
+        separates = (least < 1) & (least > 1 - TOLERANCE)  # but for rounding, by a margin of 1
+        factor = np.where(
+            separates, (1 + 2 * np.finfo(float).eps) / np.where(separates, least, 1), 1
+        )
+        w, b = w * factor[:, None], b * factor
+        p = hinge(margins * factor).mean(axis=0)
+        s = np.linalg.norm(w, DUAL[self.norm], axis=1)
+        self._lines.append(np.stack([s, p, b]))
+        self._weights.append(csr_array(w))
+        self._models = []
+
+    def _look_at_alphas(self) -> None:
+        n, ones = len(self.y), self.y > 0
+        alpha = np.clip(self._alphas, 0, 1 / n)
+        sums = np.stack([alpha[:, ones].sum(axis=1), alpha[:, ~ones].sum(axis=1)])
+        both = sums.min(axis=0)
+        kept = both > TOLERANCE / n
+        alpha, sums, both = alpha[kept], sums[:, kept], both[kept]
+        alpha[:, ones] *= (both / sums[0])[:, None]
+        alpha[:, ~ones] *= (both / sums[1])[:, None]
+        pull = (alpha * self.y) @ self.x
+        size = np.linalg.norm(pull, ORDER[self.norm], axis=1) / (2 * both)
+        size[size <= FINEST * np.abs(self.x).max()] = 0  # rounding
+        self._points.append(np.stack([size, 2 * both]))
+        self._alphas = []
+
+    def path(self) -> Path:
+        """Of all that is found, what matters between eps_min and eps_max."""
+        from scipy.sparse import vstack
+
+        if self._models:
+            self._look_at_models()
+        if self._alphas:
+            self._look_at_alphas()
+        s, p, b = np.concatenate(self._lines, axis=1)
+        best, radii = upper_envelope(s, p)
+        first, last = np.searchsorted(radii, [self.eps_min, self.eps_max], side="right")
+        best, radii = best[first : last + 1], radii[first:last]
+        proved, dual = np.concatenate(self._points, axis=1)
+        order = np.argsort(proved)
+        # A bound holds at all larger radii; of radii that rounding does not tell apart, the last.
+        proved, dual = proved[order], np.maximum.accumulate(dual[order])
+        apart = np.append(np.diff(proved) > FINEST * proved[1:], True)
+        return Path(
+            self.eps_min,
+            self.eps_max,
+            self.norm,
+            self.classes,
+            len(self.y),
+            vstack(self._weights, format="csr")[best],
+            b[best],
+            s[best],
+            p[best],
+            radii,
+            proved[apart],
+            dual[apart],
+        )
+
+
+def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the lines (1 - eps s) / p are the largest somewhere, and where one follows another.
+
+    Args:
+        s, p: (m,) at least 0; a line of p = 0 is infinite up to eps = 1 / s, or just below, so that
+            1 - eps s is not 0.
+
+    Returns:
+        The K lines, in the order of rising eps, and the K - 1 radii where they cross.
+    """
+    best, radii = [], []
+    for k in np.lexsort((p, -s)):  # from the steepest on
+        if best and s[k] == s[best[-1]]:
+            continue
+        while best:
+            last = best[-1]
+            if p[k] > p[last]:
+                crossing = (p[k] - p[last]) / (p[k] * s[last] - p[last] * s[k])
+                crossing *= 1 if p[last] else 1 - FINEST
+                if not radii or crossing > radii[-1] * (1 + 2 * FINEST):
+                    radii.append(crossing)
+                    break
+            best.pop()
+            del radii[-1:]
+        best.append(k)
+    return np.array(best), np.array(radii)
+
+
+# --- the L-infinity ball: every corner ------------------------------------------------------------
+
+
+class _Corner(NamedTuple):
+    """A corner of P, and the straight piece that starts there, towards larger s and smaller eps.
+
+    w (d,) and b: the model at the corner, where P(s) = p. alpha (n,): the dual solution of the
+    piece, of the sum `total`, which proves the models at both its ends best at the radius eps.
+    """
+
+    w: np.ndarray
+    b: float
+    s: float
+    p: float
+    alpha: np.ndarray
+    total: float
+    eps: float
+
+
+def _keep_corners(found: _Found, tol: float, report: Callable) -> None:
+    """Add to `found` what bounds the minima at all its radii to the relative tolerance.
+
+    A kept piece gives a dual solution, and the corners at its two ends models. Between two kept
+    pieces as many others as possible are left out.
+    """
+
+    def keep(corner: _Corner, following: _Corner) -> None:
+        found.add_alpha(corner.alpha)
+        found.add_model(corner.w, corner.b)
+        found.add_model(following.w, following.b)
+
+    walk = _Walk(found.x, found.y).corners()
+    kept = last = next(walk)
+    following = None  # the corner after the kept one, once this is known to be kept
+    for count, corner in enumerate(walk, 1):
+        if corner.eps >= found.eps_max:
+            kept = corner
+        elif following is None or _gap_between(kept, following, corner) > tol:
+            kept, following = last, corner
+            keep(kept, following)
+        last = corner
+        if count % 1000 == 0:
+            report(f"eps {corner.eps:.4f}: {count} steps, {np.count_nonzero(corner.w)} features")
+        if corner.eps <= found.eps_min * (1 - JUMP):
+            break
+    keep(last, last)
+
+
+def _gap_between(first: _Corner, second: _Corner, last: _Corner) -> float:
+    """The largest gap from first.eps down to last.eps, given the models `second` and `last`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = (second.p - last.p) / (second.p * last.s - last.p * second.s)
+        eps = np.clip(crossing, last.eps, first.eps)
+        share = (eps - last.eps) / (first.eps - last.eps)
+        inverse = share / first.total + (1 - share) / last.total
+        return 1 - 1 / inverse / (second.p / (1 - eps * second.s))
+
+
+class _Walk:
+    """The parametric simplex method for P(s): from w = 0 on, a step for each change of the basis.
+
+    The bias is column 0 of `data`, and feature j column j + 1. In use are the bias and k features;
+    k samples are at the knee, where the margin is 1. These two sets are the basis. While it stays,
+    k + 1 equations (a margin of 1 at the knee, ||w'|| = s) give the weights, which are linear in s.
+    The transposed equations give alpha at the knee, and c, minus the slope of P; alpha is 1/n below
+    the knee and 0 above. Where a weight or another sample's slack reaches 0, P has a corner. There
+    alpha moves along a line until a sample may leave the knee or a feature may come into use.
+
+    Many samples may reach the knee at once. So each margin is compared to a target of its own, by
+    at most SHIFT above 1, which decides the order. The corners are computed without the shifts.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray):
+        self.data = np.hstack([y[:, None], y[:, None] * x])
+        self.columns = self.data.T.copy()  # the same, feature by feature: some of many are needed
+        self.size = np.abs(self.data).max(axis=0)
+        self.target = 1 + SHIFT * np.random.default_rng(0).random(len(y))
+        # With w = 0 the slope of the loss in b is (-(y > 0).sum() + passed targets y b) / n.
+        first = int(np.argsort(y * self.target)[np.count_nonzero(y > 0)])
+        bias = y[first] * self.target[first]
+        self.side = np.where(y * bias < self.target, -1, 1)  # below the knee, at it (0), above it
+        self.side[first] = 0
+        self.knee, self.used, self.signs = [first], [0], [0.0]
+        self._watch(np.array([bias]), NEAR)
+
+    def corners(self) -> Iterator[_Corner]:
+        """From w = 0 to P = 0, or to where no more weight is of use; the last one has c = 0."""
+        from scipy.linalg import lu_factor, lu_solve  # here, as `attack` does not need it
+
+        n, d = self.data.shape
+        s, exact_s, point = 0.0, 0.0, np.zeros(d)  # `exact` is without the shifts
+        point[0] = self.data[self.knee[0], 0]
+        alpha = -self.below[:1] / n / point[0]  # balances the samples below
+        pull = self.below / n + alpha @ self.data[self.knee]
+        feature = int(np.argmax(np.abs(pull)))
+        if np.abs(pull[feature]) <= ZERO * self.size[feature]:  # classes of the same mean
+            yield self._corner(point, 0.0, alpha, 0.0)
+            return
+        self._use(feature, np.sign(pull[feature]))
+        while True:
+            matrix = np.vstack([self.data[np.ix_(self.knee, self.used)], self.signs])
+            factors = lu_factor(matrix, check_finite=False)
+            sides = np.zeros((len(self.used), 3))
+            sides[:-1, 0], sides[:-1, 1], sides[-1, 2] = self.target[self.knee], 1, 1
+            shifted, exact, rate = lu_solve(factors, sides, check_finite=False).T
+            *alpha, slope = lu_solve(factors, -self.below[self.used] / n, 1, check_finite=False)
+            yield self._corner(point, exact_s, np.array(alpha), -slope)
+
+            time, position, sample = self._next_event(shifted + s * rate, rate)
+            s += time
+            direction = np.zeros(len(self.used))
+            if sample is None:
+                exact_s = -exact[position] / rate[position]
+                direction[position] = -self.signs[position]
+            else:
+                row = self.data[sample, self.used]
+                exact_s = (1 - row @ exact) / (row @ rate)
+                direction = -self.side[sample] * row
+            *alpha_rate, slope_rate = lu_solve(factors, direction, 1, check_finite=False)
+            point = self._point(exact + exact_s * rate)
+            if sample is None:
+                del self.used[position], self.signs[position], self.watched[position]
+            else:
+                alpha.append(1 / n if self.side[sample] < 0 else 0.0)
+                alpha_rate.append(self.side[sample])
+                self.knee.append(sample)
+                self._put(sample, 0)
+            end = self._change_basis(np.array(alpha), np.array(alpha_rate), -slope, -slope_rate)
+            if end is not None:
+                yield self._corner(point, exact_s, end, 0.0)
+                return
+
+    def _next_event(self, weights: np.ndarray, rate: np.ndarray) -> tuple:
+        """The increase of s up to the next corner; which weight is 0 there, or which sample comes.
+
+        weights: of the bias and features in use; rate: their change with s. Returns the increase,
+        the position in `used`, and the sample, or None if it is the weight.
+        """
+        signs = np.array(self.signs)
+        times = _time_to_zero(signs * weights, signs * rate, ZERO * np.abs(rate).max())
+        position = int(np.argmin(times))
+        for count in (0, NEAR, 10 * NEAR, len(self.data)):
+            if count:
+                self._watch(weights, count)
+            near = np.array(self.watched)
+            side = self.side[self.near]
+            arrivals = _time_to_zero(
+                side * (weights @ near - self.target[self.near]),
+                side * (rate @ near),
+                ZERO * (self.size[self.used] @ np.abs(rate)),
+            )
+            k = int(np.argmin(arrivals))
+            time = min(arrivals[k], times[position])
+            if time < np.inf:
+                moved = self._point(weights + time * rate) - self.centre
+                if self.size @ np.abs(moved) <= self.reach:
+                    break
+        if time == np.inf:
+            raise ValueError("no path: rounding is too large; scale the features to a range of 1")
+        return time, position, int(self.near[k]) if arrivals[k] < times[position] else None
+
+    def _change_basis(self, alpha, alpha_rate, c: float, c_rate: float) -> np.ndarray | None:
+        """Move alpha (at the knee) and c until a sample leaves it or a feature comes into use.
+
+        Returns the alpha at which c reaches 0, if that comes first: the end of the path.
+        """
+        n = len(self.data)
+        pull = self.below / n + alpha @ self.data[self.knee]
+        pull_rate = alpha_rate @ self.data[self.knee]
+        tiny = ZERO * np.abs(alpha_rate).max()
+        enters = np.stack(
+            [
+                _time_to_zero(c - sign * pull, c_rate - sign * pull_rate, tiny * self.size)
+                for sign in (1, -1)
+            ]
+        )
+        enters[:, self.used] = np.inf
+        leaves = np.stack(
+            [
+                _time_to_zero(alpha, alpha_rate, tiny),
+                _time_to_zero(1 / n - alpha, -alpha_rate, tiny),
+            ]
+        )
+        end = _time_to_zero(c, c_rate, 0)
+        if end * (1 - ZERO) <= min(enters.min(), leaves.min()):  # at P = 0 all reach 0 together
+            return alpha + end * alpha_rate
+        if leaves.min() <= enters.min():
+            below, position = np.unravel_index(np.argmin(leaves), leaves.shape)
+            self._put(self.knee.pop(position), -1 if below else 1)
+        else:
+            negative, feature = np.unravel_index(np.argmin(enters), enters.shape)
+            self._use(int(feature), -1.0 if negative else 1.0)
+        return None
+
+    def _use(self, feature: int, sign: float) -> None:
+        """Take a feature into use, whose weight will have this sign."""
+        self.used.append(feature)
+        self.signs.append(sign)
+        self.watched.append(self.columns[feature, self.near])
+
+    def _put(self, sample: int, side: int) -> None:
+        """Note on which side of the knee a sample now is."""
+        self.below += ((side < 0) - float(self.side[sample] < 0)) * self.data[sample]
+        self.side[sample] = side
+
+    def _watch(self, weights: np.ndarray, count: int) -> None:
+        """Look at the margins of all samples; from now on at those of `count` near the knee.
+
+        That is enough until a margin may have changed by `reach`: never, if there are few samples,
+        and soon, if all of many are watched. Also sums `below` anew, against rounding.
+        """
+        n = len(self.data)
+        self.centre = self._point(weights)
+        columns = self.columns[self.used]
+        distance = np.abs(weights @ columns - self.target)
+        furthest = max(np.partition(distance, min(count, n) - 1)[min(count, n) - 1], REACH)
+        self.near = np.flatnonzero(distance <= furthest)
+        self.watched = list(columns[:, self.near])
+        self.reach = np.inf if n <= NEAR else furthest if count < n else 0.0
+        self.below = self.data[self.side < 0].sum(axis=0)
+
+    def _point(self, weights: np.ndarray) -> np.ndarray:
+        """The bias and weights of all features, (1 + d,)."""
+        point = np.zeros(self.data.shape[1])
+        point[self.used] = weights
+        return point
+
+    def _corner(self, point, s: float, alpha, c: float) -> _Corner:
+        every = np.where(self.side < 0, 1 / len(self.side), 0.0)
+        every[self.knee] = alpha
+        total = every.sum()
+        eps = c / total if c > 0 else 0.0
+        return _Corner(point[1:], point[0], s, total - c * s, every, total, eps)
+
+
+def _time_to_zero(value: ArrayLike, rate: ArrayLike, tiny: ArrayLike) -> np.ndarray:
+    """How long until values that are at least 0, but for rounding, fall to 0; inf if they do not.
+
+    Rates that are not below -tiny are taken for rounding.
+    """
+    falls = np.less(rate, -np.asarray(tiny))
+    return np.where(falls, np.maximum(value, 0) / np.where(falls, np.negative(rate), 1), np.inf)
+
+
+# --- the other balls: as many minima as it takes --------------------------------------------------
+
+
+def _sandwich(found: _Found, tol: float, report: Callable) -> None:
+    """Add the minima at the ends to `found`, then where the gap is largest, until it is small.
+
+    What `minimise` finds at one radius is a line and a point, which bound the minima at others.
+    """
+    solved, todo = set(), [found.eps_min * (1 - JUMP), found.eps_max]
+    while not solved.issuperset(todo):
+        for eps in todo:
+            best = minimise(found.x, found.y, eps, norm=found.norm, tol=tol / 10)
+            size = 1 + eps * dual_norm(best.w, found.norm)
+            found.add_model(best.w / size, best.b / size)
+            found.add_alpha(best.alpha)
+            solved.add(eps)
+        radii, gaps = found.path()._gaps()
+        report(f"{len(solved)} minima, largest gap {gaps.max():.1e}")
+        todo = [radii[np.argmax(gaps)]] if gaps.max() > tol else []

@@ -1,0 +1,407 @@
+"""path: against linear programs of another solver, rational arithmetic, and minimise."""
+
+import importlib
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import scipy.optimize
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_breast_cancer
+from sklearn.preprocessing import minmax_scale
+
+import advlinear
+
+module = importlib.import_module("advlinear.path")  # advlinear.path is the function
+
+ROUNDING = 1e-8  # the other solver keeps each constraint to 1e-10
+COST = {"inf": 1, "2": 2, "1": np.inf}  # the norm of w that each ball costs
+
+
+def whole_program(x, y, eps, norm="inf"):
+    """The least robust hinge as one linear program; its value, w, b and alpha.
+
+    In the L-infinity ball t_j >= |w_j| cost eps each, in the L1 ball one t >= |w_j| for all j.
+    """
+    n, d = x.shape
+    bounding = np.eye(d) if norm == "inf" else np.ones((d, 1))
+    sizes = bounding.shape[1]
+    # Variables w, b, t, xi.
+    margins = np.hstack(
+        [y[:, None] * x, y[:, None], np.full((n, sizes), -eps), np.eye(n)],
+    )
+    above = [
+        np.hstack([s * np.eye(d), np.zeros((d, 1)), bounding, np.zeros((d, n))]) for s in (1, -1)
+    ]
+    solved = scipy.optimize.linprog(
+        np.concatenate([np.zeros(d + 1 + sizes), np.full(n, 1 / n)]),
+        A_ub=-np.vstack([margins, *above]),
+        b_ub=-np.concatenate([np.ones(n), np.zeros(2 * d)]),
+        bounds=[(None, None)] * (d + 1) + [(0, None)] * (sizes + n),
+        method="highs",
+        options=dict(primal_feasibility_tolerance=1e-10, dual_feasibility_tolerance=1e-10),
+    )
+    assert solved.success
+    return solved.fun, solved.x[:d], solved.x[d], -solved.ineqlin.marginals[:n]
+
+
+def objective(x, y, w, b, eps, norm="inf"):
+    """The mean robust hinge, written out."""
+    cost = eps * np.linalg.norm(w, COST[norm])
+    return np.maximum(0, 1 - (y * (x @ w + b) - cost)).mean()
+
+
+def few_samples(kind, n, d, seed):
+    """Samples of two classes. Those of few values tie in every way; some features are equal."""
+    random = np.random.default_rng(seed)
+    x = {
+        "normal": lambda: random.normal(size=(n, d)),
+        "bits": lambda: random.integers(0, 2, (n, d)) * 1.0,
+        "thirds": lambda: random.integers(0, 4, (n, d)) / 3,
+        "equal": lambda: np.repeat(random.normal(size=(n, 1)), d, axis=1),
+    }[kind]()
+    return x, np.append(random.choice([-1.0, 1.0], n - 2), [-1, 1])
+
+
+def cancer():
+    """Breast cancer, with each feature from 0 to 1."""
+    x, y = load_breast_cancer(return_X_y=True)
+    return minmax_scale(x), 2.0 * y - 1
+
+
+def check(found, x, y, eps, norm="inf"):
+    """The model and both bounds at each radius, against another solver and to the tolerance."""
+    for radius in eps:
+        best, expected = found.at(radius), whole_program(x, y, radius, norm)[0]
+        size = 1 + np.abs(best.w).sum() * np.abs(x).max()
+        primal = objective(x, y, best.w, best.b, radius, norm)
+        assert best.primal == pytest.approx(primal, rel=0, abs=1e-14 * size * len(y))
+        assert best.dual - ROUNDING <= expected <= best.primal + ROUNDING
+        assert (best.primal - best.dual) / max(best.primal, 1 / len(y)) <= found.gap + 1e-12
+
+
+# --- every radius at once -------------------------------------------------------------------------
+
+
+@given(
+    kind=st.sampled_from(["normal", "bits", "thirds", "equal"]),
+    n=st.integers(2, 20),
+    d=st.integers(1, 6),
+    tol=st.sampled_from([0, 1e-4, 0.01]),
+    ends=st.tuples(st.floats(0, 1.2), st.floats(0, 1.2)) | st.just((0, 0.5)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_both_bounds_at_any_radius_of_a_few_samples(kind, n, d, tol, ends, seed):
+    x, y = few_samples(kind, n, d, seed)
+    low, high = sorted(ends)
+    found = advlinear.path(x, y, low, high, tol=tol)
+    assert found.gap <= (tol or 1e-9)
+    check(found, x, y, [low, high, *np.random.default_rng(seed).uniform(low, high, 3)])
+
+
+def exact_lines(x, y):
+    """s and p of each corner of the arrangement of the hyperplanes margin_i = 1 and w_j = 0.
+
+    In rational arithmetic. Each minimum is at one of them: the robust hinge over the dual's norm
+    is a ratio of straight lines between the hyperplanes.
+    """
+    n, d = len(x), len(x[0])
+    planes = [([yi * v for v in xi] + [yi], 1) for xi, yi in zip(x, y, strict=True)]
+    planes += [([int(j == k) for j in range(d)] + [0], 0) for k in range(d)]
+    lines = set()
+    for chosen in itertools.combinations(planes, d + 1):
+        point = solve(chosen)
+        if point:
+            margins = [sum(a * v for a, v in zip(row, point, strict=True)) for row, _ in planes[:n]]
+            hinges = sum(max(Fraction(0), 1 - m) for m in margins) / n
+            lines.add((sum(map(abs, point[:-1])), hinges))
+    return lines
+
+
+def solve(equations):
+    """Gauss and Jordan in fractions; None where the matrix is singular."""
+    rows = [[Fraction(v) for v in left] + [Fraction(right)] for left, right in equations]
+    for k in range(len(rows)):
+        pivot = next((i for i in range(k, len(rows)) if rows[i][k]), None)
+        if pivot is None:
+            return None
+        rows[k], rows[pivot] = rows[pivot], rows[k]
+        rows[k] = [v / rows[k][k] for v in rows[k]]
+        for i in range(len(rows)):
+            if i != k:
+                rows[i] = [a - rows[i][k] * b for a, b in zip(rows[i], rows[k], strict=True)]
+    return [row[-1] for row in rows]
+
+
+def exact_path(lines, low, high):
+    """The lines (s, p) that are best somewhere between the radii, and where they hand over."""
+    crossings = {low, high}
+    for (s, p), (t, q) in itertools.combinations(lines, 2):
+        if p * t != q * s:
+            crossings.add((p - q) / (p * t - q * s))
+    stops = sorted(e for e in crossings if low <= e <= high)
+    best, radii = [], []
+    for left, right in itertools.pairwise(stops):
+        middle = (left + right) / 2
+        allowed = [line for line in lines if middle * line[0] < 1]
+        least = min(allowed, key=lambda line: (line[1] / (1 - middle * line[0]), line[0]))
+        if not best or least != best[-1]:
+            radii += [left] * bool(best)
+            best.append(least)
+    return best, radii
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_corners_are_those_of_rational_arithmetic(seed):
+    """All of them, and no others; to 3e-12. Values are quarters, so that much ties."""
+    random = np.random.default_rng(seed)
+    n, d = random.integers(2, 7), random.integers(1, 4)
+    quarters = random.integers(0, 5, (n, d))
+    y = np.append(random.choice([-1, 1], n - 2), [-1, 1])
+    lines = exact_lines([[Fraction(int(v), 4) for v in row] for row in quarters], y.tolist())
+    best, radii = exact_path(lines, Fraction(1, 1000), Fraction(6, 5))
+    found = advlinear.path(quarters / 4, y, 0.001, 1.2, tol=0)
+    np.testing.assert_allclose(found.radii, np.float64(radii), rtol=3e-12)
+    np.testing.assert_allclose(found.s, np.float64([s for s, _ in best]), rtol=3e-12)
+    np.testing.assert_allclose(found.p, np.float64([p for _, p in best]), rtol=0, atol=1e-14)
+
+
+def test_breast_cancer_above_a_radius_exactly():
+    """Against minimise at random radii, and just beside corners, where models change."""
+    x, y = cancer()
+    found = advlinear.path(x, y, 0.05, 0.2, tol=0)
+    assert found.gap <= 1e-11
+    assert len(found.radii) > 300
+    random = np.random.default_rng(0)
+    beside = random.choice(found.radii, 3) * (1 + random.choice([-1, 1], 3) * 1e-9)
+    for eps in [*random.uniform(0.05, 0.2, 5), *beside]:
+        best, expected = found.at(eps), advlinear.minimise(x, y, eps)
+        assert best.primal == pytest.approx(expected.primal, rel=1e-9)
+        assert best.dual == pytest.approx(expected.dual, rel=1e-9)
+        assert best.primal == pytest.approx(objective(x, y, best.w, best.b, eps), rel=1e-12)
+
+
+def test_models_on_either_side_of_a_radius_are_equally_good_there():
+    found = advlinear.path(*cancer(), 0.06, 0.2, tol=0)
+    before, after = (
+        found.p[part] / (1 - found.radii * found.s[part]) for part in (slice(-1), slice(1, None))
+    )
+    np.testing.assert_allclose(before, after, rtol=1e-11)
+    np.testing.assert_allclose(found.bounds(found.radii)[0], after, rtol=1e-15)
+    assert np.abs(found.w.toarray()).sum(axis=1) == pytest.approx(found.s, rel=1e-14)
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6])
+def test_with_a_tolerance_few_models_bound_the_minimum_to_it(tol):
+    """Nowhere further apart than `gap`, which is no bound but the value."""
+    x, y = cancer()
+    found, every = (advlinear.path(x, y, 0.05, 0.2, tol=one) for one in (tol, 0))
+    eps = np.linspace(0.05, 0.2, 10_001)
+    primal, dual = found.bounds(eps)
+    least, _ = every.bounds(eps)
+    gaps = (primal - dual) / np.maximum(primal, 1 / len(y))
+    assert 0.9 * found.gap <= gaps.max() <= found.gap <= tol
+    assert (dual <= least * (1 + 1e-11)).all()
+    assert (least <= primal * (1 + 1e-11)).all()
+    assert len(found.s) < len(every.s)
+
+
+def test_separable_classes_have_minimum_0_below_their_margin(sample):
+    """The largest margin over ||w||_1 by a linear program: least ||u + v||_1 with margins >= 1."""
+    x, y = sample.flat("train")
+    n, d = x.shape
+    yx = y[:, None] * x
+    hard = scipy.optimize.linprog(
+        np.append(np.ones(2 * d), 0),
+        A_ub=-np.hstack([yx, -yx, y[:, None]]),
+        b_ub=-np.ones(n),
+        bounds=[(0, None)] * (2 * d) + [(None, None)],
+        method="highs",
+    )
+    found = advlinear.path(x, y, 0, 0.5)
+    margin = found.radii[0]
+    assert margin == pytest.approx(1 / hard.fun, rel=1e-7)
+    for eps in (0, 0.5 * margin, margin * (1 - 1e-6)):
+        best = found.at(eps)
+        assert best.primal == best.dual == 0
+        assert (y * (x @ best.w + best.b) - eps * np.abs(best.w).sum()).min() >= 1 - 1e-9
+    above = found.at(margin * (1 + 1e-6))
+    assert above.dual > 0.01 / n  # the minimum jumps
+
+
+def test_above_some_radius_no_weights_are_best(tiny):
+    """Unequal classes: the loss is then 2 on the smaller one. At that radius alpha proves it."""
+    x, y = (values[30:] for values in tiny.flat("train"))
+    found = advlinear.path(x, y, 0.1, 3)
+    least = 2 * min(np.mean(y < 0), np.mean(y > 0))
+    for eps in (found.radii[-1] * (1 + 1e-9), 3):
+        best = found.at(eps)
+        assert not best.w.any()
+        assert best.primal == pytest.approx(least, rel=1e-14)
+        assert best.dual == pytest.approx(least, rel=1e-14)
+    assert found.at(found.radii[-1] * (1 - 1e-9)).w.any()
+
+
+def test_classes_of_the_same_mean_are_best_told_apart_by_nothing():
+    found = advlinear.path([[0, 1], [0, 1], [0, 1]], [0, 1, 1], 0, 1, tol=0)
+    assert found.at(0).primal == found.at(0).dual == pytest.approx(2 / 3, rel=1e-15)
+    assert not found.at(0).w.any()
+
+
+def test_which_samples_are_watched_does_not_matter(tiny, monkeypatch):
+    """Two of them and those that are very near the knee, so that all are looked at often."""
+    expected = advlinear.path(*tiny.flat("train"), 0.02, 1, tol=0)
+    monkeypatch.setattr(module, "NEAR", 2)
+    monkeypatch.setattr(module, "REACH", 1e-6)
+    found = advlinear.path(*tiny.flat("train"), 0.02, 1, tol=0)
+    np.testing.assert_allclose(found.radii, expected.radii, rtol=1e-10)
+    np.testing.assert_allclose(found.p, expected.p, rtol=0, atol=1e-12)
+
+
+@pytest.mark.mnist
+def test_every_corner_of_mnist_above_a_radius(mnist):
+    """At 0.2 and 0.3 the published minima, of the program solved whole, and how many pixels."""
+    x, y = mnist.flat("train")
+    lines = []
+    found = advlinear.path(x, y, 0.2, 0.5, tol=0, report=lines.append)
+    assert found.gap <= 1e-11
+    assert len(lines) > 10
+    for eps, value, pixels in ((0.2, 0.0754299, 32), (0.3, 0.1219451, 2), (0.5, 0.9353336, 0)):
+        best = found.at(eps)
+        assert best.primal == pytest.approx(value, rel=0, abs=5.01e-8)
+        assert objective(x, y, best.w, best.b, eps) == pytest.approx(best.primal, rel=1e-12)
+        assert np.count_nonzero(best.w) == pixels
+
+
+# --- the other balls ------------------------------------------------------------------------------
+
+
+def minimum_in_l2(x, y, eps):
+    """w, b and alpha in the L2 ball: the dual by SLSQP; w has the direction of its pull.
+
+    The length of w and b then solve a linear program of one feature.
+    """
+    n, yx = len(y), y[:, None] * x
+    solved = scipy.optimize.minimize(
+        lambda alpha: -alpha.sum(),
+        np.where(y > 0, (y < 0).sum(), (y > 0).sum()) / n**2 / 2,
+        jac=lambda alpha: -np.ones(n),
+        bounds=[(0, 1 / n)] * n,
+        constraints=[
+            dict(type="eq", fun=lambda alpha: alpha @ y),
+            dict(
+                type="ineq", fun=lambda alpha: (eps * alpha.sum()) ** 2 - ((alpha @ yx) ** 2).sum()
+            ),
+        ],
+        options=dict(ftol=1e-14, maxiter=500),
+        method="SLSQP",
+    )
+    pull = solved.x @ yx
+    direction = pull / (np.linalg.norm(pull) or 1)
+    _, length, b, _ = whole_program((x @ direction)[:, None], y, eps)
+    return max(length[0], 0) * direction, b, solved.x
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Another solver in place of minimise, in all balls. Records the radii that it is asked for."""
+    asked = []
+
+    def minimise(x, y, eps, norm, tol):
+        asked.append(eps)
+        found = minimum_in_l2(x, y, eps) if norm == "2" else whole_program(x, y, eps, norm)[1:]
+        w, b, alpha = found
+        return advlinear.Minimum(w, b, eps, False, 0.0, 0.0, 0.0, alpha, None)
+
+    monkeypatch.setattr(module, "minimise", minimise)
+    return asked
+
+
+@pytest.mark.parametrize("norm", ["2", "1"])
+def test_bounds_in_the_other_balls(stand_in, norm):
+    """From where the classes are nearly separable to where w = 0 is best."""
+    random = np.random.default_rng(4)
+    x, y = random.normal(size=(12, 3)), np.repeat([-1.0, 1.0], 6)
+    x += 0.6 * y[:, None]
+    found = advlinear.path(x, y, 0.3, 4, norm, tol=1e-3)
+    assert found.gap <= 1e-3
+    assert 5 < len(stand_in) < 100
+    assert not found.at(4).w.any()
+    assert found.at(0.3).primal < 0.9
+    eps = np.linspace(0.3, 4, 20)
+    if norm == "1":
+        check(found, x, y, eps, norm)
+    for radius in eps:
+        best = found.at(radius)
+        assert best.primal == pytest.approx(
+            objective(x, y, best.w, best.b, radius, norm), rel=1e-12
+        )
+        w, b, alpha = minimum_in_l2(x, y, radius) if norm == "2" else (best.w, best.b, 0 * y)
+        assert best.dual <= objective(x, y, w, b, radius, norm) * (1 + 1e-9)
+        assert best.primal >= alpha.sum() * (1 - 1e-6)
+
+
+def test_what_does_not_get_closer_is_refused(stand_in, monkeypatch):
+    """Solutions that are a little off at each radius; no radius is asked for twice."""
+    solve = module.minimise
+
+    def spoiled(x, y, eps, norm, tol):
+        found = solve(x, y, eps, norm, tol)
+        return advlinear.Minimum(
+            found.w, found.b + 0.01, eps, False, 0.0, 0.0, 0.0, 0.99 * found.alpha, None
+        )
+
+    monkeypatch.setattr(module, "minimise", spoiled)
+    x, y = few_samples("normal", 10, 2, 0)
+    with pytest.raises(ValueError, match="no certificate: the relative gap is"):
+        advlinear.path(x, y, 0.2, 0.4, 1, tol=1e-3)
+    assert len(set(stand_in)) == len(stand_in)
+
+
+# --- what it refuses ------------------------------------------------------------------------------
+
+REFUSED = [
+    (dict(eps_min=0.3), "eps_min must not be above eps_max, not 0.3 and 0.2"),
+    (dict(eps_min=-1), "eps must be a finite number of at least 0, not -1"),
+    (dict(eps_max=np.inf), "eps must be a finite number"),
+    (dict(norm="3"), "norm must be inf, 2 or 1, not '3'"),
+    (dict(tol=-1), "tol must be from 0 to 1"),
+    (dict(tol=np.nan), "tol must be from 0 to 1"),
+    (dict(tol=0, norm=2), "tol must be .* above 0 in the L2 and L1 balls"),
+    (dict(y=[0, 0]), "y needs labels of two classes"),
+    (dict(X=[[0.5], [np.nan]]), "X holds NaN"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED)
+def test_refused_in_one_line(change, message):
+    with pytest.raises(ValueError, match=message) as error:
+        advlinear.path(**dict(X=[[0.5], [0.1]], y=[0, 1], eps_min=0.1, eps_max=0.2) | change)
+    assert "\n" not in str(error.value)
+
+
+def test_a_radius_outside_the_interval_is_refused():
+    found = advlinear.path([[0.5], [0.1]], ["a", "b"], 0.1, 0.3, np.inf)
+    assert found.classes.tolist() == ["a", "b"]
+    assert len(repr(found)) < 120
+    for eps in (0.0999, 0.3001, np.nan):
+        with pytest.raises(ValueError, match=r"eps must be from 0\.1 to 0\.3, not"):
+            found.at(eps)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda corner: corner._replace(alpha=0.999 * corner.alpha),
+        lambda corner: corner._replace(w=1.01 * corner.w),
+        lambda corner: corner._replace(b=corner.b + 0.001),
+    ],
+)
+def test_what_the_numbers_do_not_prove_is_refused(monkeypatch, spoil):
+    """The bounds are computed from w, b and alpha alone, not taken from the walk."""
+    corners = module._Walk.corners
+    monkeypatch.setattr(module._Walk, "corners", lambda walk: map(spoil, corners(walk)))
+    with pytest.raises(ValueError, match="no certificate: the relative gap is"):
+        advlinear.path(*cancer(), 0.05, 0.2, tol=0)
