@@ -4,10 +4,12 @@
     python optimum.py --eps 0.2 --box             perturbed pixels stay in [0, 1]
     python optimum.py --eps 1.5 --norm 2          in the L2 ball
     python optimum.py --eps 0.2 --loss logistic   the robust logistic loss
+    python optimum.py --path                      the robust hinge at every radius from 0 to 0.5
 
 Stored as a run like any other (results/<dataset>/runs/optimal-eps0.2.npz), with the dual solution
 alpha, so that attack.py and plots.py pick it up and anyone can check the certificate anew.
-advlinear/minimum.py states the problem, its dual, and how it is solved.
+advlinear/minimum.py states the problem, its dual, and how it is solved. The path of all radii,
+which advlinear/path.py explains, is stored as studies/path.npz.
 """
 
 from __future__ import annotations
@@ -27,31 +29,36 @@ import data
 import recipes
 from advlinear.minimum import LARGEST_GAP
 
+PATH_END, PATH_TOL = 0.5, 1e-8
 LOSSES = dict(hinge=advlinear.hinge, logistic=lambda margins: np.logaddexp(0, -margins))
 
 
 def main(
-    eps: float | list[float],
+    eps: float | list[float] = (),
     norm: str = "inf",
     box: bool = False,
     loss: str = "hinge",
+    path: bool = False,
     dataset: str = "auto",
     digits: tuple[int, int] = (0, 1),
     mnist_dir: Path | None = None,
     results: Path = RESULTS,
     quiet: bool = False,
 ) -> list[Path]:
-    """Minimise, certify and store one model per radius; returns the runs' files.
+    """Minimise, certify and store one model per radius, or all radii at once; returns the files.
 
     The loss is that of `losses.py`, in the ball of radius `eps` by `norm`. With `box`, which goes
-    with the norm inf, perturbed pixels stay in [0, 1].
+    with the norm inf, perturbed pixels stay in [0, 1]. `path` stores the minima of the hinge in
+    the L-infinity ball at all radii from 0 to 0.5, and takes no other problem.
 
     Raises:
         InputError: the data or the folder cannot be had, or a certificate fails.
     """
     radii, results = recipes.several(eps), cli.results_folder(results)
-    if not radii:
-        raise InputError("nothing to minimise: give at least one radius")
+    if path and (radii or (norm, box, loss) != ("inf", False, "hinge")):
+        raise InputError("--path is of the hinge in the L∞ ball at all radii: leave the rest out")
+    if not radii and not path:
+        raise InputError("nothing to minimise: give at least one radius by --eps, or --path")
 
     def wanted(dataset: str) -> list[recipes.Settings]:
         return [recipes.optimal(dataset, radius, norm, box, loss) for radius in radii]
@@ -59,6 +66,8 @@ def main(
     wanted("mnist-0-1")  # bad settings are refused before the data are read
     cli.check_writable(results)
     split = data.load(dataset, digits, mnist_dir)
+    if path:
+        return [follow_path(split, results, quiet)]
     return [optimise(settings, split, results, quiet) for settings in wanted(split.name)]
 
 
@@ -97,6 +106,41 @@ def optimise(settings, split: data.Dataset, results: Path, quiet: bool = False) 
     return file
 
 
+def follow_path(split: data.Dataset, results: Path, quiet: bool = False) -> Path:
+    """Store the minima at all radii up to PATH_END; print in one line what is proved.
+
+    The study has two tables. path: for each of 501 radii both bounds of the minimum, how many
+    pixels the best model uses, and its accuracy at this radius on train and test. path-models: the
+    models, as arrays of advlinear's Path, the weights in float32.
+    """
+    started = time.perf_counter()
+    tell = functools.partial(_tell, quiet)
+    try:
+        path = advlinear.path(*split.flat("train"), 0.0, PATH_END, tol=PATH_TOL, report=tell)
+    except ValueError as error:
+        raise InputError(f"path: {error}") from None
+    rows = []
+    for eps in np.arange(501) * PATH_END / 500:
+        best, kept = path.at(eps), {}
+        for part in ("train", "test"):
+            x, y = split.flat(part)
+            worst = advlinear.worst_case_margins(x, y, best.w, best.b, eps)
+            kept[f"{part}_accuracy"] = np.mean(worst > 0)
+        bounds = dict(primal=best.primal, dual=best.dual, pixels=np.count_nonzero(best.w))
+        rows.append(dict(eps=eps) | bounds | kept)
+    weights = dict(w_data=np.float32(path.w.data), w_indices=path.w.indices.astype(np.uint16))
+    arrays = {name: getattr(path, name) for name in ("b", "s", "p", "radii", "proved", "dual")}
+    models = weights | dict(w_indptr=path.w.indptr) | arrays
+    tables = {"path": runs.columns(rows), "path-models": models}
+    file = runs.save_study(results / split.name, "path", tables)
+    print(
+        f"path: {len(path.s)} models, certified gap {path.gap:.1e} at every radius from 0 to "
+        f"{PATH_END:g}, {time.perf_counter() - started:.0f} s, written to {file}",
+        flush=True,
+    )
+    return file
+
+
 def _tell(quiet: bool, line: str) -> None:
     if cli.INTERRUPTED.is_set():  # HiGHS may swallow Ctrl-C
         raise KeyboardInterrupt
@@ -122,7 +166,7 @@ def _parser() -> cli.Parser:
         "--eps",
         type=float,
         nargs="+",
-        required=True,
+        default=(),
         help="radii of the perturbation ball, in pixel units of [0, 1]; one model each",
     )
     parser.add_argument(
@@ -133,6 +177,9 @@ def _parser() -> cli.Parser:
     )
     parser.add_argument(
         "--loss", choices=recipes.LOSSES, default="hinge", help="of the margin (default: hinge)"
+    )
+    parser.add_argument(
+        "--path", action="store_true", help="all radii from 0 to 0.5 at once, of the hinge in L∞"
     )
     parser.add_data()
     parser.add_results()

@@ -123,6 +123,7 @@ def figures() -> tuple[list, list, list]:
             comparisons.transfer,
             comparisons.masking,
             comparisons.ten_digits,
+            comparisons.path,
         ],
     )
 

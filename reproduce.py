@@ -38,6 +38,7 @@ COMMANDS = (
     "optimum.py --eps 1.5 --norm 2",
     "optimum.py --eps 20 --norm 1",
     "optimum.py --eps 0.2 --loss logistic",
+    "optimum.py --path",
     "train.py",
     "train.py --robust --eps 0.1 0.2 0.3",
     "train.py --init zeros",

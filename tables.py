@@ -113,7 +113,7 @@ def csv_tables(stored: runs.Results) -> dict[str, list[dict]]:
                 for index, (label, radius) in enumerate(samples)
             ]
     for name, table in stored.studies.items():
-        if {values.ndim for values in table.values()} == {1} and name != "example":
+        if len({values.shape for values in table.values()}) == 1:  # else they are no columns
             rows = zip(*table.values(), strict=True)
             found[name] = [dict(zip(table, row, strict=True)) for row in rows]
     return found

@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from advlinear import models
-from advlinear.minimum import LARGEST_GAP, TOLERANCE, _alpha_of_no_weights, minimise
+from advlinear.minimum import LARGEST_GAP, minimise
 from advlinear.worst_case import DUAL, ORDER, ROWS, dual_norm, hinge
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+TOLERANCE = 1e-9  # relative; a margin that is so near 1, or a sum of alpha so near 0, is so
 FINEST = 1e-12  # relative; corners that change no minimum by more are not told apart
 JUMP = 1e-6  # relative; at worst, how closely the radius that a bound holds from is known
 SHIFT = 1e-9  # the largest shift of a sample's target, so that no two of them tie
@@ -171,7 +172,8 @@ def path(
     classes, y = models.two_classes(y, len(x))
     found = _Found(x, y, classes, norm, eps_min, eps_max)
     found.add_model(np.zeros(x.shape[1]), np.sign(y.sum()))
-    found.add_alpha(_alpha_of_no_weights(y))
+    counts = np.where(y > 0, np.count_nonzero(y > 0), np.count_nonzero(y < 0))
+    found.add_alpha(counts.min() / counts / len(y))  # which proves w = 0 best where it is
     if norm == "inf":
         _keep_corners(found, max(tol, FINEST), report or (lambda line: None))
     else:

@@ -217,6 +217,8 @@ def _command(place: tuple[str, ...]) -> str:
         return f"python benchmark.py --parts {name.removeprefix('benchmark-')}{data}"
     if name == "example":
         return "python attack.py"
+    if name == "path":
+        return f"python optimum.py --path{data}"
     return f"python studies.py {name}{data}"
 
 

@@ -12,10 +12,11 @@ from matplotlib.patches import Rectangle
 
 from figures import style
 from figures.article import STAMP, curve, draw_curve, stamp
-from figures.style import NOTE, ORANGE
+from figures.style import BLUE, NOTE, ORANGE
 from recipes import NORMS
 
 THREATENED = ("regular", "robust-eps0.2", "optimal-eps0.3")
+SHOWN_AT = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3)  # radii of the pictures of the figure path
 MODELS = ("regular", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
 
 
@@ -349,3 +350,104 @@ def ten_digits(results: Results) -> Figure:
         f"Ten digits, pixels kept in [0, 1]: FGM reports up to {fgm} too much, PGD up to {pgd}"
     )
     return figure
+
+
+def path(results: Results) -> Figure:
+    """The best possible model at each radius: its loss, pixels, accuracy, and weights at six radii.
+
+    The larger the radius, the fewer pixels the best model uses; beyond the last radius it uses
+    none. No linear model has a smaller robust loss than the blue line in the first panel.
+
+    Numbers: `studies/path.npz`, `runs/*.npz`, `attacks/linf/*.npz`.
+    """
+    grid, table = results.study("path"), results.study("path-models", "path")
+    models = results.choose(MODELS)
+    converged = results.choose([f"{name}-converged" for name in MODELS[1:]])
+    eps, margin, end = grid["eps"], table["radii"][0], table["radii"][-1]
+    figure = Figure(figsize=(8, 9.4))
+    panels, stamps = figure.subfigures(2, 1, height_ratios=(7.4, 2))
+    loss, pixels, accuracy = panels.subplots(3, 1, sharex=True, height_ratios=(1, 0.8, 1.1))
+
+    loss.plot(*_steep(eps, grid["primal"], margin), color=BLUE, label="least possible")
+    for group, name, look in (
+        (models[1:], "article's recipe", dict(marker="o")),
+        (converged, "converged recipe", dict(marker="o", mfc="white", ms=8)),
+    ):
+        for k, model in enumerate(group):
+            settings = model.run.settings
+            loss.plot(
+                settings.eps,
+                model.run.history["train_loss"][-1],
+                color=style.colour(settings),
+                ls="",
+                label=name if k == 1 else None,
+                **look,
+            )
+    loss.set(ylabel="robust loss (train)", ylim=(-0.02, 1.02))
+    loss.set_title(f"The least robust loss: 0 up to ε = {margin:.3f}, then it grows", size=10)
+    loss.legend(loc="upper left", bbox_to_anchor=(0.1, 1))
+
+    radii = np.append(table["radii"], eps[-1])
+    used = np.diff(table["w_indptr"])
+    pixels.step(np.append(0, radii), np.append(used[0], used), color=BLUE, where="pre", lw=1.2)
+    pixels.set(ylabel="pixels in use", ylim=(0, None))
+    few = table["radii"][np.flatnonzero(used > 4)[-1]]
+    one = table["radii"][np.flatnonzero(used > 1)[-1]]
+    pixels.set_title(
+        f"Its pixels: {used.max()} at most, 4 or fewer beyond ε = {few:.3f}, 1 beyond {one:.3f}, "
+        f"none beyond {end:.3f}",
+        size=10,
+    )
+    for at in SHOWN_AT:
+        pixels.axvline(at, color=NOTE, lw=0.6, ls=(0, style.DOTTED))
+
+    for model in models:
+        draw_curve(accuracy, model, eps[-1], label=model.label, lw=1.3)
+    some = eps < end  # no model tells the digits apart beyond
+    for part, dash in (("test", style.SOLID), ("train", style.DOTTED)):
+        accuracy.plot(
+            eps[some],
+            grid[f"{part}_accuracy"][some],
+            color=BLUE,
+            lw=2.6 if part == "test" else 1.4,
+            ls=(0, dash) if dash else "-",
+            label=f"best for each ε, {part}",
+        )
+    accuracy.set(ylabel="accuracy at ε", ylim=(0, 1.02), xlim=(0, eps[-1]), xlabel="radius ε")
+    last = 100 * grid["test_accuracy"][some][-1]
+    accuracy.set_title(
+        f"Its accuracy at its own ε: still {last:.0f} % of the test images just before {end:.3f}",
+        size=10,
+    )
+    accuracy.legend(loc="lower left", bbox_to_anchor=(0.22, 0.02), fontsize=8)
+    for axes in (loss, pixels, accuracy):
+        axes.axvline(end, color=NOTE, lw=1)
+
+    for at, axes in zip(SHOWN_AT, stamps.subplots(1, len(SHOWN_AT)), strict=True):
+        weights = _weights_at(table, at)
+        axes.imshow(weights.reshape(28, 28), cmap=STAMP, vmin=-1, vmax=1)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+        axes.set_title(f"ε = {at:g}\n{np.count_nonzero(weights)} pixels", size=10, loc="center")
+    stamps.supxlabel(
+        "Weights of the best model (black counts for 1, white for 0), each scaled to its max |w|",
+        size=10,
+    )
+    figure.suptitle("The best possible linear model for each radius ε, and what it can do")
+    return figure
+
+
+def _steep(eps, least, margin) -> tuple[np.ndarray, np.ndarray]:
+    """The curve with its jump at the margin of the training set."""
+    k = np.searchsorted(eps, margin)
+    return np.insert(eps, k, [margin, margin]), np.insert(least, k, [0, least[k]])
+
+
+def _weights_at(table, eps: float) -> np.ndarray:
+    """The weights (784,) of the best model at a radius, divided by the largest."""
+    k = np.searchsorted(table["radii"], eps, side="right")
+    chosen = slice(*table["w_indptr"][k : k + 2])
+    w = np.zeros(784)
+    w[table["w_indices"][chosen]] = table["w_data"][chosen]
+    return w / (np.abs(w).max() or 1)
