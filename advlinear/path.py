@@ -57,6 +57,7 @@ class Path:
 
     Model k is best from radii[k - 1] to radii[k]. At a radius eps in between its weights are
     w[k] / (1 - eps s[k]), its bias b[k] / (1 - eps s[k]), its robust hinge p[k] / (1 - eps s[k]).
+    `bounds(radii)` gives the minima at the corners.
 
     Attributes:
         eps_min, eps_max, norm: of the problem.
@@ -147,8 +148,8 @@ def path(
     """The least robust hinge of two classes at every radius from eps_min to eps_max.
 
     In the L-infinity ball the path starts at w = 0, best at large radii, and visits each corner
-    down to eps_min; kept are as few as bound every minimum to `tol`, and with tol=0 all. In the L2
-    and L1 balls `minimise` is called until the bounds agree.
+    down to eps_min. Kept are as few as bound every minimum to `tol`, and with tol=0 all that change
+    one by more than rounding. In the L2 and L1 balls `minimise` is called until the bounds agree.
 
     Args:
         X: samples (n, d), real numbers.
@@ -212,9 +213,8 @@ class _Found:
         margins = (self.x @ w.T + b) * self.y[:, None]
         least = margins.min(axis=0)
         separates = (least < 1) & (least > 1 - TOLERANCE)  # but for rounding, by a margin of 1
-        factor = np.where(
-            separates, (1 + 2 * np.finfo(float).eps) / np.where(separates, least, 1), 1
-        )
+        factor = np.ones(len(w))
+        factor[separates] = (1 + 2 * np.finfo(float).eps) / least[separates]
         w, b = w * factor[:, None], b * factor
         p = hinge(margins * factor).mean(axis=0)
         s = np.linalg.norm(w, DUAL[self.norm], axis=1)
