@@ -13,8 +13,8 @@ the sum of c_i times row i over samples that are known to have a loss and are le
 
 Each step solves, by one Cholesky factor, the Newton equations of the conditions of optimality with
 every product of complementary variables at mu, and then once more with the second-order correction
-of Mehrotra (SIAM J. Optim. 2, 1992). The second-order cone is scaled as by Nesterov and Todd; see
-Andersen, Dahl and Vandenberghe ("The CVXOPT linear and quadratic cone program solvers", 2010).
+of Mehrotra (SIAM Journal on Optimization 2, 1992). The second-order cone is scaled as by Nesterov
+and Todd; see Vandenberghe, "The CVXOPT linear and quadratic cone program solvers" (2010).
 
 All alpha on the way are inside their bounds, and once a full step has been taken they keep the
 constraints up to rounding, with room to spare: mu does not go below what the tolerance asks for.
@@ -199,7 +199,6 @@ class Nonnegative:
 
     def __init__(self, size: int):
         self.degree = size
-        self.unit = np.ones(size)
 
     def slack(self, theta):
         return theta[:-1]

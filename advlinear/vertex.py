@@ -39,7 +39,7 @@ def finish(rows, costs, theta, alpha, z, margin) -> tuple[np.ndarray, np.ndarray
         margins, excess = rows.dot(theta), rows.adjoint(alpha)[:-1]
         wrong = np.where(alpha > costs / 2, margins > 1 + TOLERANCE, margins < 1 - TOLERANCE)
         wrong[samples] = False
-        missing = excess > TOLERANCE
+        missing = excess > (-margin if margin else TOLERANCE)
         missing[columns] = False
         if not wrong.any() and not missing.any():
             return theta, alpha

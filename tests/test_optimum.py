@@ -164,9 +164,9 @@ def test_a_minimum_that_is_not_unique_is_seen(mnist):
 
 
 def test_failed_certificate_stores_nothing(tmp_path, monkeypatch):
-    wrong = np.zeros(784), 0.0, np.zeros(800)
-    monkeypatch.setattr(minimum, "_solve", lambda *arguments: wrong)
-    with pytest.raises(InputError, match=r"optimal-eps0.2: no certificate: the relative gap is"):
+    wrong = np.zeros(2 * 784 + 1), [np.zeros(800)]
+    monkeypatch.setattr(minimum, "_finish", lambda *arguments: wrong)
+    with pytest.raises(InputError, match=r"optimal-eps0.2: no certificate: the gap is"):
         optimum.main(eps=0.2, dataset="mnist-sample", results=tmp_path, quiet=True)
     assert tree(tmp_path) == {}
 
