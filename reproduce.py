@@ -27,9 +27,9 @@ import attack
 import data
 import studies
 
-THREATENED = (
+IN_EVERY_BALL = (
     "regular regular-initzeros robust-eps0.2 robust-eps0.2-converged robust-eps0.2-box-converged "
-    "optimal-eps0.2 optimal-eps0.2-box optimal-eps0.3"
+    "optimal-eps0.2 optimal-eps0.2-box optimal-eps0.3 optimal-eps1.5-l2 optimal-eps20-l1"
 )
 BOXED = "robust-eps0.1 robust-eps0.3 robust-eps0.1-box-converged robust-eps0.3-box-converged"
 COMMANDS = (
@@ -50,7 +50,7 @@ COMMANDS = (
     "attack.py",
     f"attack.py --runs {BOXED} --box",
     *(
-        f"attack.py --runs {THREATENED} {ball}"
+        f"attack.py --runs {IN_EVERY_BALL} {ball}"
         for ball in ("--box", "--norm 2", "--norm 2 --box", "--norm 1", "--norm 1 --box")
     ),
     "studies.py noise transfer seeds masking ten-digits",

@@ -244,7 +244,7 @@ def _threats(stored: runs.Results) -> str:
     radii = {"inf": 0.2, "2": 2.0, "1": 5.0}
     names = ("regular", "regular-initzeros", "robust-eps0.2", "robust-eps0.2-converged")
     names += ("robust-eps0.2-box-converged", "optimal-eps0.2", "optimal-eps0.2-box")
-    names += ("optimal-eps0.3",)
+    names += ("optimal-eps0.3", "optimal-eps1.5-l2", "optimal-eps20-l1")
     cases = [(norm, box) for norm in radii for box in (False, True)]
     text = _head("run", *(f"{NORMS[n]}, {radii[n]:g}{', box' * box}" for n, box in cases))
     attacked = [stored.choose(names, runs.threat(*case)) for case in cases]
