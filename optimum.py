@@ -29,7 +29,7 @@ import data
 import recipes
 from advlinear.minimum import LARGEST_GAP
 
-PATH_END, PATH_TOL = 0.5, 1e-8
+PATH_END = 0.5
 FINE = 1e-9  # the gap that is tried first: it leaves fewer tiny weights in place of 0
 LOSSES = dict(hinge=advlinear.hinge, logistic=lambda margins: np.logaddexp(0, -margins))
 
@@ -122,7 +122,7 @@ def follow_path(split: data.Dataset, results: Path, quiet: bool = False) -> Path
     started = time.perf_counter()
     tell = functools.partial(_tell, quiet)
     try:
-        path = advlinear.path(*split.flat("train"), 0.0, PATH_END, tol=PATH_TOL, report=tell)
+        path = advlinear.path(*split.flat("train"), 0.0, PATH_END, tol=0, report=tell)
     except ValueError as error:
         raise InputError(f"path: {error}") from None
     rows = []
