@@ -183,16 +183,20 @@ def _away(known: dict, scores: np.ndarray, own: np.ndarray, n_jobs: int | None) 
     gap = np.where(moving, gaps[rows, rival], 0)
     moves = Moves(**known, own=own, rival=rival, gaps=gap, moving=moving)
     _refuse_coarse(moves, scores, radii)
-    beyond, tied = _confirmed(moves, radii)
+    beyond, tied = _confirmed(moves, radii, scores)
     return Found(radii, moves.model.classes[rival], tied, moves, beyond)
 
 
-def _confirmed(moves: Moves, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _confirmed(
+    moves: Moves, radii: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The sizes (n,) at which the model itself is wrong, and whether a rival only ties (n,).
 
     Asked at a millionth of the radius below it, the model must be right, and above it wrong; for
     the norm "0" with one feature less, and with as many. Where it is not so, the same is asked at
-    the radii of gaps that are smaller, or larger, by the rounding of the model's scores.
+    the radii of gaps that are smaller, or larger, by the rounding of the model's scores. (Without a
+    box the samples of a sparse X would be dense once moved. So the first 128 are asked for, and the
+    scores of the others are those of X, changed as the weights say.)
 
     Raises:
         ValueError: that does not hold either.
@@ -201,6 +205,9 @@ def _confirmed(moves: Moves, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     tied = np.zeros(len(radii), bool)
     by_direction = [rows for _, _, rows in by_pair(moves.own, moves.rival, moves.moving)]
     in_order = np.concatenate([np.empty(0, int), *by_direction])
+    if moves.form.kind == "sparse" and moves.box is None:
+        _require_computed(moves, scores, below, beyond)
+        in_order = np.sort(in_order)[:MOST_ASKED]
     for rows in blocks(in_order, moves.form.x.shape[1], MOST_ASKED):
         shift = moves.shift(rows, beyond[rows])
         for want, sizes in ((-1, beyond), (1, below)):
@@ -211,6 +218,19 @@ def _confirmed(moves: Moves, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]
             if len(off):
                 sizes[off], tied[off] = _further(moves, off, want)
     return beyond, tied & (radii > 0)
+
+
+def _require_computed(moves: Moves, scores: np.ndarray, below, beyond) -> None:
+    """The same without asking: raises ValueError unless right below and wrong above, to rounding."""
+    rows = np.flatnonzero(moves.moving)
+    for want, sizes in ((-1, beyond), (1, below)):
+        change = moves.changes(rows, sizes[rows])
+        lead = moves.lead_in(scores[rows] + change, rows)
+        rounding = 4 * moves.model.noise * (np.abs(scores[rows]) + np.abs(change)).sum(axis=1)
+        off = ~(want * lead > -rounding)
+        if off.any():
+            told = ("not right", "below") if want > 0 else ("not wrong", "above")
+            raise ValueError(_SURPRISE.format(rows[np.argmax(off)], *told))
 
 
 def _further(moves: Moves, rows: np.ndarray, want: int) -> tuple[np.ndarray, np.ndarray]:

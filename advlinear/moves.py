@@ -123,14 +123,33 @@ class Moves:
 
         It is NaN, neither above nor below 0, where what the model predicts is at odds with it.
         """
-        scores, own, here = self.model.ask(points, rows), self.own[rows], np.arange(len(rows))
-        lead = scores[here, own]
-        scores[here, own] = -np.inf
-        lead = lead - scores.max(axis=1)
+        lead = self.lead_in(self.model.ask(points, rows), rows)
         if self.model.predict is not None:
-            right = self.model.predict(points, rows) == own
+            right = self.model.predict(points, rows) == self.own[rows]
             lead = np.where((right & (lead < 0)) | (~right & (lead > 0)), np.nan, lead)
         return lead
+
+    def lead_in(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The lead (m,) of the own class over the best other in scores (m, K) of some rows."""
+        here, others = (np.arange(len(rows)), self.own[rows]), scores.copy()
+        others[here] = -np.inf
+        return scores[here] - others.max(axis=1)
+
+    def changes(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """How the scores (m, K) of rows change with moves of sizes (m,), without a box.
+
+        Then all that move against one direction move alike, in proportion to the size; for the
+        norm "0", to the gap.
+        """
+        nowhere = np.zeros((1, len(self.weights[0])))
+        changes = np.empty((len(rows), len(self.weights)))
+        for a, chosen in self.directions(rows, self.moving[rows]):
+            unit = step(a, nowhere, np.ones(1), self.norm, None, np.ones(1))[0]
+            amount = sizes[chosen]
+            if self.norm == "0":
+                amount = np.where(amount > 0, self.gaps[rows[chosen]], 0)
+            changes[chosen] = np.outer(amount, self.weights @ unit)
+        return changes
 
     def rounding(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """A bound (m,) of the error of the lead over the rival, at points that are sizes away."""

@@ -70,8 +70,8 @@ def box_of(rows: np.ndarray, box: tuple | None) -> tuple | None:
 
 
 def blocks(rows: np.ndarray, d: int, most: int = ROWS) -> list[np.ndarray]:
-    """The rows in parts of at most `most`, and of at most 2^19 numbers if there are d features."""
-    most = max(1, min(most, 2**19 // d))
+    """The rows in parts of at most `most`, and of at most 2^18 numbers if there are d features."""
+    most = max(1, min(most, 2**18 // d))
     return [rows[k : k + most] for k in range(0, len(rows), most)]
 
 
