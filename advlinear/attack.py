@@ -16,7 +16,7 @@ import numpy as np
 from advlinear import forms, models, rivals, targets
 from advlinear.forms import dense
 from advlinear.moves import BELOW, BEYOND, Moves, by_pair, scaled
-from advlinear.worst_case import ORDER, blocks, box_of, dual_norm, robust_correct
+from advlinear.worst_case import ORDER, blocks, box_of, dual_norm, exponent_of, robust_correct
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -38,6 +38,7 @@ class Found:
     Attributes:
         radii: (n,) their sizes: 0 where the model is wrong already, inf where nothing makes it so.
         rival: (n,) the class that the sample is then taken for; its own where the radius is inf.
+            (For the norm "0" one that then overtakes its own.)
         tied: (n,) whether the rival can only draw level, at the edge of the box. (A tie is an
             error, but a model that has to say a class may still say the right one.)
     """
@@ -221,7 +222,7 @@ def _confirmed(
 
 
 def _require_computed(moves: Moves, scores: np.ndarray, below, beyond) -> None:
-    """The same without asking: raises ValueError unless right below and wrong above, to rounding."""
+    """The same without asking. Raises ValueError unless right below and wrong above, or level."""
     rows = np.flatnonzero(moves.moving)
     for want, sizes in ((-1, beyond), (1, below)):
         change = moves.changes(rows, sizes[rows])
@@ -270,9 +271,6 @@ def _refuse_coarse(moves: Moves, scores: np.ndarray, radii: np.ndarray) -> None:
     if moves.norm == "0":
         return
     model, norm = moves.model, moves.norm
-    largest = 0.0
-    for part in blocks(np.arange(len(radii)), moves.form.x.shape[1]):
-        largest = max(largest, np.linalg.norm(dense(moves.x, part), ORDER[norm], axis=1).max())
     offsets = np.abs(models.centred(scores))
     for own, rival, rows in by_pair(moves.own, moves.rival, moves.moving):
         cost = dual_norm(moves.weights[own] - moves.weights[rival], norm)
@@ -281,13 +279,26 @@ def _refuse_coarse(moves: Moves, scores: np.ndarray, radii: np.ndarray) -> None:
             blur = model.blur[own] + model.blur[rival]
             blur = blur if moves.scale is None else blur * moves.scale
             off = off + radii[rows] * dual_norm(blur, norm) / cost
-        coarse = off > PROMISED * (radii[rows] + largest)
+        coarse = off > PROMISED * radii[rows]
+        if coarse.any():
+            coarse = off > PROMISED * (radii[rows] + _largest(moves))
         if coarse.any():
             raise ValueError(
                 f"the model's scores are exact to {model.noise:.0e} only, too coarse for the "
                 f"radius of sample {rows[np.argmax(coarse)]}: let it compute in float64, or pass "
                 "(W, b)"
             )
+
+
+def _largest(moves: Moves) -> float:
+    """The largest sample, in units of the scale and in the norm of the ball."""
+    largest = 0.0
+    for part in blocks(np.arange(len(moves.own)), moves.form.x.shape[1]):
+        x = dense(moves.x, part)
+        exponent = exponent_of(x)  # so that no square overflows
+        sizes = np.linalg.norm(np.ldexp(x, -exponent), ORDER[moves.norm], axis=1)
+        largest = max(largest, np.ldexp(sizes.max(), exponent))
+    return largest
 
 
 def _towards(known: dict, scores: np.ndarray, target: np.ndarray, n_jobs: int | None) -> Found:

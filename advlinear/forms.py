@@ -106,9 +106,8 @@ def numeric_columns(frame: Any) -> np.ndarray:
 
 def dense(x: Any, rows: np.ndarray) -> np.ndarray:
     """These rows of an array or a sparse matrix as an array, which is not to be changed."""
-    first, count = (rows[0], len(rows)) if len(rows) else (0, 0)
-    together = rows[-1:] == first + count - 1 and (np.diff(rows) == 1).all()
-    part = x[first : first + count] if together else x[rows]
+    together = len(rows) > 0 and (np.diff(rows) == 1).all()
+    part = x[rows[0] : rows[-1] + 1] if together else x[rows]
     return part if isinstance(part, np.ndarray) else part.toarray()
 
 

@@ -277,8 +277,8 @@ def labels(
         raise ValueError(f"y needs shape ({n},), one label per sample, not {y.shape}{hint}")
     classes = getattr(model, "classes_", None)
     if classes is None:
-        outliers = getattr(_final(model), "_estimator_type", None) == "outlier_detector"
-        negative = outliers or (count == 2 and y is not None and (y == -1).any())
+        negative = hasattr(model, "decision_function")  # an outlier detector: +1 is an inlier
+        negative |= count == 2 and y is not None and bool((y == -1).any())
         classes = np.array([-1, 1]) if negative else np.arange(count)
     if len(classes) != count:
         raise ValueError(f"the model has {len(classes)} classes, but {count} scores per sample")
@@ -376,7 +376,7 @@ def _candidates(model: Any, ask: Callable, domain: Domain, count: int) -> Iterat
     within = np.maximum(domain.span, 1e-3 * size)  # no smaller, against rounding
     if domain.box is not None:
         low, high = box_of(0, domain.box)
-        up, down = np.minimum(within, high - base), np.minimum(within, base - low)
+        up, down = np.minimum(large, high - base), np.minimum(large, base - low)
         within = np.where(up >= down, up, -down)
     for steps in (large, within):
         try:
@@ -407,10 +407,11 @@ def _mismatch(ask: Callable, domain: Domain, weights: np.ndarray, scores: np.nda
     """
     form, fixed, base = domain.form, domain.fixed, domain.base
     n, d = form.x.shape
+    apart = fixed.any() or form.kind == "frame"  # each row has a rest of its own
 
     def share(points, rows, values):
         reference = base[None]
-        if fixed.any():
+        if apart:
             reference = np.where(fixed, dense(form.x, rows), base)
         start = ask(reference, rows[: len(reference)])
         change = points @ weights.T - reference @ weights.T
@@ -421,7 +422,7 @@ def _mismatch(ask: Callable, domain: Domain, weights: np.ndarray, scores: np.nda
             return np.where(error > 0, error / terms, 0).max()
 
     found = 0.0
-    whole = form.kind == "sparse" and not fixed.any()
+    whole = form.kind == "sparse" and not apart
     for rows in [np.arange(n)] if whole else blocks(np.arange(n), d, MOST):
         points = form.x if whole else dense(form.x, rows)
         found = max(found, share(points, rows, scores[rows]))

@@ -8,7 +8,7 @@ import numpy as np
 
 from advlinear.forms import dense
 from advlinear.moves import by_pair, exact
-from advlinear.worst_case import blocks, box_of, distance, dual_norm
+from advlinear.worst_case import blocks, box_of, distance, dual_norm, exponent_of
 
 METRIC = {"inf": "cityblock", "2": "euclidean", "1": "chebyshev"}  # of weights: the dual norms
 CLOSE = 1e-9  # of a bound: no rounding is larger
@@ -60,16 +60,13 @@ def costs(weights: np.ndarray, norm: str) -> np.ndarray:
     """The dual norm (K, K) of the difference of the weights of each two classes."""
     from scipy.spatial.distance import cdist  # here, as two classes do not need it
 
-    scale = np.exp2(np.frexp(np.abs(weights).max(initial=0.0))[1] - 1.0) or 1.0
-    found = cdist(weights / scale, weights / scale, METRIC.get(norm, "chebyshev"))
+    norm = "1" if norm == "0" else norm  # which features count is all that matters then
+    exponent = exponent_of(weights)
+    weights = np.ldexp(weights, -exponent)
+    found = cdist(weights, weights, METRIC[norm])
     for one, other in np.argwhere(found < 1e-100):  # squares may have underflowed
-        found[one, other] = dual_norm((weights[one] - weights[other]) / scale, norm_of(norm))
-    return found * scale
-
-
-def norm_of(norm: str) -> str:
-    """The ball whose dual norm tells whether weights matter to `norm`."""
-    return "inf" if norm == "0" else norm
+        found[one, other] = dual_norm(weights[one] - weights[other], norm)
+    return np.ldexp(found, exponent)
 
 
 def _raise_bounds(gaps, own, x, box, weights, bounds, right) -> None:
@@ -79,13 +76,14 @@ def _raise_bounds(gaps, own, x, box, weights, bounds, right) -> None:
     squares of all rivals are two products of matrices.
     """
     for one in np.unique(own[right]):
-        a = weights[one] - weights
+        exponent = exponent_of(weights[one] - weights)
+        a = np.ldexp(weights[one] - weights, -exponent)
         positive, negative = np.maximum(a, 0) ** 2, np.minimum(a, 0) ** 2
         for rows in blocks(np.flatnonzero(right & (own == one)), x.shape[1]):
             part, (low, high) = dense(x, rows), box_of(rows, box)
             squares = (part > low) @ positive.T + (part < high) @ negative.T
             with np.errstate(divide="ignore"):
-                raised = gaps[rows] / np.sqrt(squares)
+                raised = np.ldexp(gaps[rows], -exponent) / np.sqrt(squares)
             bounds[rows] = np.maximum(bounds[rows], raised)
 
 

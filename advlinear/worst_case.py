@@ -45,11 +45,11 @@ def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
         ValueError: the norm is none of the three.
     """
     require_ball(norm)
-    exponent = _exponent(w)  # so that no square underflows or overflows
+    exponent = exponent_of(w)  # so that no square underflows or overflows
     return float(np.ldexp(np.linalg.norm(np.ldexp(w, -exponent), DUAL[str(norm)]), exponent))
 
 
-def _exponent(values: np.ndarray) -> int:
+def exponent_of(values: np.ndarray) -> int:
     """The k with 2^(k - 1) <= the largest |value| < 2^k; to divide by 2^k makes no error."""
     return int(np.frexp(np.abs(values).max(initial=0.0))[1])
 
@@ -88,7 +88,7 @@ def distance(
     if box is None:
         cost = dual_norm(a, norm)
         return gap / cost if cost else np.where(gap > 0, np.inf, -np.inf)
-    used, radii, exponent = a != 0, np.zeros(len(gap)), _exponent(a)
+    used, radii, exponent = a != 0, np.zeros(len(gap)), exponent_of(a)
     size = np.ldexp(np.abs(a[used]), -exponent)
     for rows in blocks(np.flatnonzero(gap > 0), x.shape[1]):
         target = np.ldexp(gap[rows], -exponent)
@@ -217,7 +217,7 @@ def step(
     For the norm "0" eps counts features; each moves to the edge of the box, but not further than
     lowers a gap of the given sizes (n,) by twice as much. (The other norms need no gap.)
     """
-    exponent = _exponent(a)
+    exponent = exponent_of(a)
     a = np.ldexp(a, -exponent)
     size, eps = np.abs(a), eps[:, None]
     if norm == "1":
