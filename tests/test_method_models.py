@@ -14,6 +14,7 @@ import pytest
 import scipy.optimize
 import scipy.sparse
 import sklearn.base
+import sklearn.datasets
 from conftest import flat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -784,3 +785,33 @@ def test_many_classes_are_those_of_every_pair(seed, norm, box):
             gap = scores[rows, own] - scores[rows, k]
             every[rows, k] = worst_case.distance(gap, W[own] - W[k], x[rows], norm, sides)
     np.testing.assert_allclose(found.radii, every.min(axis=1), rtol=1e-12)
+
+
+# --- others' attacks -----------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_attack_of_a_library_finds_a_smaller_perturbation():
+    """DeepFool, Carlini and Wagner's attack, and the fast gradient method with the smallest step
+    that is enough, on ten digits; the library computes in float32."""
+    evasion = pytest.importorskip("art.attacks.evasion", reason="ART is not installed")
+    from art.estimators.classification.scikitlearn import ScikitlearnLogisticRegression
+
+    x, y = sklearn.datasets.load_digits(return_X_y=True)
+    x = np.float32(x / 16)
+    model = LogisticRegression(C=0.1, max_iter=500).fit(x, y)
+    x, y = x[:20], y[:20]
+    wrapped = ScikitlearnLogisticRegression(model, clip_values=(0, 1))
+    quick = dict(norm=np.inf, minimal=True, eps_step=0.005, eps=1.0)
+    attacks = [
+        ("2", evasion.DeepFool(wrapped, verbose=False)),
+        ("2", evasion.CarliniL2Method(wrapped, max_iter=10, verbose=False)),
+        ("inf", evasion.FastGradientMethod(wrapped, **quick)),
+    ]
+    for norm, attack in attacks:
+        own = advlinear.attack(model, x, y, norm, (0, 1)).radii
+        moved = attack.generate(x)
+        flips = (model.predict(moved) != y) & (own > 0)
+        sizes = length(np.float64(moved) - x, 1, norm)
+        assert flips.sum() > 10
+        assert (sizes >= own * (1 - 1e-5))[flips].all()
