@@ -134,7 +134,8 @@ def attack(
             `joblib.parallel_config` says; -1 is one per core. More than one needs joblib.
         scale: None, or (d,) the unit of each feature: |delta_j| / scale_j enters the norm, and 0
             fixes a feature.
-        target: None, or the class that the model is to predict, or one per sample (n,).
+        target: None, or the class that the model is to predict, or one per sample (n,); not with
+            norm "0" or a sparse X.
 
     Raises:
         ValueError: an argument is not as described; the model is not linear: its scores on X, or
@@ -305,8 +306,8 @@ def _towards(known: dict, scores: np.ndarray, target: np.ndarray, n_jobs: int | 
     """The perturbations after which the target has the largest score."""
     if known["form"].kind == "sparse":
         raise ValueError("a target needs a dense X: pass X.toarray()")
-    if known["norm"] == "0" and scores.shape[1] > 2:
-        raise ValueError("a target among more than two classes is not taken with norm 0")
+    if known["norm"] == "0":  # with several rivals, a matter of trying sets of features
+        raise ValueError("a target is not taken with norm 0: use norm 1")
     rows = np.arange(len(target))
     gaps = scores - scores[rows, target][:, None]
     gaps[rows, target] = -np.inf
@@ -336,13 +337,13 @@ def _towards(known: dict, scores: np.ndarray, target: np.ndarray, n_jobs: int | 
             raise ValueError(_SURPRISE.format(early[0], "at its target", "below"))
     left = np.flatnonzero(moving)  # not seen at the target yet
     for margin in (BEYOND * gap, BEYOND * gap + rounding):
+        if not len(left):
+            break
         sizes, further = solved(left, margin[left])
         enough = np.isfinite(sizes)
         moves.full[left[enough]], delta[left[enough]] = sizes[enough], further[enough]
         tied[left] = ~enough
         left = left[~(moves.leads(left, moves.points(left, moves.full[left])) > 0)]
-        if not len(left):
-            break
     missed = left[~tied[left]]
     if len(missed):
         raise ValueError(_SURPRISE.format(missed[0], "not at its target", "above"))

@@ -237,7 +237,7 @@ def test_target_of_a_sample_that_several_rivals_lead():
         found = advlinear.attack((W, b), [[0, 0]], None, norm, target=0)
         np.testing.assert_allclose(found.radii, size, rtol=1e-9)
         assert advlinear.attack((W, b), [[0, 0]], None, norm, (0, 0.9), target=0).radii == np.inf
-    with pytest.raises(ValueError, match="more than two classes is not taken with norm 0"):
+    with pytest.raises(ValueError, match="a target is not taken with norm 0"):
         advlinear.attack((W, b), [[0, 0]], None, 0, target=0)
     with pytest.raises(ValueError, match=r"label .*3.* in target is none of the classes"):
         advlinear.attack((W, b), [[0, 0]], None, target=3)
@@ -815,3 +815,21 @@ def test_no_attack_of_a_library_finds_a_smaller_perturbation():
         sizes = length(np.float64(moved) - x, 1, norm)
         assert flips.sum() > 10
         assert (sizes >= own * (1 - 1e-5))[flips].all()
+
+
+def test_jobs_share_the_samples_of_each_form():
+    """Two processes as one, to rounding, with a box per sample, sparse samples, and a target."""
+    x, y, W, b = gaussian(21, 5, 4, seed=1)
+    box = x - 0.3, x + 0.4
+    for samples, more in (
+        (x, dict(box=box)),
+        (x, dict(box=box, target=2)),
+        (scipy.sparse.csr_array(x), dict(box=(0, 1), scale=[1, 2, 0, 1, 1])),
+    ):
+        one, two = (advlinear.attack((W, b), samples, y, "2", n_jobs=n, **more) for n in (1, 2))
+        np.testing.assert_allclose(one.radii, two.radii, rtol=1e-12)
+        assert (one.rival == two.rival).all()
+        assert abs(one.perturbed() - two.perturbed()).max() <= 1e-12
+    reached = advlinear.attack((W, b), x, None, target=(x @ W.T + b).argmax(axis=1))
+    assert (reached.radii == 0).all()
+    assert (reached.perturbed() == x).all()
