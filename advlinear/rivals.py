@@ -129,11 +129,13 @@ def _next(weights, one, radii, left, gap, down, up, todo) -> tuple[np.ndarray, n
     others = np.flatnonzero(hopeful.any(axis=0))
     a, r = weights[one] - weights[others], radii[reached, None]
     fall, rise = np.minimum(down[reached], r), np.minimum(up[reached], r)
-    size = np.abs(a)
-    drop = ((fall + rise) @ size.T + (fall - rise) @ a.T) / 2
-    rounding = CLOSE * r * size.sum(axis=1)
-    ahead = gap[np.ix_(reached, others)]
+    drop = (fall - rise) @ a.T / 2
+    drop += (fall + rise) @ np.abs(a, out=a).T / 2
+    here = np.ix_(reached, others)
+    ahead, bound = gap[here], left[here]
+    rounding = CLOSE * r * ahead / np.where(bound > 0, bound, 1)  # ahead / bound is ||a||_1
     nearer = (drop > ahead - rounding) & hopeful[:, others]
+    left[here] = np.where(nearer, bound, np.inf)  # farther than r: never nearer than a smaller one
     ratio = np.where(nearer, drop / ahead, -np.inf)
     keep = never.copy()
     keep[~never] = nearer.any(axis=1)
