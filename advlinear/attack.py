@@ -1,140 +1,352 @@
-"""The exact attack on a linear model of any number of classes. NumPy alone."""
+"""The exact attack on a linear model of any number of classes. NumPy alone, but for what is named.
+
+`attack` reads the model (models.py) and the samples (forms.py), looks for the nearest rival of each
+sample (rivals.py) or for the way to a target (targets.py), and asks the model itself on either side
+of each radius.
+"""
 
 from __future__ import annotations
 
 import numbers
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advlinear import models
-from advlinear.worst_case import distance, dual_norm, robust_correct, step
+from advlinear import forms, models, rivals, targets
+from advlinear.forms import dense
+from advlinear.moves import BELOW, BEYOND, Moves, by_pair, scaled
+from advlinear.worst_case import ORDER, ball, blocks, box_of, dual_norm, exponent_of, robust_correct
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-BEYOND = 1e-6  # `perturbed` goes so much further than the radius, to be on the other side
+MOST_ASKED = 128  # rows at a time; they then stay in the processor's cache
+_SURPRISE = (
+    "sample {}: the model is {} just {} the radius that follows from its weights: its scores are "
+    "not linear, or round too much"
+)
+PROMISED = 1e-4  # of a radius: the largest error by the model's own rounding that is not refused
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Found:
     """The smallest perturbations that make each of n samples wrong; see `attack`.
 
+    With a target: the smallest after which the model predicts the target.
+
     Attributes:
         radii: (n,) their sizes: 0 where the model is wrong already, inf where nothing makes it so.
         rival: (n,) the class that the sample is then taken for; its own where the radius is inf.
+            (For the norm "0" one that then overtakes its own.)
+        tied: (n,) whether the rival can only draw level, at the edge of the box. (A tie is an
+            error, but a model that has to say a class may still say the right one.)
     """
 
     radii: np.ndarray
     rival: np.ndarray
-    _x: np.ndarray
-    _direction: dict  # (own class, rival class) -> a (d,) and the rows that it is for
-    _norm: str
-    _box: tuple | None
+    tied: np.ndarray
+    _moves: Moves
+    _beyond: np.ndarray  # (n,) sizes at which the model was asked and is wrong
 
     def __repr__(self) -> str:
         wrong, never = np.count_nonzero(self.radii == 0), np.count_nonzero(np.isinf(self.radii))
+        box = "no" if self._moves.box is None else "with"
         return (
-            f"Found({len(self.radii)} samples, norm {self._norm}, {'with' if self._box else 'no'} "
+            f"Found({len(self.radii)} samples, norm {self._moves.norm}, {box} "
             f"box: {wrong} wrong already, {never} that nothing flips, median radius "
             f"{np.median(self.radii):.4g})"
         )
 
     def curve(self, eps: ArrayLike) -> np.ndarray:
-        """Accuracy under the worst case at each radius: the share of radii > eps."""
-        return robust_correct(self.radii, np.asarray(eps)) / len(self.radii)
-
-    def perturbed(self, eps: float | None = None) -> np.ndarray:
-        """The samples (n, d) moved towards their rivals: nearest adversarial examples.
-
-        By a millionth more than their radii, or by `eps`. Samples of radius 0 or inf do not move,
-        and none leaves the box.
+        """Accuracy under the worst case at each radius: the share of radii > eps.
 
         Raises:
-            ValueError: eps is negative or not finite.
+            ValueError: eps holds what is no number of at least 0.
         """
-        if eps is not None and not 0 <= eps < np.inf:
-            raise ValueError(f"eps must be finite and at least 0, not {eps}")
-        sizes = self.radii * (1 + BEYOND) if eps is None else np.full(len(self.radii), float(eps))
-        moved = self._x.copy()
-        for a, rows in self._direction.values():
-            moved[rows] += step(a, self._x[rows], sizes[rows], self._norm, self._box)
-        return moved if self._box is None else np.clip(moved, *self._box)
+        try:
+            sizes = np.asarray(eps, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"eps needs numbers, not {eps!r}") from None
+        if not (sizes >= 0).all():
+            raise ValueError(f"eps needs numbers of at least 0, not {eps!r}")
+        return robust_correct(self.radii, sizes) / len(self.radii)
+
+    def perturbed(self, eps: ArrayLike | None = None, step: float | None = None) -> Any:
+        """The samples moved towards their rivals, in the form of X: nearest adversarial examples.
+
+        By a millionth more than their radii, or by `eps`; or by the smallest whole multiple of
+        `step` that is enough. Samples of radius 0 or inf do not move, and none leaves the box.
+
+        Args:
+            eps: one size, or one per sample (n,). (Towards a target no sample moves further than
+                it has to.)
+            step: the distance of neighbouring values, such as 1/255 of images with 256 levels. In
+                the L-infinity and the L1 ball no smaller move in whole steps is enough; in the L2
+                ball each feature takes the next whole step after the nearest example.
+
+        Raises:
+            ValueError: eps is negative, not finite, or not one or n numbers; step is not above 0,
+                comes with eps or a target, or X or the box is not a multiple of it; or the model
+                itself does not take the sample for another class at a whole step.
+        """
+        rows = np.arange(len(self.radii))
+        if step is not None:
+            if eps is not None:
+                raise ValueError("perturbed takes eps or step, not both")
+            return self._moves.restored(self._moves.on_grid(step, self.radii, self.tied))
+        sizes = self._beyond
+        if eps is not None:
+            try:
+                sizes = np.broadcast_to(np.asarray(eps, np.float64), rows.shape)
+            except (TypeError, ValueError):
+                raise ValueError(f"eps needs a number, or {len(rows)}: one per sample") from None
+            moving = sizes[self._moves.moving] if np.ndim(eps) else sizes
+            if not ((moving >= 0) & (moving < np.inf)).all():
+                raise ValueError(f"eps must be finite and at least 0, not {eps}")
+        return self._moves.restored(lambda part: self._moves.points(part, sizes[part]))
 
 
 def attack(
     model: Any,
-    X: ArrayLike,
-    y: ArrayLike,
+    X: Any,
+    y: ArrayLike | None,
     norm: str | float = "inf",
     box: tuple | None = None,
     n_jobs: int | None = None,
+    scale: ArrayLike | None = None,
+    target: Any = None,
 ) -> Found:
     """The exact attack on a linear model of any number of classes.
 
     Args:
-        model: a fitted scikit-learn classifier or pipeline whose decision_function is linear; or a
-            function from X (m, d) to scores (m, K), or (m,) for two classes; or (W, b) with W
-            (K, d) and b (K,), or w (d,) and a number.
-        X: samples (n, d).
+        model: a fitted scikit-learn classifier, outlier detector or pipeline whose scores are
+            linear; a Keras or PyTorch model of logits; a function from X (m, ...) to scores (m, K),
+            or (m,) for two classes; or (W, b) with W (K, d) and b (K,), or w (d,) and a number.
+        X: samples (n, d), or (n, ...) as the model takes them; a sparse matrix; or a DataFrame,
+            whose d numeric columns are attacked.
         y: labels (n,): those of model.classes_, else 0 to K - 1; with a single score 0 and 1, or
-            -1 and +1. A tie is an error.
-        norm: "inf", "2" or "1", or np.inf, 2 or 1.
-        box: None, or (low, high) that x + delta stays in, numbers or one per feature (d,).
+            -1 and +1. A tie is an error. With a target they have no part, and may be None.
+        norm: "inf", "2", "1", or "0": how many features change; or np.inf, 2, 1 or 0.
+        box: None, or (low, high) that x + delta stays in: numbers, one per feature (d,), or one
+            per sample and feature (n, d). X may be outside by 1e-9 of the width, for rounding.
         n_jobs: how many processes share the samples, as in scikit-learn: None is one, or what
             `joblib.parallel_config` says; -1 is one per core. More than one needs joblib.
+        scale: None, or (d,) the unit of each feature: |delta_j| / scale_j enters the norm, and 0
+            fixes a feature.
+        target: None, or the class that the model is to predict, or one per sample (n,); not with
+            norm "0" or a sparse X.
 
     Raises:
-        ValueError: an argument is not as described, or the model is not linear: its scores on X,
-            or far from it, are not X @ W.T + b to 1e-5, or `predict` is not their largest.
+        ValueError: an argument is not as described; the model is not linear: its scores on X, or
+            far from it, are not X @ W.T + b to 1e-5 of their terms; its own rounding hides a
+            radius, by more than 1e-4; or asked a millionth of the radius below and above, or as
+            much further as its scores round, it does not say what the radius says.
     """
-    x, norm = models.samples(X), str(norm)
-    box = models.bounds(box, x)
-    dual_norm(np.zeros(1), norm)  # refuses an unknown norm
-    scores_of, weights = models.scores(model, x)
-    classes, own = models.labels(model, scores_of, x, y)
-    if weights is None:
-        weights = models.weights_of(model, scores_of, classes, x)
-    scores, rows = scores_of(x), np.arange(len(x))
+    norm, form = ball(norm, (*ORDER, "0")), forms.Form(X)
+    scale, box = forms.units(scale, form), forms.bounds(box, form)
+    fixed = np.zeros(form.x.shape[1], bool) if scale is None else scale == 0
+    linear, own, scores = models.read(model, form, y, fixed, box)
+    x = scaled(form.x, scale)
+    sides = None if box is None else tuple(scaled(side, scale) for side in box)
+    weights = linear.weights if scale is None else linear.weights * scale
+    known = dict(form=form, norm=norm, box=box, scale=scale, x=x, sides=sides)
+    known |= dict(model=linear, weights=weights)
+    if target is None:
+        return _away(known, scores, own, n_jobs)
+    return _towards(known, scores, _targets(target, linear, len(own)), n_jobs)
+
+
+def _targets(target: Any, model: models.Model, n: int) -> np.ndarray:
+    """The index (n,) of the class that each sample is to be taken for."""
+    target = np.asarray(target)
+    if target.shape not in ((), (n,)):
+        raise ValueError(f"target needs a class, or one per sample ({n},), not {target.shape}")
+    return models.labels_to_indices(np.broadcast_to(target, n), model.classes, "target")
+
+
+def _away(known: dict, scores: np.ndarray, own: np.ndarray, n_jobs: int | None) -> Found:
+    """The perturbations after which another class than the own one has the largest score."""
+    rows = np.arange(len(own))
     gaps = scores[rows, own][:, None] - scores
     gaps[rows, own] = np.inf
-    shares = _in_parallel(_nearest_rivals, n_jobs, (gaps, own, x), common=(weights, norm, box))
-    radii, rival = (np.concatenate(parts) for parts in zip(*shares, strict=True))
-    movable = _by_pair(weights, own, rival, (radii > 0) & np.isfinite(radii))
-    direction = {tuple(classes[pair]): (a, chosen) for pair, a, chosen in movable}
-    return Found(radii, classes[rival], x, direction, norm, box)
+    common = dict(weights=known["weights"], norm=known["norm"])
+    per_sample = dict(gaps=gaps, own=own, x=known["x"])
+    radii, rival = _in_parallel(rivals.nearest, n_jobs, per_sample, known["sides"], common)
+    moving = (radii > 0) & np.isfinite(radii)
+    gap = np.where(moving, gaps[rows, rival], 0)
+    moves = Moves(**known, own=own, rival=rival, gaps=gap, moving=moving)
+    _refuse_coarse(moves, scores, radii)
+    beyond, tied = _confirmed(moves, radii, scores)
+    return Found(radii, moves.model.classes[rival], tied, moves, beyond)
 
 
-def _nearest_rivals(gaps, own, x, weights, norm: str, box) -> tuple[np.ndarray, np.ndarray]:
-    """The radius (n,) of each sample, and the index (n,) of the class that it is then taken for."""
-    rows, right = np.arange(len(x)), (gaps > 0).all(axis=1)
-    costs = np.array([[dual_norm(one - other, norm) for other in weights] for one in weights])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bounds = np.where(gaps > 0, gaps / costs[own], 0)  # of the radius: exact without the box
-    bounds[rows, own] = np.inf
-    radii, rival = np.where(right, np.inf, 0.0), np.where(right, own, np.argmin(gaps, axis=1))
-    nearest = np.argsort(bounds, axis=1, kind="stable")
-    for k in nearest.T[:-1]:  # the rivals of each sample, the nearest by this bound first
-        hopeful = right & (bounds[rows, k] < radii)
-        for pair, a, chosen in _by_pair(weights, own, k, hopeful):
-            found = distance(gaps[chosen, pair[1]], a, x[chosen], norm, box)
-            nearer = found < radii[chosen]
-            radii[chosen[nearer]], rival[chosen[nearer]] = found[nearer], pair[1]
-    return radii, rival
+def _confirmed(
+    moves: Moves, radii: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sizes (n,) at which the model itself is wrong, and whether a rival only ties (n,).
+
+    Asked at a millionth of the radius below it, the model must be right, and above it wrong; for
+    the norm "0" with one feature less, and with as many. Where it is not so, the same is asked at
+    the radii of gaps that are smaller, or larger, by the rounding of the model's scores. (Without a
+    box the samples of a sparse X would be dense once moved. So the first 128 are asked for, and the
+    scores of the others are those of X, changed as the weights say.)
+
+    Raises:
+        ValueError: that does not hold either.
+    """
+    below, beyond = _sides(radii, moves.norm)
+    tied = np.zeros(len(radii), bool)
+    by_direction = [rows for _, _, rows in by_pair(moves.own, moves.rival, moves.moving)]
+    in_order = np.concatenate([np.empty(0, int), *by_direction])
+    if moves.form.kind == "sparse" and moves.box is None:
+        _require_computed(moves, scores, below, beyond)
+        in_order = np.sort(in_order)[:MOST_ASKED]
+    for rows in blocks(in_order, moves.form.x.shape[1], MOST_ASKED):
+        shift = moves.shift(rows, beyond[rows])
+        for want, sizes in ((-1, beyond), (1, below)):
+            if want > 0:  # towards the same point, which is as near the worst case
+                shift = moves.shift(rows, sizes[rows]) if moves.norm == "0" else shift * BELOW
+            lead = moves.leads(rows, moves.placed(rows, shift))
+            off = rows[~(want * lead > 0)]
+            if len(off):
+                sizes[off], tied[off] = _further(moves, off, want)
+    return beyond, tied & (radii > 0)
 
 
-def _by_pair(weights, own, rival, among) -> Iterator[tuple]:
-    """Each pair (class, rival) of the samples where `among` (n,), its direction a, and its rows."""
-    for pair in np.unique(np.stack([own, rival], axis=1)[among], axis=0):
-        chosen = np.flatnonzero(among & (own == pair[0]) & (rival == pair[1]))
-        yield pair, weights[pair[0]] - weights[pair[1]], chosen
+def _require_computed(moves: Moves, scores: np.ndarray, below, beyond) -> None:
+    """The same without asking. Raises ValueError unless right below and wrong above, or level."""
+    rows = np.flatnonzero(moves.moving)
+    for want, sizes in ((-1, beyond), (1, below)):
+        change = moves.changes(rows, sizes[rows])
+        lead = moves.lead_in(scores[rows] + change, rows)
+        rounding = 4 * moves.model.noise * (np.abs(scores[rows]) + np.abs(change)).sum(axis=1)
+        off = ~(want * lead > -rounding)
+        if off.any():
+            told = ("not right", "below") if want > 0 else ("not wrong", "above")
+            raise ValueError(_SURPRISE.format(rows[np.argmax(off)], *told))
 
 
-def _in_parallel(work, n_jobs: int | None, per_sample: tuple, common: tuple) -> list:
-    """What `work` returns for each share of the samples, in their order.
+def _further(moves: Moves, rows: np.ndarray, want: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes (m,) that rounding cannot hide, and whether a rival only ties there (m,).
+
+    Raises:
+        ValueError: the model is still not right below (want 1) or wrong above (-1).
+    """
+    sizes = _sides(moves.radii_of(rows, moves.gaps[rows]), moves.norm)[want < 0]
+    rounding = moves.rounding(rows, sizes) + moves.rounding(rows, 0 * sizes)
+    rounding = rounding + 1e-12 * moves.gaps[rows]  # `distance` takes a gap as used up to 1e-14
+    radii = moves.radii_of(rows, moves.gaps[rows] - want * rounding)
+    sizes = _sides(radii, moves.norm)[want < 0]
+    lead = moves.leads(rows, moves.points(rows, sizes))
+    tied = np.isinf(sizes) & (np.abs(lead) <= rounding)
+    wrong = ~(want * lead > 0) & (sizes > 0) & ~tied
+    if wrong.any():
+        i = rows[np.argmax(wrong)]
+        told = ("right", "below") if want > 0 else ("wrong", "above")
+        raise ValueError(_SURPRISE.format(i, f"not {told[0]}", told[1]))
+    return sizes, tied
+
+
+def _sides(radii: np.ndarray, norm: str) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes just below and just above the radii."""
+    if norm == "0":
+        return np.maximum(radii - 1, 0), radii.copy()
+    return radii * (1 - BEYOND), radii * (1 + BEYOND)
+
+
+def _refuse_coarse(moves: Moves, scores: np.ndarray, radii: np.ndarray) -> None:
+    """Raise ValueError where the model's precision cannot give a radius to 1e-4.
+
+    Scores that are off by a share of the offsets, or weights by their blur, are a radius that is
+    off. The error is to be 1e-4 of the radius, or of the largest sample in the same norm.
+    """
+    if moves.norm == "0":
+        return
+    model, norm = moves.model, moves.norm
+    offsets = np.abs(models.centred(scores))
+    for own, rival, rows in by_pair(moves.own, moves.rival, moves.moving):
+        cost = dual_norm(moves.weights[own] - moves.weights[rival], norm)
+        off = model.noise * (offsets[rows, own] + offsets[rows, rival]) / cost
+        if model.blur is not None:
+            blur = model.blur[own] + model.blur[rival]
+            blur = blur if moves.scale is None else blur * moves.scale
+            off = off + radii[rows] * dual_norm(blur, norm) / cost
+        coarse = off > PROMISED * radii[rows]
+        if coarse.any():
+            coarse = off > PROMISED * (radii[rows] + _largest(moves))
+        if coarse.any():
+            raise ValueError(
+                f"the model's scores are exact to {model.noise:.0e} only, too coarse for the "
+                f"radius of sample {rows[np.argmax(coarse)]}: let it compute in float64, or pass "
+                "(W, b)"
+            )
+
+
+def _largest(moves: Moves) -> float:
+    """The largest sample, in units of the scale and in the norm of the ball."""
+    largest = 0.0
+    for part in blocks(np.arange(len(moves.own)), moves.form.x.shape[1]):
+        x = dense(moves.x, part)
+        exponent = exponent_of(x)  # so that no square overflows
+        sizes = np.linalg.norm(np.ldexp(x, -exponent), ORDER[moves.norm], axis=1)
+        largest = max(largest, np.ldexp(sizes.max(), exponent))
+    return largest
+
+
+def _towards(known: dict, scores: np.ndarray, target: np.ndarray, n_jobs: int | None) -> Found:
+    """The perturbations after which the target has the largest score."""
+    if known["form"].kind == "sparse":
+        raise ValueError("a target needs a dense X: pass X.toarray()")
+    if known["norm"] == "0":  # with several rivals, a matter of trying sets of features
+        raise ValueError("a target is not taken with norm 0: use norm 1")
+    rows = np.arange(len(target))
+    gaps = scores - scores[rows, target][:, None]
+    gaps[rows, target] = -np.inf
+    common = dict(weights=known["weights"], norm=known["norm"])
+
+    def solved(chosen, margin):
+        per_sample = dict(gaps=gaps[chosen] + margin[:, None], target=target[chosen])
+        sides = box_of(chosen, known["sides"])
+        return _in_parallel(
+            targets.nearest, n_jobs, per_sample | dict(x=known["x"][chosen]), sides, common
+        )
+
+    radii, delta = solved(rows, np.zeros(len(rows)))
+    moving, hardest = (radii > 0) & np.isfinite(radii), gaps.argmax(axis=1)
+    tied = (radii == 0) & (gaps[rows, hardest] == 0)
+    gap = gaps[rows, hardest]
+    moves = Moves(
+        **known, own=target, rival=hardest, gaps=gap, moving=moving, delta=delta, full=radii.copy()
+    )
+    _refuse_coarse(moves, scores, radii)
+    below = moves.points(rows, radii * (1 - BEYOND))
+    rounding = 1e-12 * np.abs(gap)
+    for part in blocks(np.flatnonzero(moving), len(moves.weights[0]), MOST_ASKED):
+        rounding[part] += moves.rounding(part, radii[part]) + moves.rounding(part, 0 * radii[part])
+        early = part[moves.leads(part, below[part]) > rounding[part]]
+        if len(early):
+            raise ValueError(_SURPRISE.format(early[0], "at its target", "below"))
+    left = np.flatnonzero(moving)  # not seen at the target yet
+    for margin in (BEYOND * gap, BEYOND * gap + rounding):
+        if not len(left):
+            break
+        sizes, further = solved(left, margin[left])
+        enough = np.isfinite(sizes)
+        moves.full[left[enough]], delta[left[enough]] = sizes[enough], further[enough]
+        tied[left] = ~enough
+        left = left[~(moves.leads(left, moves.points(left, moves.full[left])) > 0)]
+    missed = left[~tied[left]]
+    if len(missed):
+        raise ValueError(_SURPRISE.format(missed[0], "not at its target", "above"))
+    tied[moving & ~np.isin(rows, left) & (radii > 0)] = False
+    never = np.where(np.isinf(radii), hardest, target)
+    return Found(radii, moves.model.classes[never], tied, moves, moves.full)
+
+
+def _in_parallel(work, n_jobs: int | None, per_sample: dict, box, common: dict) -> tuple:
+    """What `work` returns for all samples, each a tuple of arrays; in shares if so many jobs.
 
     Without n_jobs, joblib is asked only where it is imported already: a caller that has set a
     `joblib.parallel_config` has done that.
@@ -142,15 +354,23 @@ def _in_parallel(work, n_jobs: int | None, per_sample: tuple, common: tuple) -> 
     if n_jobs is not None and (not isinstance(n_jobs, numbers.Integral) or n_jobs == 0):
         raise ValueError(f"n_jobs needs a whole number other than 0, not {n_jobs!r}")
     if n_jobs == 1 or (n_jobs is None and "joblib" not in sys.modules):
-        return [work(*per_sample, *common)]
+        return work(**per_sample, box=box, **common)
     try:
         import joblib
     except ModuleNotFoundError:
         raise ValueError("n_jobs needs joblib: type pip install joblib, or leave it out") from None
     count = joblib.effective_n_jobs(n_jobs)
     if count == 1:
-        return [work(*per_sample, *common)]
-    shares = zip(*(np.array_split(values, count) for values in per_sample), strict=True)
-    shares = [share for share in shares if len(share[0])]
-    tasks = (joblib.delayed(work)(*share, *common) for share in shares)
-    return joblib.Parallel(n_jobs=n_jobs)(tasks)
+        return work(**per_sample, box=box, **common)
+    shares = np.array_split(np.arange(per_sample["x"].shape[0]), count)
+    tasks = (
+        joblib.delayed(work)(
+            **{name: values[rows] for name, values in per_sample.items()},
+            box=box_of(rows, box),
+            **common,
+        )
+        for rows in shares
+        if len(rows)
+    )
+    found = joblib.Parallel(n_jobs=n_jobs)(tasks)
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))

@@ -29,14 +29,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advlinear import interior, models, vertex
-from advlinear.worst_case import ORDER, dual_norm, hinge, room
+from advlinear import forms, interior, models, vertex
+from advlinear.worst_case import ORDER, ball, dual_norm, hinge, room
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 LOSSES = ("hinge", "logistic")
 LARGEST_GAP = 1e-6
+TINY = 1e-100  # of the largest range; a smaller eps is solved as 0
 ROUNDING = np.finfo(np.float64).eps / 2  # the largest relative error of one operation
 REACH = 1000  # see `certificate`
 BLOCK = 1024  # samples taken at a time, to save memory
@@ -116,7 +117,7 @@ def minimise(
     """
     x, eps = models.samples(X), models.radius(eps)
     classes, y = models.two_classes(y, len(x))
-    norm, box = _check(norm, loss, box, x)
+    norm, box, x = _check(norm, loss, box, x)
     shares = models.shares(sample_weight, y)
     if not 0 < tol < 1:
         raise ValueError(f"tol must be between 0 and 1, not {tol!r}")
@@ -137,15 +138,20 @@ def minimise(
     return Minimum(w, b, eps, norm, loss, box, **proof, alpha=alpha, classes=classes)
 
 
-def _check(norm, loss, box, x) -> tuple[str, tuple | None]:
-    """The norm as a string and the box as two arrays."""
-    norm = str(norm)
-    dual_norm(np.zeros(1), norm)  # refuses an unknown norm
+def _check(norm, loss, box, x) -> tuple[str, tuple | None, np.ndarray]:
+    """The norm as a string, the box as two arrays (d,), and x, moved to its edge by rounding."""
+    norm = ball(norm)
     if loss not in LOSSES:
         raise ValueError(f"loss must be hinge or logistic, not {loss!r}")
-    if box is not None and norm != "inf":
+    if box is None:
+        return norm, None, x
+    if norm != "inf":
         raise ValueError(f"a box needs the norm inf, not {norm}: leave one of the two out")
-    return norm, models.bounds(box, x)
+    form = forms.Form(x)
+    low, high = forms.bounds(box, form)
+    if low.ndim == 2 or high.ndim == 2:
+        raise ValueError("box needs (low, high), each a number or one per feature (d,)")
+    return norm, (low, high), form.x
 
 
 # --- the certificate: it shares no code with the solver ------------------------------------------
@@ -187,7 +193,7 @@ def certificate(
     """
     x, eps = models.samples(X), models.radius(eps)
     _, y = models.two_classes(y, len(x))
-    norm, box = _check(norm, loss, box, x)
+    norm, box, x = _check(norm, loss, box, x)
     if np.shape(w) != x.shape[1:] or np.shape(alpha) != y.shape:
         raise ValueError(
             f"w and alpha need shapes {x.shape[1:]} and {y.shape}, not {np.shape(w)} and "
@@ -315,6 +321,7 @@ def _solve(x, y, shares, eps, norm, loss, box, tol, report) -> tuple:
     """w (d,), b, alpha (n,), and what `certificate` says of them."""
     n, d = x.shape
     centre, span = x.mean(axis=0), np.ptp(x, axis=0)
+    eps = eps if eps > TINY * span.max() else 0.0  # squares would underflow
     used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
     if not len(used):
         used, span = np.arange(1), np.ones(d)

@@ -1,22 +1,32 @@
 """What counts as a linear model, and how its weights are had; and what counts as samples.
 
-A model gives one linear score per class. It may be a pair (W, b), an estimator with a linear
-decision_function, or a function from samples to scores. The weights of the latter two are
-differences of scores. Shapes: x (n, d), W (K, d), b and scores (K,) for each of K classes.
+A model gives one linear score per class. It may be a pair (W, b), a scikit-learn estimator, a
+Keras or a PyTorch model, or a function from samples to scores. Weights that a model says are read:
+those of an estimator and of the affine steps before it, and the Jacobian of a network. Those of a
+function are differences of scores. Either are compared with the scores that the model itself gives.
+Shapes: x (n, d), W (K, d), b and scores (K,) for each of K classes.
 """
 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advlinear.worst_case import ROWS
+from advlinear.forms import MOST, Form, dense
+from advlinear.worst_case import blocks, box_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+LINEAR = 1e-5  # scores are linear if they are to this share of their terms
+ROUNDING = 2.0**-50  # of terms, where nothing larger is measured
+FAR = 2.0**20  # features move by so many times their size, where nothing forbids it
 
 
 def samples(X: ArrayLike) -> np.ndarray:
@@ -94,118 +104,431 @@ def shares(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def bounds(box: tuple | None, x: np.ndarray) -> tuple | None:
-    """The box as two arrays (d,). Raises ValueError: it is none, or a sample is outside."""
-    if box is None:
-        return None
-    try:
-        low, high = (np.broadcast_to(np.asarray(side, np.float64), x.shape[1]) for side in box)
-    except (TypeError, ValueError):
-        came = " ".join(repr(box).split())[:99]
-        raise ValueError(
-            f"box needs (low, high), each a number or of shape ({x.shape[1]},), not {came}"
-        ) from None
-    if not (low <= high).all():  # nor NaN
-        k = np.argmin(low <= high)
-        raise ValueError(f"box needs low <= high, not {low[k]} and {high[k]} (feature {k})")
-    inside = (low <= x) & (x <= high)
-    if not inside.all():
-        i, k = np.argwhere(~inside)[0]
-        raise ValueError(f"X[{i}, {k}] is {x[i, k]}, outside the box: [{low[k]}, {high[k]}]")
-    return low, high
+@dataclass(frozen=True)
+class Model:
+    """A linear model, as the attack needs it.
 
-
-def scores(model: Any, x: np.ndarray) -> tuple[Callable, np.ndarray | None]:
-    """A function from X (m, d) to scores (m, K), K >= 2, and the weights (K, d) if they are given.
-
-    A single score f becomes (-f / 2, f / 2), whose gaps are f and -f.
+    Attributes:
+        ask: from points (m, d) and their rows in X (m,) to scores (m, K), K >= 2. A single score f
+            becomes (-f / 2, f / 2), whose gaps are f and -f.
+        predict: from the same to the index (m,) of the class predicted; None where only scores are.
+        classes: (K,) the labels, in the order of the scores.
+        weights: (K, d). Only their differences count: a multiple of (1, ..., 1) may be added to
+            each column, and so may a function of x to all scores.
+        noise: the largest error found in a score, as a share of the sum of its |terms|.
+        blur: (K, d) bounds of the errors of the weights, or None where they were read.
     """
-    weights = None
-    if isinstance(model, tuple):
-        try:
-            W, b = (np.asarray(part, np.float64) for part in model)
-        except (TypeError, ValueError):
-            raise ValueError("(W, b) needs two arrays of numbers") from None
-        W, b = (W[0], b.reshape(-1)[0]) if W.ndim == 2 and len(W) == 1 and b.size == 1 else (W, b)
-        if W.shape[-1:] != x.shape[1:] or b.shape != W.shape[:-1] or W.ndim > 2:
-            raise ValueError(
-                f"(W, b) needs shapes (K, {x.shape[1]}) and (K,), or ({x.shape[1]},) and a number, "
-                f"not {W.shape} and {b.shape}"
-            )
-        if not (np.isfinite(W).all() and np.isfinite(b).all()):
-            raise ValueError("(W, b) holds NaN or infinite numbers")
-        weights = W if W.ndim == 2 else np.stack([-W / 2, W / 2])
-        raw = lambda points: points @ W.T + b  # noqa: E731
-    elif hasattr(model, "decision_function"):
-        raw = model.decision_function
-    elif callable(model):
-        raw = model
-    else:
-        raise ValueError(
-            f"model needs a decision_function, or be a function or (W, b): {type(model).__name__} "
-            "is none of these"
-        )
 
-    def scores_of(points):
+    ask: Callable[[Any, np.ndarray], np.ndarray]
+    predict: Callable[[Any, np.ndarray], np.ndarray] | None
+    classes: np.ndarray
+    weights: np.ndarray
+    noise: float
+    blur: np.ndarray | None
+
+    def error(self, points: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """A bound (m, K) of the errors of scores: four times the share of |terms| found."""
+        return 4 * self.noise * (np.abs(centred(scores)) + np.abs(points) @ np.abs(self.weights).T)
+
+
+def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tuple | None):
+    """The model, the class (n,) of each sample as an index, and the scores (n, K) of X.
+
+    Args:
+        y: labels (n,), or None.
+        fixed: (d,) whether a feature never moves.
+        box: None, or (low, high) as `forms.bounds` returns it: the model need be linear only there.
+
+    Raises:
+        ValueError: the model or y is not as described in `attack`.
+    """
+    ask, given = scorer(model, form)
+    n = form.x.shape[0]
+    scores = ask(form.x, np.arange(n))
+    classes, own = labels(model, scores.shape[1], y, n)
+    own = scores.argmax(axis=1) if own is None else own
+    if given is not None:
+        return Model(ask, None, classes, given, ROUNDING, None), own, scores
+    predict = None
+    if hasattr(model, "predict") and (_scores_of_estimator(model) is not None):
+        predict = lambda points, rows: labels_to_indices(  # noqa: E731
+            _call(model.predict, form(points, rows)), classes, "what the model predicts"
+        )
+        best, second = np.sort(scores, axis=1)[:, :-3:-1].T
+        told = predict(form.x, np.arange(n))
+        if (told != scores.argmax(axis=1))[best > second].any():
+            raise ValueError("the model does not predict the class of its largest score")
+    weights, noise, blur = weights_of(model, ask, Domain.of(form, fixed, box), scores)
+    return Model(ask, predict, classes, weights, noise, blur), own, scores
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
+    """`Model.ask`, and the weights (K, d) if they are given."""
+    weights, d = None, form.x.shape[1]
+    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
+    if isinstance(model, tuple):
+        W, b = given(model, d)
+        weights = W if W.ndim == 2 else np.stack([-W / 2, W / 2])
+        raw = lambda points, rows: points @ W.T + b  # noqa: E731
+    elif isinstance(model, list):
+        raise ValueError(
+            "a list is no model: pass (W, b), of Keras's get_weights() (kernel.T, bias), as Keras "
+            "keeps (d, K)"
+        )
+    elif keras is not None and isinstance(model, keras.Model):
+        raw = lambda points, rows: _keras_scores(model, form(points, rows))  # noqa: E731
+    elif torch is not None and isinstance(model, torch.nn.Module):
+        raw = lambda points, rows: _torch_scores(model, form(points, rows))  # noqa: E731
+    else:
+        function = _scores_of_estimator(model) or (model if callable(model) else None)
+        if function is None:
+            raise ValueError(
+                "model needs a decision_function or predict_joint_log_proba, or be a function, "
+                f"(W, b), or a Keras or PyTorch model: {type(model).__name__} is none of these"
+            )
+        raw = lambda points, rows: function(form(points, rows))  # noqa: E731
+
+    def ask(points, rows):
+        scores = _call(raw, points, rows)
         try:
-            scores = np.asarray(raw(points), np.float64)
-        except Exception as error:  # of another library: it is not fitted, or has other features
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"the model gives no scores: {reason}") from None
+            scores = np.asarray(scores, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError("the model gives no scores: it returns no numbers") from None
         if scores.ndim == 2 and scores.shape[1] == 1:
             scores = scores[:, 0]
         if scores.shape[:1] != points.shape[:1] or scores.ndim > 2:
-            raise ValueError(f"{len(points)} samples have scores of shape {scores.shape}")
+            raise ValueError(f"{points.shape[0]} samples have scores of shape {scores.shape}")
         if not np.isfinite(scores).all():
             raise ValueError("the model gives NaN or infinite scores")
         return scores if scores.ndim == 2 else np.stack([-scores / 2, scores / 2], axis=1)
 
-    return scores_of, weights
+    return ask, weights
+
+
+def given(model: tuple, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """W (K, d) and b (K,), or w (d,) and b (). Raises ValueError: they are not that."""
+    try:
+        W, b = (np.asarray(part, np.float64) for part in model)
+    except (TypeError, ValueError):
+        raise ValueError("(W, b) needs two arrays of numbers") from None
+    W, b = (W[0], b.reshape(-1)[0]) if W.ndim == 2 and len(W) == 1 and b.size == 1 else (W, b)
+    if W.shape[-1:] != (d,) or b.shape != W.shape[:-1] or W.ndim > 2:
+        transposed = W.ndim == 2 and len(W) == d and b.shape == W.shape[1:]
+        raise ValueError(
+            f"(W, b) needs shapes (K, {d}) and (K,), or ({d},) and a number, not {W.shape} and "
+            f"{b.shape}" + transposed * ": Keras keeps (d, K), pass W.T"
+        )
+    if not (np.isfinite(W).all() and np.isfinite(b).all()):
+        raise ValueError("(W, b) holds NaN or infinite numbers")
+    return W, b
+
+
+def _scores_of_estimator(model: Any) -> Callable | None:
+    """What gives an estimator's scores. Raises ValueError: it has not one per class, but votes."""
+    votes = _final(model)
+    if type(votes).__name__ in ("SVC", "NuSVC") and len(getattr(votes, "classes_", ())) > 2:
+        raise ValueError(
+            f"{type(votes).__name__} of more than two classes lets pairs of classes vote, and has "
+            "no linear score per class: use LinearSVC, or OneVsRestClassifier(SVC(...))"
+        )
+    for name in ("decision_function", "predict_joint_log_proba"):
+        if hasattr(model, name):
+            return getattr(model, name)
+    return None
+
+
+def _final(model: Any) -> Any:
+    """What a search or a pipeline ends in."""
+    while hasattr(model, "best_estimator_") or hasattr(model, "steps"):
+        model = model.best_estimator_ if hasattr(model, "best_estimator_") else model.steps[-1][1]
+    return model
+
+
+def _call(function: Callable, *arguments: Any) -> Any:
+    """What a function of another library returns; its own reason in a ValueError if it raises."""
+    try:
+        return function(*arguments)
+    except Exception as error:  # it is not fitted, or has other features
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()
+        told = [line.strip() for line in lines if line.strip()]
+        if told and told[0].startswith("Exception encountered when calling"):  # Keras: where; why
+            told = told[1:] or told
+        reason = told[0] if told else type(error).__name__
+        raise ValueError(f"the model gives no scores: {reason}") from None
+
+
+def _keras_scores(model: Any, points: np.ndarray) -> np.ndarray:
+    return sys.modules["keras"].ops.convert_to_numpy(model(_keras_input(model, points)))
+
+
+def _keras_input(model: Any, points: np.ndarray) -> np.ndarray:
+    """The points in the model's own precision, and in its shape if they are rows of numbers."""
+    shape = getattr(model, "input_shape", None)
+    if isinstance(shape, tuple) and np.prod(shape[1:], dtype=object) == points[0].size:
+        points = points.reshape(-1, *shape[1:])
+    return points.astype(model.compute_dtype if model.compute_dtype != "bfloat16" else "float32")
+
+
+def _torch_scores(model: Any, points: np.ndarray) -> np.ndarray:
+    with sys.modules["torch"].no_grad():
+        return model(_torch_input(model, points)).double().cpu().numpy()
+
+
+def _torch_input(model: Any, points: np.ndarray) -> Any:
+    """The points as a tensor of the precision, and on the device, of the model's parameters."""
+    first = next(model.parameters(), None)
+    known = {} if first is None else dict(dtype=first.dtype, device=first.device)
+    return sys.modules["torch"].as_tensor(np.ascontiguousarray(points), **known)
+
+
+# --- labels --------------------------------------------------------------------------------------
 
 
 def labels(
-    model: Any, scores_of: Callable, x: np.ndarray, y: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
+    model: Any, count: int, y: ArrayLike | None, n: int
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The classes (K,) in the order of the scores, and the index (n,) of each sample's own."""
-    y = np.asarray(y)
-    if y.shape != (len(x),):
-        raise ValueError(f"y needs shape ({len(x)},), one label per sample, not {y.shape}")
-    count = scores_of(x[:1]).shape[1]
+    y = None if y is None else np.asarray(y)
+    if y is not None and y.shape != (n,):
+        hint = ""
+        if y.shape == (n, 1):
+            hint = ": pass y.ravel()"
+        elif y.ndim == 2 and len(y) == n:
+            hint = ": if they are one-hot, pass y.argmax(axis=1)"
+        raise ValueError(f"y needs shape ({n},), one label per sample, not {y.shape}{hint}")
     classes = getattr(model, "classes_", None)
     if classes is None:
-        classes = np.array([-1, 1]) if count == 2 and (y == -1).any() else np.arange(count)
+        negative = hasattr(model, "decision_function")  # an outlier detector: +1 is an inlier
+        negative |= count == 2 and y is not None and bool((y == -1).any())
+        classes = np.array([-1, 1]) if negative else np.arange(count)
     if len(classes) != count:
         raise ValueError(f"the model has {len(classes)} classes, but {count} scores per sample")
     classes = np.asarray(classes)
-    matches = y[:, None] == classes
-    if not matches.any(axis=1).all():
-        unknown = y[~matches.any(axis=1)][0]
-        raise ValueError(f"label {unknown!r} in y is none of the classes {classes.tolist()}")
-    return classes, matches.argmax(axis=1)
+    return classes, None if y is None else labels_to_indices(y, classes)
 
 
-def weights_of(model: Any, scores_of: Callable, classes: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """W (K, d), from scores with one feature moved at a time; raises ValueError if not linear."""
-    centre, span = x.mean(axis=0), np.ptp(x, axis=0)
-    moves = np.maximum(span, 1e-3 * (np.abs(x).max() or 1e3))  # no smaller, against rounding
-    span = np.where(span > 0, span, moves)
-    offset = scores_of(centre[None])[0]
-    weights = np.empty((len(offset), x.shape[1]))
-    for first in range(0, x.shape[1], ROWS):
-        columns = np.arange(first, min(first + ROWS, x.shape[1]))
-        points = np.tile(centre, (len(columns), 1))
-        points[np.arange(len(columns)), columns] += moves[columns]
-        moved = points[np.arange(len(columns)), columns] - centre[columns]
-        weights[:, columns] = (scores_of(points) - offset).T / moved
-    random = np.random.default_rng(0).uniform(-1, 1, (3, 10, x.shape[1]))
-    far = centre + (random * span * np.array([0.1, 1, 10])[:, None, None]).reshape(30, -1)
-    predict = getattr(model, "predict", None) if hasattr(model, "decision_function") else None
-    for points in (x, far):
-        away, scores = points - centre, scores_of(points)
-        terms = np.abs(offset) + np.abs(away) @ np.abs(weights).T
-        if not (np.abs(offset + away @ weights.T - scores) <= 1e-5 * terms).all():
-            raise ValueError("the model is not linear: its scores are not X @ W.T + b")
-        best = classes[scores.argmax(axis=1)]
-        if predict and not (np.asarray(predict(points)) == best).all():
-            raise ValueError("the model does not predict the class of its largest score")
+def labels_to_indices(y: np.ndarray, classes: np.ndarray, what: str = "y") -> np.ndarray:
+    """The place (n,) of each label among the classes. Raises ValueError: it is none of them."""
+    matches = np.asarray(y)[:, None] == classes
+    known = np.broadcast_to(matches, (len(y), len(classes))).any(axis=1)
+    if not known.all():
+        unknown = y[~known][0]
+        raise ValueError(f"label {unknown!r} in {what} is none of the classes {classes.tolist()}")
+    return matches.argmax(axis=1)
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def centred(scores: np.ndarray) -> np.ndarray:
+    """Scores (m, K) less their mean: what tells the classes apart."""
+    return scores - scores.mean(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where the model need be linear: about the samples, and in the box.
+
+    Attributes:
+        fixed: (d,) whether a feature never moves.
+        base: (d,) a typical sample; span: (d,) the range of each feature; size: the largest number.
+    """
+
+    form: Form
+    fixed: np.ndarray
+    box: tuple | None
+    base: np.ndarray
+    span: np.ndarray
+    size: float
+
+    @classmethod
+    def of(cls, form: Form, fixed: np.ndarray, box: tuple | None) -> Domain:
+        x = form.x
+        if form.kind == "sparse":
+            base = np.asarray(x.mean(axis=0)).ravel()
+            span = (x.max(axis=0) - x.min(axis=0)).toarray().ravel()
+        else:
+            base, span = x.mean(axis=0), np.ptp(x, axis=0)
+        base = np.where(fixed, dense(x, np.arange(1))[0], base)
+        if box is not None:
+            base = np.clip(base, *box_of(0, box))
+        size = abs(x).max() or 1e3
+        return cls(form, fixed, box, base, np.where(span > 0, span, 1e-3 * size), size)
+
+
+def weights_of(
+    model: Any, ask: Callable, domain: Domain, scores: np.ndarray
+) -> tuple[np.ndarray, float, np.ndarray | None]:
+    """Weights (K, d), `Model.noise` and `Model.blur`.
+
+    Of the weights that the model says, those from large moves of its features, and those from
+    moves within the data or the box, the first are taken to which its scores are linear.
+
+    Raises:
+        ValueError: it is linear to none; or its scores are too coarse for the weights.
+    """
+    for weights, steps in _candidates(model, ask, domain, scores.shape[1]):
+        noise = max(_mismatch(ask, domain, weights, scores), ROUNDING)
+        if noise <= LINEAR and steps is None:
+            return weights, noise, None
+        if noise <= LINEAR:  # an error of a score is one of a weight times the step
+            offset = np.abs(centred(ask(domain.base[None], np.zeros(1, int))))[0]
+            offset = offset + np.abs(weights) @ np.abs(domain.base)
+            moved = ~domain.fixed & (steps > 0)
+            share = np.divide(1, steps, out=np.zeros(len(steps)), where=moved)
+            return weights, noise, 2 * noise * (np.abs(weights) + np.outer(offset, share))
+    hint = ""
+    if getattr(model, "training", False):
+        hint = " (it is in training mode: call model.eval())"
+    elif (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) < 1e-5).all():
+        hint = " (they look like probabilities: pass the logits)"
+    raise ValueError(f"the model is not linear: its scores are not X @ W.T + b{hint}")
+
+
+def _candidates(model: Any, ask: Callable, domain: Domain, count: int) -> Iterator[tuple]:
+    """Weights (K, d), and the steps (d,) that they came from, or None for those that were read."""
+    base, size, fixed = domain.base, domain.size, domain.fixed
+    told = _told(model, domain.form, base)
+    if told is not None and len(told) == 1:
+        told = np.concatenate([-told / 2, told / 2])
+    if told is not None and told.shape == (count, len(base)):
+        yield told, None
+    large = np.full(len(base), np.exp2(np.ceil(np.log2(size))) * FAR)
+    within = np.maximum(domain.span, 1e-3 * size)  # no smaller, against rounding
+    if domain.box is not None:
+        low, high = box_of(0, domain.box)
+        up, down = np.minimum(large, high - base), np.minimum(large, base - low)
+        within = np.where(up >= down, up, -down)
+    for steps in (large, within):
+        try:
+            yield _probed(ask, base, steps, fixed), np.abs(steps)
+        except ValueError:  # it cannot be asked so far away
+            if steps is within:
+                raise
+
+
+def _probed(ask: Callable, base: np.ndarray, steps: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """W (K, d), from scores with one feature moved at a time."""
+    offset = ask(base[None], np.zeros(1, int))[0]
+    weights = np.zeros((len(offset), len(base)))
+    for columns in blocks(np.flatnonzero(~fixed & (steps != 0)), len(base)):
+        points = np.tile(base, (len(columns), 1))
+        here = np.arange(len(columns)), columns
+        points[here] += steps[columns]
+        moved = points[here] - base[columns]
+        weights[:, columns] = (ask(points, np.zeros(len(columns), int)) - offset).T / moved
     return weights
+
+
+def _mismatch(ask: Callable, domain: Domain, weights: np.ndarray, scores: np.ndarray) -> float:
+    """The largest error of scores on X, and up to ten times as far, as a share of its |terms|.
+
+    The error is that of the change of the scores from a point with the typical value of each
+    feature that is not fixed.
+    """
+    form, fixed, base = domain.form, domain.fixed, domain.base
+    n, d = form.x.shape
+    apart = fixed.any() or form.kind == "frame"  # each row has a rest of its own
+
+    def share(points, rows, values):
+        reference = base[None]
+        if apart:
+            reference = np.where(fixed, dense(form.x, rows), base)
+        start = ask(reference, rows[: len(reference)])
+        change = points @ weights.T - reference @ weights.T
+        error = np.abs(centred(values - start - change))
+        terms = np.abs(centred(values)) + abs(points) @ np.abs(weights).T
+        terms = terms + np.abs(centred(start)) + np.abs(reference) @ np.abs(weights).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(error > 0, error / terms, 0).max()
+
+    found = 0.0
+    whole = form.kind == "sparse" and not apart
+    for rows in [np.arange(n)] if whole else blocks(np.arange(n), d, MOST):
+        points = form.x if whole else dense(form.x, rows)
+        found = max(found, share(points, rows, scores[rows]))
+    rows = np.arange(30) % n
+    random = np.random.default_rng(0).uniform(-1, 1, (3, 10, d))
+    far = base + (random * domain.span * np.array([0.1, 1, 10])[:, None, None]).reshape(30, d)
+    far = np.where(fixed, dense(form.x, rows), far)
+    if domain.box is not None:
+        far = np.clip(far, *box_of(rows, domain.box))
+    return max(found, share(far, rows, ask(far, rows)))
+
+
+def _told(model: Any, form: Form, base: np.ndarray) -> np.ndarray | None:
+    """The weights (K, d) that a model says: those of an estimator, the Jacobian of a network."""
+    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
+    if keras is not None and isinstance(model, keras.Model):
+        return _call(_keras_jacobian, model, form(base[None], np.zeros(1, int)))
+    if torch is not None and isinstance(model, torch.nn.Module):
+        return _call(_torch_jacobian, model, form(base[None], np.zeros(1, int)))
+    return _coefficients(model)
+
+
+def _keras_jacobian(model: Any, point: np.ndarray) -> np.ndarray | None:
+    """(K, d), where Keras runs on TensorFlow; None elsewhere."""
+    if sys.modules["keras"].backend.backend() != "tensorflow":
+        return None
+    tf = sys.modules["tensorflow"]
+    point = tf.constant(_keras_input(model, point))
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        scores = model(point)
+    return tape.jacobian(scores, point).numpy().astype(np.float64).reshape(-1, tf.size(point))
+
+
+def _torch_jacobian(model: Any, point: np.ndarray) -> np.ndarray:
+    """(K, d)."""
+    torch = sys.modules["torch"]
+    point = _torch_input(model, point)
+    jacobian = torch.autograd.functional.jacobian(model, point)
+    return jacobian.double().cpu().numpy().reshape(-1, point.numel())
+
+
+def _coefficients(model: Any) -> np.ndarray | None:
+    """W (K, d) or (1, d) of an estimator, through the affine steps of a pipeline; else None."""
+    if hasattr(model, "best_estimator_"):
+        return _coefficients(model.best_estimator_)
+    if hasattr(model, "steps"):
+        weights = _coefficients(model.steps[-1][1])
+        for _, before in reversed(model.steps[:-1]):
+            weights = None if weights is None else _before(before, weights)
+        return weights
+    if type(model).__name__ == "OneVsRestClassifier":
+        each = [_coefficients(one) for one in getattr(model, "estimators_", ())]
+        known = each and all(one is not None and len(one) == 1 for one in each)
+        return np.concatenate(each) if known else None
+    for name in ("coef_", "feature_log_prob_"):
+        weights = getattr(model, name, None)
+        if weights is not None:
+            weights = weights.toarray() if hasattr(weights, "toarray") else np.asarray(weights)
+            return np.atleast_2d(weights).astype(np.float64)
+    return None
+
+
+def _before(step: Any, weights: np.ndarray) -> np.ndarray | None:
+    """The weights (K, d) before an affine step of a pipeline, from those after it, or None.
+
+    A step that is not affine after all, as it clips, shows in the scores.
+    """
+    kind = type(step).__name__
+    if step in (None, "passthrough"):
+        return weights
+    if kind in ("StandardScaler", "MaxAbsScaler", "RobustScaler"):
+        return weights if step.scale_ is None else weights / step.scale_
+    if kind == "MinMaxScaler":
+        return weights * step.scale_
+    if kind == "PCA":
+        weights = weights / np.sqrt(step.explained_variance_) if step.whiten else weights
+        return weights @ step.components_
+    if kind == "TruncatedSVD":
+        return weights @ step.components_
+    if hasattr(step, "get_support"):
+        every = np.zeros((len(weights), step.n_features_in_))
+        every[:, step.get_support()] = weights
+        return every
+    return None

@@ -28,7 +28,7 @@ import numpy as np
 
 from advlinear import models
 from advlinear.minimum import LARGEST_GAP, minimise
-from advlinear.worst_case import DUAL, ORDER, ROWS, dual_norm, hinge
+from advlinear.worst_case import DUAL, ORDER, ROWS, ball, dual_norm, hinge
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -163,11 +163,10 @@ def path(
         ValueError: an argument is not as described; tol is 0 in the L2 or L1 ball; or the bounds
             do not agree to `tol` (with tol=0: to 1e-6).
     """
-    x, norm = models.samples(X), str(norm)
+    x, norm = models.samples(X), ball(norm)
     eps_min, eps_max = models.radius(eps_min), models.radius(eps_max)
     if eps_min > eps_max:
         raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")
-    dual_norm(np.zeros(1), norm)  # refuses an unknown norm
     if not 0 <= tol < 1 or (tol == 0 and norm != "inf"):
         raise ValueError(f"tol must be from 0 to 1, and above 0 in the L2 and L1 balls, not {tol}")
     classes, y = models.two_classes(y, len(x))

@@ -11,12 +11,16 @@ c_j to move:
     2     each moves by min(t |a_j|, c_j), where t makes the size eps (the conditions of Karush,
           Kuhn and Tucker)
     1     the features of largest |a_j| move first (a fractional knapsack)
+    0     (the number of features that move) those of largest |a_j| c_j move by c_j
 
 In each case the cost is a concave, piecewise linear function, so that a few Newton steps, or one
-sort, give the smallest eps that uses up the gap. Shapes: x (n, d), y and gaps (n,), a and w (d,).
+sort, give the smallest eps that uses up the gap. Shapes: x (n, d), y and gaps (n,), a and w (d,);
+a box is a pair (low, high) of numbers, arrays (d,), or arrays (n, d).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -30,15 +34,38 @@ def hinge(margins: np.ndarray) -> np.ndarray:
     return np.maximum(0, 1 - margins)
 
 
+def ball(norm: str | float, known: Iterable[str] = ORDER) -> str:
+    """The name of a ball: "inf", "2" or "1", from these and such as 2.0, "l2" and "Linf".
+
+    Raises:
+        ValueError: it is none of the names known.
+    """
+    name, known = str(norm).lower().removeprefix("l").removesuffix(".0"), list(known)
+    if isinstance(norm, bool) or name not in known:
+        raise ValueError(f"norm must be {', '.join(known[:-1])} or {known[-1]}, not {norm!r}")
+    return name
+
+
+def require_ball(norm: str) -> None:
+    """Raise ValueError unless the norm is "inf", "2" or "1"."""
+    if str(norm) not in DUAL:
+        raise ValueError(f"norm must be inf, 2 or 1, not {norm!r}")
+
+
 def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
     """What a unit of radius costs in margin: ||w||_1, ||w||_2, ||w||_inf for "inf", "2", "1".
 
     Raises:
         ValueError: the norm is none of the three.
     """
-    if str(norm) not in DUAL:
-        raise ValueError(f"norm must be inf, 2 or 1, not {norm!r}")
-    return float(np.linalg.norm(w, DUAL[str(norm)]))
+    require_ball(norm)
+    exponent = exponent_of(w)  # so that no square underflows or overflows
+    return float(np.ldexp(np.linalg.norm(np.ldexp(w, -exponent), DUAL[str(norm)]), exponent))
+
+
+def exponent_of(values: np.ndarray) -> int:
+    """The k with 2^(k - 1) <= the largest |value| < 2^k; to divide by 2^k makes no error."""
+    return int(np.frexp(np.abs(values).max(initial=0.0))[1])
 
 
 # --- one pair of classes -------------------------------------------------------------------------
@@ -47,7 +74,19 @@ def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
 def room(x: np.ndarray, a: np.ndarray, box: tuple = (0.0, 1.0)) -> np.ndarray:
     """c (n, d): how far each feature can move against a within the box; 0 where a_j = 0."""
     low, high = box
-    return np.where(a != 0, np.where(a > 0, x - low, high - x), 0.0)
+    offset = np.where(a > 0, np.negative(low), np.where(a < 0, high, 0.0))
+    return x * np.sign(a) + offset  # x - low, high - x or 0, in two passes
+
+
+def box_of(rows: np.ndarray, box: tuple | None) -> tuple | None:
+    """The box of these rows: sides (n, d) are one per sample, others the same for all."""
+    return box and tuple(side[rows] if np.ndim(side) == 2 else side for side in box)
+
+
+def blocks(rows: np.ndarray, d: int, most: int = ROWS) -> list[np.ndarray]:
+    """The rows in parts of at most `most`, and of at most 2^18 numbers if there are d features."""
+    most = max(1, min(most, 2**18 // d))
+    return [rows[k : k + most] for k in range(0, len(rows), most)]
 
 
 def distance(
@@ -55,26 +94,70 @@ def distance(
 ) -> np.ndarray:
     """The smallest perturbation (n,) of each sample that brings its gap to 0.
 
-    Without the box gap / ||a||_dual, which is <= 0 where the gap is. With the box it is 0 there,
-    and inf where nothing in the box is enough.
+    Without the box gap / ||a||_dual, which is <= 0 where the gap is. With the box, and for the
+    norm "0", it is 0 there, and inf where nothing in the box is enough.
     """
-    cost = dual_norm(a, norm)
+    if box is None and norm == "0":
+        return np.where(gap > 0, 1.0 if a.any() else np.inf, 0.0)
     if box is None:
+        cost = dual_norm(a, norm)
         return gap / cost if cost else np.where(gap > 0, np.inf, -np.inf)
-    used, radii = a != 0, np.zeros(len(gap))
-    size = np.abs(a[used])
-    positive = np.flatnonzero(gap > 0)
-    for rows in (positive[k : k + ROWS] for k in range(0, len(positive), ROWS)):
-        c, target = room(x[rows], a, box)[:, used], gap[rows]
+    used, radii, exponent = a != 0, np.zeros(len(gap)), exponent_of(a)
+    size = np.ldexp(np.abs(a[used]), -exponent)
+    for rows in blocks(np.flatnonzero(gap > 0), x.shape[1]):
+        target = np.ldexp(gap[rows], -exponent)
+        if norm == "1":
+            radii[rows] = _in_prefixes(rows, target, a, x, box, exponent)
+            continue
+        part, sides = (x, box) if len(rows) == len(x) else (x[rows], box_of(rows, box))
+        c = room(part, a, sides)
+        c = c[:, used]
         if norm == "inf":
             radii[rows] = reach(c, size, target)
         elif norm == "2":
             t = reach(c / size, size**2, target)
-            moved = np.minimum(np.where(np.isfinite(t), t, 0)[:, None] * size, c)
-            radii[rows] = np.where(np.isfinite(t), np.linalg.norm(moved, axis=1), np.inf)
+            moved = np.where(np.isfinite(t), t, 0)[:, None] * size
+            lengths = _lengths(np.minimum(moved, c, out=moved))
+            radii[rows] = np.where(np.isfinite(t), lengths, np.inf)
         else:
-            radii[rows] = knapsack(c, size, target)
+            radii[rows] = fewest(c, size, target)
     return radii
+
+
+def _prefixes(a: np.ndarray) -> list[np.ndarray]:
+    """The features with a weight, the largest |a_j| first: the first 64, the first 512, and all.
+
+    In the L1 ball few features move, and the others need not be looked at.
+    """
+    used = np.flatnonzero(a)
+    used = used[np.argsort(-np.abs(a[used]), kind="stable")]
+    return [used[:most] for most in (64, 512)] + [used]
+
+
+def _in_prefixes(rows, target, a, x, box, exponent: int) -> np.ndarray:
+    """The L1 distance (m,) of rows of x, with targets (m,) in units of 2^exponent."""
+    radii, left = np.full(len(rows), np.inf), np.arange(len(rows))
+    for columns in _prefixes(a):
+        sides = _columns(box_of(rows[left], box), columns)
+        c = room(x[np.ix_(rows[left], columns)], a[columns], sides)
+        radii[left] = knapsack(c, np.ldexp(np.abs(a[columns]), -exponent), target[left])
+        left = left[np.isinf(radii[left])]
+        if not len(left):
+            break
+    return radii
+
+
+def _columns(box: tuple | None, columns: np.ndarray) -> tuple | None:
+    """The box of some features."""
+    return box and tuple(side[..., columns] if np.ndim(side) else side for side in box)
+
+
+def _lengths(moved: np.ndarray) -> np.ndarray:
+    """The Euclidean length (n,) of each row, also where its squares underflow or overflow."""
+    exponents = np.frexp(moved.max(axis=1, initial=0.0))[1][:, None]
+    if (np.abs(exponents) < 500).all():
+        return np.linalg.norm(moved, axis=1)
+    return np.ldexp(np.linalg.norm(np.ldexp(moved, -exponents), axis=1), exponents[:, 0])
 
 
 def reach(c: np.ndarray, rate: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -106,11 +189,13 @@ def reach(c: np.ndarray, rate: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def knapsack(c: np.ndarray, size: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The least sum_j m_j (n,) with sum_j size_j m_j = target and 0 <= m_j <= c_j; else inf."""
+    """The least sum_j m_j (n,) with sum_j size_j m_j = target and 0 <= m_j <= c_j; else inf.
+
+    The sizes are in descending order.
+    """
     if not len(size):
         return np.where(target > 0, np.inf, 0.0)
-    order = np.argsort(-size, kind="stable")
-    c, size = np.minimum(c[:, order], 2 * target[:, None] / size[order]), size[order]
+    c = np.minimum(c, 2 * target[:, None] / size)
     cost, spent = np.cumsum(c * size, axis=1), np.cumsum(c, axis=1)
     reached = cost >= target[:, None] * (1 - 1e-14)
     k = np.argmax(reached, axis=1)[:, None]
@@ -119,27 +204,74 @@ def knapsack(c: np.ndarray, size: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.where(reached[:, -1], least, np.inf)
 
 
+def fewest(c: np.ndarray, size: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The least number (n,) of features whose moves use up the target; inf where all do not.
+
+    Feature j uses up at most its gain size_j c_j. So m features use up at most the sum of the m
+    largest gains, and those that have them, moved to the edge of the box, use up just that: the
+    least m whose sum is the target or more is enough, and no smaller one is.
+    """
+    if not len(size):
+        return np.where(target > 0, np.inf, 0.0)
+    gains = size * np.minimum(c, 2 * target[:, None] / size)  # c may be inf; one gain is enough
+    reached = np.cumsum(-np.sort(-gains, axis=1), axis=1) >= target[:, None] * (1 - 1e-14)
+    return np.where(reached[:, -1], np.argmax(reached, axis=1) + 1.0, np.inf)
+
+
 def step(
-    a: np.ndarray, x: np.ndarray, eps: np.ndarray, norm: str = "inf", box: tuple | None = None
+    a: np.ndarray,
+    x: np.ndarray,
+    eps: np.ndarray,
+    norm: str = "inf",
+    box: tuple | None = None,
+    gap: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The delta (n, d) of sizes eps (n,) that lowers the gap most."""
-    cost, size, eps = dual_norm(a, norm), np.abs(a), eps[:, None]
+    """The delta (n, d) of sizes eps (n,) that lowers the gap most.
+
+    For the norm "0" eps counts features; each moves to the edge of the box, but not further than
+    lowers a gap of the given sizes (n,) by twice as much. (The other norms need no gap.)
+    """
+    exponent = exponent_of(a)
+    a = np.ldexp(a, -exponent)
+    size, eps = np.abs(a), eps[:, None]
+    if norm == "1":
+        return -np.sign(a) * _along_largest(a, x, eps, box)
     c = np.full(x.shape, np.inf) if box is None else room(x, a, box)
     if norm == "inf":
         amount = np.minimum(eps, c)
     elif norm == "2" and box is None:
-        amount = eps * size / (cost or 1.0)
+        amount = eps * size / (dual_norm(a, norm) or 1.0)
     elif norm == "2":
         used, amount = size > 0, np.zeros(x.shape)
-        c, size = c[:, used], size[used]
-        t = np.sqrt(reach((c / size) ** 2, size**2, eps[:, 0] ** 2))
-        amount[:, used] = np.minimum(t[:, None] * size, c)
+        exponents = np.frexp(eps)[1]
+        scaled, c, size = np.ldexp(eps, -exponents), c[:, used], size[used]
+        limit = np.minimum(np.ldexp(c, -exponents), 2 * scaled)  # more is more than the ball has
+        t = np.sqrt(reach((limit / size) ** 2, size**2, scaled[:, 0] ** 2))
+        amount[:, used] = np.minimum(np.ldexp(t, exponents[:, 0])[:, None] * size, c)
     else:
-        order = np.argsort(-size, kind="stable")
-        c = np.minimum(c, eps)[:, order]
-        amount = np.zeros(x.shape)
-        amount[:, order] = np.clip(eps - (np.cumsum(c, axis=1) - c), 0, c)
+        used, amount = size > 0, np.zeros(x.shape)
+        enough = 2 * np.ldexp(gap, -exponent)[:, None] / size[used]
+        c = np.minimum(c[:, used], enough)
+        order = np.argsort(-c * size[used], axis=1, kind="stable")
+        amount[:, used] = np.where(np.argsort(order, axis=1) < eps, c, 0)
     return -np.sign(a) * amount
+
+
+def _along_largest(a: np.ndarray, x: np.ndarray, eps: np.ndarray, box: tuple | None) -> np.ndarray:
+    """How far each feature (n, d) moves in the L1 ball of sizes eps (n, 1)."""
+    amount, left = np.zeros(x.shape), np.arange(len(x))
+    for columns in _prefixes(a):
+        c = np.broadcast_to(np.inf, (len(left), len(columns)))
+        if box is not None:
+            sides = _columns(box_of(left, box), columns)
+            c = room(x[np.ix_(left, columns)], a[columns], sides)
+        c = np.minimum(c, eps[left])
+        total = np.cumsum(c, axis=1)
+        amount[np.ix_(left, columns)] = np.clip(eps[left] - (total - c), 0, c)
+        left = left[(total[:, -1:] < eps[left])[:, 0]] if len(columns) else left[:0]
+        if not len(left):
+            break
+    return amount
 
 
 # --- two classes: labels y in {-1, +1}, one score x.w + b -----------------------------------------
@@ -157,6 +289,7 @@ def sample_radii(
         ValueError: the norm is unknown, a label is not -1 or +1, a pixel is outside the box, or
             the shapes do not fit.
     """
+    require_ball(norm)
     by_label = _by_label(x, y, w, box)
     margins, radii = y * (x @ w + b), np.empty(len(y))
     if not box:
@@ -179,6 +312,7 @@ def perturbation(
     """
     if not 0 <= eps < np.inf:
         raise ValueError(f"eps must be finite and at least 0, not {eps}")
+    require_ball(norm)
     delta = np.empty(x.shape)
     for sign, rows, bounds in _by_label(x, y, w, box):
         sizes = np.full(np.count_nonzero(rows), float(eps))

@@ -286,7 +286,7 @@ def fit(*steps):
 LOGISTIC, UNFITTED = fit(LogisticRegression()), LogisticRegression()
 NOT_LINEAR = "the model is not linear: its scores are not X @ W.T"
 REFUSED = [
-    (dict(norm=3), "norm must be inf, 2 or 1, not '3'"),
+    (dict(norm=3), "norm must be inf, 2, 1 or 0, not 3"),
     (dict(y=Y + 5), r"label .*\d.* in y is none of the classes \[0, 1, 2\]"),
     (dict(y=np.eye(3)[Y]), r"y needs shape \(30,\), .* not \(30, 3\)"),
     (dict(y=[*Y, 0]), r"y needs shape \(30,\), .* not \(31,\)"),
@@ -294,10 +294,10 @@ REFUSED = [
     (dict(model=(1.0, 2.0)), r"shapes \(K, 6\) and \(K,\).* not \(\) and \(\)"),
     (dict(model=(W, B, 0)), r"\(W, b\) needs two arrays of numbers"),
     (dict(model=(np.nan * W, B)), r"\(W, b\) holds NaN"),
-    (dict(X=X + 1e-9, box=(0, 1)), r"X\[\d+, \d\] is 1.000000001, outside the box: \[0.0, 1.0\]"),
+    (dict(X=X + 1e-8, box=(0, 1)), r"X\[\d+, \d\] is 1.00000001, outside the box: \[0.0, 1.0\]"),
     (dict(box=(1, 0)), r"box needs low <= high, not 1.0 and 0.0 \(feature 0\)"),
     (dict(box=(0, np.nan)), "box needs low <= high, not 0.0 and nan"),
-    (dict(box=(np.zeros(99), 1)), r"a number or of shape \(6,\), not \(array"),
+    (dict(box=(np.zeros(99), 1)), r"a number or of shape \(6,\) or \(30, 6\), not \(array"),
     (dict(X=np.nan * X), "X holds NaN or infinite numbers"),
     (dict(X=np.ones((30, 7))), r"shapes \(K, 7\) .* not \(3, 6\) and \(3,\)"),
     (dict(X=np.ones((30, 7)), model=LOGISTIC), "7 features.* 6 features"),
@@ -308,8 +308,8 @@ REFUSED = [
     (dict(model=lambda points: next(iter(()))), "the model gives no scores: StopIteration"),
     (dict(model=lambda points: 3.0), r"samples have scores of shape \(\)"),
     (dict(model=lambda points: np.nan * points), "NaN or infinite scores"),
-    (dict(model=fit(SVC(kernel="linear", decision_function_shape="ovo"))), "its largest score"),
-    (dict(model=fit(SVC(kernel="linear"))), NOT_LINEAR),
+    (dict(model=fit(SVC(kernel="linear", decision_function_shape="ovo"))), "SVC .* vote"),
+    (dict(model=fit(SVC(kernel="linear"))), "SVC of more than two classes .* vote"),
     (dict(model=fit(MinMaxScaler(clip=True), UNFITTED)), NOT_LINEAR),
     (dict(model=fit(PolynomialFeatures(2), UNFITTED)), NOT_LINEAR),
     (dict(model=lambda p: p @ W.T + B + 0.01 * np.fmax(p[:, :3], 3)), NOT_LINEAR),

@@ -39,15 +39,15 @@ def test_without_n_jobs_the_configuration_of_joblib_decides(attacked):
     given, expected = attacked
     seen = []
 
-    def work(rows):
-        seen.append(len(rows))
-        return rows
+    def work(x, box):
+        seen.append(len(x))
+        return (x,)
 
     for config, shares in ((dict(n_jobs=1), [70]), (dict(n_jobs=3), [24, 23, 23])):
         with joblib.parallel_config("threading", **config):
-            found = _in_parallel(work, None, (np.arange(70),), ())
+            (found,) = _in_parallel(work, None, dict(x=np.arange(70)), None, {})
             check_same(advlinear.attack(**given), expected)
-        assert [len(rows) for rows in found] == shares
+        assert found.tolist() == list(range(70))
         assert sorted(seen) == sorted(shares)
         seen.clear()
 

@@ -350,9 +350,7 @@ def test_what_does_not_get_closer_is_refused(stand_in, monkeypatch):
 
     def spoiled(x, y, eps, norm, tol):
         found = solve(x, y, eps, norm, tol)
-        return advlinear.Minimum(
-            found.w, found.b + 0.01, eps, False, 0.0, 0.0, 0.0, 0.99 * found.alpha, None
-        )
+        return SimpleNamespace(w=found.w, b=found.b + 0.01, alpha=0.99 * found.alpha)
 
     monkeypatch.setattr(module, "minimise", spoiled)
     x, y = few_samples("normal", 10, 2, 0)

@@ -1,0 +1,153 @@
+"""The smallest perturbation after which a given class has the largest score.
+
+With target t, a_k = w_k - w_t, and g_k the lead of class k over it, this is
+
+    min ||delta||  over  a_k.delta <= -g_k for each k other than t,  low <= x + delta <= high:
+
+a linear program for the L-infinity and the L1 norm, a quadratic one for L2. Only few rivals matter.
+So the program begins with the hardest one, where `worst_case.step` is the solution, and gets those
+that the solution does not beat. For any lambda >= 0 the one rival of a = sum_k lambda_k a_k and
+g = sum_k lambda_k g_k is beaten by whatever beats all of them. So its radius, by
+`worst_case.distance`, is a lower bound, and the multipliers of the solution prove it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from advlinear.worst_case import ORDER, box_of, distance, step
+
+EXACT = 1e-7  # relative difference of a radius and its proof
+BEATEN = 1e-10  # of the hardest lead: what is missing by no more is rounding
+
+
+def nearest(
+    gaps: np.ndarray,
+    target: np.ndarray,
+    x: np.ndarray,
+    box: tuple | None,
+    weights: np.ndarray,
+    norm: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The size (n,) of the smallest perturbations, and these, delta (n, d).
+
+    A size is 0 where no class is ahead of the target, inf where nothing in the box is enough.
+
+    Args:
+        gaps: (n, K) the lead of each class over the target; -inf at the target.
+        target: (n,) its index; x: (n, d); box: None or two sides; weights: (K, d).
+
+    Raises:
+        ValueError: a solution is not proved to 1e-7 of its size.
+    """
+    radii, delta = np.zeros(len(x)), np.zeros(x.shape)
+    for i in np.flatnonzero((gaps > 0).any(axis=1)):
+        others = np.flatnonzero(np.arange(len(weights)) != target[i])
+        a, g = weights[others] - weights[target[i]], gaps[i, others]
+        one = np.array([i])
+        found = _one(a, g, x[one], box_of(one, box), norm)
+        if found is None:
+            raise ValueError(f"the program of sample {i} is not solved to {EXACT} of its radius")
+        radii[i], delta[i] = found
+    return radii, delta
+
+
+def _one(a: np.ndarray, g: np.ndarray, x: np.ndarray, box: tuple | None, norm: str):
+    """Size and delta (d,) of one sample x (1, d) with rivals a (k, d), leads g (k,); None where no
+    solution is proved."""
+    alone = [distance(g[[k]], a[k], x, norm, box)[0] if g[k] > 0 else 0.0 for k in range(len(g))]
+    hardest = int(np.argmax(alone))
+    radius = alone[hardest]
+    if np.isinf(radius):
+        return np.inf, np.zeros(x.shape[1])
+    delta = step(a[hardest], x, np.array([radius]), norm, box, g[[hardest]])[0]
+    program = [hardest]
+    while True:
+        missing = g + a @ delta
+        missing[program] = -np.inf
+        worst = int(np.argmax(missing))
+        if missing[worst] <= BEATEN * g[hardest]:
+            return radius, delta
+        program.append(worst)
+        unit = alone[hardest]  # so that the solver sees numbers near 1
+        low, high = (-np.inf, np.inf) if box is None else ((side - x)[0] / unit for side in box)
+        rows, leads = a[program], g[program] / unit
+        sizes = np.abs(rows).max(axis=1)
+        rows, leads = rows / sizes[:, None], leads / sizes
+        solve = _quadratic if norm == "2" else _linear
+        delta, multipliers = solve(rows, leads, *np.broadcast_arrays(low, high, a[0])[:2], norm)
+        if delta is None:
+            return np.inf, np.zeros(x.shape[1])
+        delta = delta * unit
+        radius = np.linalg.norm(delta, ORDER[norm])
+        proof = distance(multipliers @ leads[:, None] * unit, multipliers @ rows, x, norm, box)[0]
+        if not abs(radius - proof) <= EXACT * radius:
+            return None
+
+
+def _linear(a, g, low, high, norm: str) -> tuple:
+    """delta (d,) and multipliers (k,), or None twice where nothing is enough. By HiGHS."""
+    import scipy.optimize
+    import scipy.sparse
+
+    k, d = a.shape
+    if norm == "1":  # delta = up - down, both at least 0
+        rows, right = np.hstack([a, -a]), -g
+        cost = np.ones(2 * d)
+        bounds = np.stack([np.zeros(2 * d), np.concatenate([high, -low])], axis=1)
+    else:  # up to a size that bounds each feature
+        one, eye = scipy.sparse.csr_array(np.ones((d, 1))), scipy.sparse.eye_array(d)
+        rows = scipy.sparse.block_array([[a, None], [eye, -one], [-eye, -one]])
+        right = np.concatenate([-g, np.zeros(2 * d)])
+        cost = np.append(np.zeros(d), 1.0)
+        bounds = np.stack([np.append(low, 0), np.append(high, np.inf)], axis=1)
+    exact = dict(primal_feasibility_tolerance=1e-10, dual_feasibility_tolerance=1e-10)
+    found = scipy.optimize.linprog(cost, rows, right, bounds=bounds, method="highs", options=exact)
+    if found.status == 2:
+        return None, None
+    if found.status != 0:
+        raise ValueError(f"a program towards the target is not solved: {found.message}")
+    delta = found.x[:d] - found.x[d:] if norm == "1" else found.x[:d]
+    return delta, -found.ineqlin.marginals[:k]
+
+
+def _quadratic(a, g, low, high, norm: str) -> tuple:
+    """The same in the L2 ball, from the dual in the k multipliers.
+
+    The dual is concave: max over lambda >= 0 of lambda.g + sum_j min over delta_j in the box of
+    delta_j^2 / 2 + (a^T lambda)_j delta_j. L-BFGS-B comes near; Newton steps on the multipliers and
+    features that are not at a bound end where the leads are used up to rounding.
+    """
+    import scipy.optimize
+
+    if _linear(a, g, low, high, "1")[0] is None:
+        return None, None
+
+    def delta_of(multipliers):
+        return np.clip(-multipliers @ a, low, high)
+
+    def dual(multipliers):
+        delta = delta_of(multipliers)
+        return -(multipliers @ (g + a @ delta) + delta @ delta / 2), -(g + a @ delta)
+
+    start = np.maximum(g, 0) / (a * a).sum(axis=1)
+    found = scipy.optimize.minimize(
+        dual,
+        start,
+        jac=True,
+        bounds=[(0, None)] * len(g),
+        method="L-BFGS-B",
+        options=dict(maxiter=1000, ftol=1e-15, gtol=1e-10),
+    )
+    multipliers = found.x
+    for _ in range(50):
+        delta = delta_of(multipliers)
+        short = g + a @ delta
+        used = (multipliers > 0) | (short > 0)
+        free = a[:, (delta > low) & (delta < high)]
+        change = np.zeros(len(g))
+        change[used] = np.linalg.lstsq(free[used] @ free[used].T, short[used])[0]
+        multipliers = np.maximum(multipliers + change, 0)
+        if np.abs(change).max() <= 1e-15 * multipliers.max():
+            break
+    return delta_of(multipliers), multipliers

@@ -1,0 +1,835 @@
+"""The exact attack on the models, samples and constraints that people have.
+
+Every radius is compared with a linear program, bisection or brute force; and every model itself is
+asked on either side of it.
+"""
+
+import itertools
+
+from common import runs
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.optimize
+import scipy.sparse
+import sklearn.base
+import sklearn.datasets
+from conftest import flat
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.feature_selection import SelectKBest
+from sklearn.linear_model import LogisticRegression, SGDClassifier, SGDOneClassSVM
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import ComplementNB, MultinomialNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.svm import LinearSVC, OneClassSVM
+from sklearn.utils import all_estimators
+
+import advlinear
+import model as linear_model
+from advlinear import rivals, worst_case
+
+NORMS = ["inf", "2", "1", "0"]
+BELOW, ABOVE = 1 - 1e-6, 1 + 1e-6
+
+
+def gaussian(n, d, k, seed):
+    """Samples in [0, 1], a third of them at each end, the labels that (W, b) gives, and (W, b)."""
+    random = np.random.default_rng(seed)
+    x = np.clip(random.uniform(-1, 2, (n, d)), 0, 1)
+    W, b = random.normal(size=(k, d)) * (random.random((k, d)) < 0.8), random.normal(size=k)
+    return x, (x @ W.T + b).argmax(axis=1), W, b
+
+
+def length(delta, scale, norm):
+    """The size of a perturbation in units of the scale; inf if a fixed feature moves."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        units = np.where(delta == 0, 0, np.abs(delta) / scale)
+    if norm == "0":
+        return np.count_nonzero(units, axis=-1).astype(float)
+    return np.linalg.norm(units, advlinear.ORDER[norm], axis=-1)
+
+
+# --- references ------------------------------------------------------------------------------
+
+
+def by_program(a, g, norm, low, high, scale):
+    """The least size of delta in [low, high] with a @ delta <= -g for each row: by HiGHS for inf
+    and 1, SLSQP for 2, all subsets of features for 0."""
+    low, high = (np.where(scale > 0, side, 0) for side in (low, high))
+    d = len(scale)
+    if norm == "0":
+        for m in range(d + 1):
+            for chosen in itertools.combinations(np.flatnonzero(scale), m):
+                c = np.zeros(d)
+                c[list(chosen)] = 1
+                ends = np.where(c > 0, np.where(a[0] > 0, low, high), 0)
+                with np.errstate(invalid="ignore"):
+                    reached = np.where(a[0] == 0, 0, a[0] * ends).sum()
+                if reached <= -g[0]:
+                    return float(m)
+        return np.inf
+    unit = np.where(scale > 0, scale, 1)
+    if norm == "2" and len(a) == 1:  # delta is -t a, cut to the box, for some t
+        ends = np.where(a[0] > 0, low, np.where(a[0] < 0, high, 0))
+        with np.errstate(invalid="ignore"):
+            if np.where(a[0] == 0, 0, a[0] * ends).sum() > -g[0]:
+                return np.inf
+
+        def delta(t):
+            return np.clip(-t * a[0] * unit**2, low, high)
+
+        t = scipy.optimize.bisect(lambda t: a[0] @ delta(t) + g[0], 0, 1e9, xtol=1e-15, rtol=1e-15)
+        return np.linalg.norm(delta(t) / unit)
+    if norm == "2":
+        start = by_program(a, g, "1", low, high, scale)
+        if np.isinf(start):
+            return np.inf
+        found = scipy.optimize.minimize(
+            lambda v: v @ v / 2,
+            np.zeros(d),
+            jac=lambda v: v,
+            bounds=list(zip(low / unit, high / unit, strict=True)),
+            constraints=dict(
+                type="ineq", fun=lambda v: -g - (a * unit) @ v, jac=lambda v: -(a * unit)
+            ),
+            method="SLSQP",
+            options=dict(ftol=1e-15, maxiter=1000),
+        )
+        assert found.status in (0, 8)  # solved, or no step makes a difference any more
+        return np.linalg.norm(found.x)
+    parts = np.eye(d) if norm == "inf" else np.ones((1, d))  # of up + down, in units
+    solved = scipy.optimize.linprog(
+        [0] * (2 * d) + [1],
+        A_ub=np.vstack(
+            [
+                np.hstack([a * unit, -a * unit, np.zeros((len(a), 1))]),
+                np.hstack([parts, parts, -np.ones((len(parts), 1))]),
+            ]
+        ),
+        b_ub=np.concatenate([-g, np.zeros(len(parts))]),
+        bounds=[(0, s) for s in [*(high / unit), *(-low / unit), np.inf]],
+        method="highs",
+        options=dict(primal_feasibility_tolerance=1e-10, dual_feasibility_tolerance=1e-10),
+    )
+    assert solved.status in (0, 2)
+    return solved.fun if solved.status == 0 else np.inf
+
+
+def reference(x, own, W, b, norm, box, scale, target=None):
+    """The radius of one sample: the least over the rivals, or that which beats all for a target."""
+    low, high = (np.broadcast_to(side, x.shape) - x for side in box or (-np.inf, np.inf))
+    scale = np.ones(len(x)) if scale is None else scale
+    scores = W @ x + b
+    if target is not None:
+        others = np.arange(len(W)) != target
+        a, g = (W - W[target])[others], (scores - scores[target])[others]
+        return by_program(a, g, norm, low, high, scale) if (g > 0).any() else 0.0
+    others = np.flatnonzero(np.arange(len(W)) != own)
+    a, g = W[own] - W[others], scores[own] - scores[others]
+    if (g <= 0).any():
+        return 0.0
+    pairs = zip(a, g, strict=True)
+    return min(by_program(one[None], gap[None], norm, low, high, scale) for one, gap in pairs)
+
+
+def tolerance(norm):
+    """SLSQP ends when its steps are 1e-8 or so; HiGHS on a vertex."""
+    return 1e-6 if norm == "2" else 1e-9
+
+
+def box_of(kind, x, seed):
+    random = np.random.default_rng(seed)
+    if kind == "per sample":
+        return x - random.random(x.shape), x + random.random(x.shape)
+    if kind == "one side":
+        return 0, np.inf
+    return None if kind == "none" else (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["none", "numbers", "one side", "per sample"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_radius_is_that_of_a_solver_whatever_the_box_the_scale_and_the_model(norm, kind):
+    """2 to 5 classes; the model is (W, b), a function, or an estimator, in turn."""
+    every = []
+    for seed in range(9):
+        k = 2 + seed % 4
+        x, y, W, b = gaussian(8, 5, k, seed)
+        y[0] = (y[0] + 1) % k
+        box, scale = box_of(kind, x, seed), [None, [1, 2, 0, 0.3, 1], [0, 1, 1, 0, 5]][seed % 3]
+        scale = scale if scale is None else np.float64(scale)
+        model = (W, b)
+        if seed // 3 == 1:
+            model = lambda points, W=W, b=b: points @ W.T + b  # noqa: E731
+        elif seed // 3 == 2 and k > 2:
+            model = LogisticRegression()
+            model.coef_, model.intercept_, model.classes_ = W, b, np.arange(k)
+        found = advlinear.attack(model, x, y, norm, box, scale=scale)
+        sides = [None] * len(x)
+        if box is not None:
+            sides = list(zip(*(np.broadcast_to(side, x.shape) for side in box), strict=True))
+        expected = [reference(x[i], y[i], W, b, norm, sides[i], scale) for i in range(len(x))]
+        np.testing.assert_allclose(found.radii, expected, rtol=tolerance(norm))
+        moving = (found.radii > 0) & np.isfinite(found.radii)
+        points = found.perturbed()
+        assert (((points @ W.T + b).argmax(axis=1) != y) | found.tied)[moving].all()
+        sizes = length(points - x, 1 if scale is None else scale, norm)
+        assert (sizes <= found.radii * (1 + 2e-6) + 1e-12)[moving].all()
+        assert (sizes[~moving] == 0).all()
+        assert box is None or ((points >= box[0]) & (points <= box[1])).all()
+        every.extend(found.radii)
+    assert 0 in every
+    assert len(set(every)) > (4 if norm == "0" and kind != "none" else 1)
+
+
+@pytest.mark.parametrize("kind", ["none", "numbers", "per sample"])
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+def test_target_is_that_of_a_solver(norm, kind):
+    """And each sample moved a little further than its radius is taken for its target."""
+    every, several = [], 0
+    for seed in range(6):
+        k = 2 + seed
+        x, y, W, b = gaussian(5, 6, k, seed)
+        target = np.random.default_rng(seed).integers(0, k, len(x))
+        target[0] = y[0]
+        box, scale = box_of(kind, x, seed), None if seed % 2 else np.float64([1, 0, 2, 1, 1, 3])
+        found = advlinear.attack((W, b), x, None, norm, box, scale=scale, target=target)
+        sides = [None] * len(x)
+        if box is not None:
+            sides = list(zip(*(np.broadcast_to(side, x.shape) for side in box), strict=True))
+        expected = [
+            reference(x[i], y[i], W, b, norm, sides[i], scale, target[i]) for i in range(len(x))
+        ]
+        np.testing.assert_allclose(found.radii, expected, rtol=max(tolerance(norm), 1e-7))
+        reached = (found.perturbed() @ W.T + b).argmax(axis=1)
+        finite = np.isfinite(found.radii)
+        assert (reached == target)[finite].all()
+        assert (found.rival == target)[finite].all()
+        sizes = length(found.perturbed() - x, 1 if scale is None else scale, norm)
+        assert (sizes <= found.radii * (1 + 1e-4) + 1e-12)[finite].all()
+        assert (
+            length(found.perturbed(1e-3) - x, 1 if scale is None else scale, norm) <= 1.001e-3
+        ).all()
+        alone = advlinear.attack((W, b), x, y, norm, box, scale=scale)
+        assert (found.radii >= alone.radii * (1 - 1e-9))[target != y].all()
+        every.extend(found.radii)
+        several += k > 2 and (found.radii > alone.radii * 1.001).sum()
+    assert {0, np.inf} < set(every) if kind != "none" else 0 in every
+    assert several > 2
+
+
+def test_target_of_a_sample_that_several_rivals_lead():
+    """In the plane, by hand: from 0, where both lead by 1, w_t - w_k = (1, 0) and (0, 1) ask for
+    (1, 1), at sqrt(2) in L2 and 2 in L1; and one rival alone asks for 1."""
+    W, b = [[0, 0], [-1, 0], [0, -1]], [0, 1, 1]
+    for norm, size in (("inf", 1), ("2", np.sqrt(2)), ("1", 2)):
+        found = advlinear.attack((W, b), [[0, 0]], None, norm, target=0)
+        np.testing.assert_allclose(found.radii, size, rtol=1e-9)
+        assert advlinear.attack((W, b), [[0, 0]], None, norm, (0, 0.9), target=0).radii == np.inf
+    with pytest.raises(ValueError, match="a target is not taken with norm 0"):
+        advlinear.attack((W, b), [[0, 0]], None, 0, target=0)
+    with pytest.raises(ValueError, match=r"label .*3.* in target is none of the classes"):
+        advlinear.attack((W, b), [[0, 0]], None, target=3)
+    with pytest.raises(ValueError, match="target needs a class, or one per sample"):
+        advlinear.attack((W, b), [[0, 0]], None, target=[1, 2])
+
+
+# --- never a wrong radius ----------------------------------------------------------------------
+
+
+def swallowed():
+    """One large weight and 783 small ones, samples, and the radii m / ||w||_1."""
+    w = np.r_[1, np.random.default_rng(0).normal(0, 1e-4, 783)].astype("f4")
+    x = np.zeros((4, 784))
+    x[:, 0] = [1, 0.5, 0, 0.2]
+    exact = np.float64(w)
+    return w, np.float32(0.3), x, (x @ exact + np.float32(0.3)) / np.abs(exact).sum()
+
+
+@pytest.mark.parametrize("box", [None, (-1e6, 1e6)])
+def test_a_function_in_float32(box):
+    """Moves of a thousandth would be lost in its rounding: radii would be 0.3 % too large."""
+    w, b, x, expected = swallowed()
+    found = advlinear.attack(lambda P: P.astype("f4") @ w + b, x, np.ones(4, int), "inf", box)
+    np.testing.assert_allclose(found.radii, expected, rtol=1e-6)
+    assert (np.float32(found.perturbed()) @ w + b <= 0).all()
+
+
+def test_a_function_in_float32_that_cannot_be_asked_far_away():
+    """In the data its small weights are lost in rounding, which is refused; in a box they are not,
+    as features may move by 1 in it."""
+    w, b, x, expected = swallowed()
+
+    def function(points):
+        assert (np.abs(points) <= 40).all()
+        return points.astype("f4") @ w + b
+
+    found = advlinear.attack(function, x, np.ones(4, int), "inf", (-40, 40))
+    np.testing.assert_allclose(found.radii, expected, rtol=1e-4)
+    message = "the model's scores are exact to .* too coarse for the radius of sample"
+    with pytest.raises(ValueError, match=message):
+        advlinear.attack(function, x, np.ones(4, int))
+
+
+NOT_LINEAR = [
+    lambda p: 1e6 + np.tanh(5 * p[:, 0]),
+    lambda p: np.stack([1e6 + np.tanh(5 * p[:, 0]), 1e6 + 0 * p[:, 0]], axis=1),
+    lambda p: p @ np.ones(3) + 1e-3 * np.sin(9 * p[:, 1]),
+    lambda p: np.float32(p @ np.ones(3) + 1e6 + np.float32(0)) - np.float32(1e6),
+    lambda p: np.abs(p @ np.ones(3) + 2),
+]
+
+
+@pytest.mark.parametrize("function", NOT_LINEAR)
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+def test_a_function_that_is_not_linear_is_refused(function, norm):
+    x = np.random.default_rng(0).random((20, 3))
+    y = np.zeros(20, int) if np.ndim(function(x)) == 2 else np.ones(20, int)
+    with pytest.raises(ValueError, match=r"not linear|too coarse|just (below|above)"):
+        advlinear.attack(function, x, y, norm)
+
+
+def test_the_model_has_the_last_word():
+    """A function that is linear wherever it is probed, but not where its samples are moved to."""
+    w, x = np.float64([1, -2, 3]), np.random.default_rng(0).random((3, 3)) + np.array([1, 0, 1])
+    known = np.append(x, x.mean(axis=0)[None], axis=0)
+
+    def function(points):
+        near = np.abs(points[:, None] - known).max(axis=2).min(axis=1)
+        return points @ w + 1 + 0.5 * ((near > 1e-9) & (points @ w + 1 < 1e-3) & (near < 2))
+
+    with pytest.raises(ValueError, match="sample 0: the model is not wrong just above the radius"):
+        advlinear.attack(function, x, np.ones(3, int))
+
+
+def test_what_predicts_otherwise_near_the_boundary_is_refused():
+    x = gaussian(40, 4, 2, seed=1)[0]
+    y = (x[:, 0] > 0.5).astype(int)
+    model = LogisticRegression().fit(x, y)
+
+    class Shifted:
+        classes_ = model.classes_
+        decision_function = staticmethod(model.decision_function)
+
+        def predict(self, points):
+            return (model.decision_function(points) > 1e-3).astype(int)
+
+    with pytest.raises(ValueError, match=r"sample \d+: the model is not|does not predict"):
+        advlinear.attack(Shifted(), x, y)
+
+
+def test_a_tie_at_the_edge_of_the_box():
+    """[.5, .5] between [1, 0] and [0, 0] can only tie, at (0, .5), whoever is asked; with a bias of
+    -1e-3 on its own class it flips before."""
+    ties = advlinear.attack(([[1, 0], [0, 0]], [0, 0]), [[0.5, 0.5]], [0], box=(0, 1))
+    assert ties.radii == [0.5]
+    assert ties.tied.all()
+    assert ties.perturbed().tolist() == [[0, 0.5]]
+    flips = advlinear.attack(([[1, 0], [0, 0]], [-1e-3, 0]), [[0.5, 0.5]], [0], box=(0, 1))
+    np.testing.assert_allclose(flips.radii, 0.499, rtol=1e-12)
+    assert not flips.tied.any()
+    assert flips.perturbed()[0, 0] < 1e-3
+
+
+@pytest.mark.parametrize("box", [False, True])
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+@pytest.mark.parametrize("size", [1e-160, 1e-100, 1.0, 1e100, 1e155])
+def test_weights_and_samples_of_any_size(size, norm, box):
+    """Squares underflow or overflow, radii do not: they are those of size 1, times the size."""
+    x, y, W, b = gaussian(6, 4, 3, seed=3)
+    expected = advlinear.attack((W, b), x, y, norm, (0, 1) if box else None).radii
+    for weights, samples in ((size, 1.0), (1.0, size)):
+        known = (W * weights, b * weights * samples), x * samples, y, norm
+        found = advlinear.attack(*known, (0, samples) if box else None)
+        np.testing.assert_allclose(found.radii, expected * samples, rtol=1e-12)
+
+
+def test_a_small_radius_is_not_missed_for_one_with_a_smaller_bound():
+    """Rival 1 has the smaller bound, 0.0004 or so, but the box lets its first feature move by
+    0.0001 only, and so is 0.0016 away; rival 2 is 0.001 away."""
+    W = np.float64([[0, 0, 0], [-1, 0, -0.25], [0, -1, -1e-3]])
+    x, b = np.float64([[0.4995, 0.5, 0.5]]), np.float64([0, 0.624, 0.4995])
+    box = np.float64([0.4994, 0, 0]), np.ones(3)
+    for norm in ("inf", "2", "1"):
+        found = advlinear.attack((W, b), x, [0], norm, box)
+        np.testing.assert_allclose(
+            found.radii, reference(x[0], 0, W, b, norm, box, None), rtol=1e-6
+        )
+        assert found.radii < 1.1e-3
+        assert found.rival == 2
+
+
+def test_a_knapsack_that_the_last_feature_fills_by_a_millionth():
+    """A target a ten-millionth above what all but the last feature give needs that one, too."""
+    size, c = np.float64([3, 2, 1]), np.float64([[1, 1, 1]])
+    target = np.float64([5 * (1 + 1e-7)])
+    assert worst_case.knapsack(c, size, target) == pytest.approx(2 + 5e-7, rel=1e-12)
+    assert np.isinf(worst_case.knapsack(c, size, np.float64([6 * (1 + 1e-7)])))
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def check_network(model, scores, w, x, y):
+    """Radii to 1e-5 of float64's and 1e-7 of the data, and every perturbed sample flips."""
+    exact = y * (x.reshape(len(x), -1) @ w + scores(0 * x[:1])[0])
+    for norm in ("inf", "2", "1"):
+        for box in (None, (0, 1)):
+            found = advlinear.attack(model, x, y, norm, box)
+            if box is None:
+                expected = np.maximum(exact / advlinear.dual_norm(w, norm), 0)
+                np.testing.assert_allclose(found.radii, expected, rtol=1e-5, atol=1e-7)
+            flips = (found.radii > 0) & np.isfinite(found.radii)
+            assert flips.sum() > 0.9 * len(x)
+            assert found.perturbed().shape == x.shape
+            assert (y * scores(found.perturbed()) <= 0)[flips].all()
+
+
+def test_a_keras_model(trained, sample):
+    import keras
+
+    run = runs.read_runs(trained / sample.name)["regular-epochs5"]
+    model = linear_model.linear((28, 28, 1))
+    w = np.float32(run.w)
+    model.set_weights([w[:, None], np.float32([run.b])])
+    check_network(
+        model,
+        lambda points: model(np.float32(points)).numpy()[:, 0].astype(float),
+        np.float64(w),
+        np.float64(sample.x_test[::4]),
+        sample.y_test[::4].astype(int),
+    )
+    rows = flat(sample.x_test[:9])  # rows of numbers take the shape of the model's input
+    y = sample.y_test[:9]
+    images = advlinear.attack(model, sample.x_test[:9], y)
+    assert (advlinear.attack(model, rows, y).radii == images.radii).all()
+    with pytest.raises(ValueError, match=r"the model gives no scores: .*(shape|dimension)"):
+        advlinear.attack(model, rows[:, :7], y)
+    probabilities = keras.Sequential([model, keras.layers.Dense(3), keras.layers.Softmax()])
+    with pytest.raises(ValueError, match=r"not linear.* look like probabilities: pass the logits"):
+        advlinear.attack(probabilities, sample.x_test[:9], np.zeros(9, int))
+    with pytest.raises(ValueError, match=r"a list is no model: .* Keras keeps"):
+        advlinear.attack(model.get_weights(), rows, y)
+
+
+def test_a_torch_model():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 1))
+    x = np.random.default_rng(0).random((40, 1, 6, 6))
+
+    def scores(points):
+        return (
+            model(torch.as_tensor(points, dtype=torch.float32)).detach().numpy()[:, 0].astype(float)
+        )
+
+    y = np.where(scores(x) > 0, 1, -1)
+    check_network(model, scores, np.float64(model[1].weight.detach().numpy()[0]), x, y)
+    with pytest.raises(ValueError, match=r"not linear.*call model.eval\(\)"):
+        advlinear.attack(torch.nn.Sequential(model, torch.nn.Dropout(0.5)), x, y)
+
+
+# --- scikit-learn --------------------------------------------------------------------------------
+
+NO_SCORES = "needs a decision_function or predict_joint_log_proba"
+REFUSED = dict.fromkeys(
+    """BaggingClassifier CalibratedClassifierCV DecisionTreeClassifier DummyClassifier
+    ExtraTreeClassifier ExtraTreesClassifier GaussianProcessClassifier KNeighborsClassifier
+    LabelPropagation LabelSpreading MLPClassifier OutputCodeClassifier RadiusNeighborsClassifier
+    RandomForestClassifier VotingClassifier""".split(),
+    NO_SCORES,
+) | dict.fromkeys(
+    """AdaBoostClassifier BernoulliNB GaussianNB GradientBoostingClassifier
+    HistGradientBoostingClassifier OneVsOneClassifier QuadraticDiscriminantAnalysis
+    StackingClassifier""".split(),
+    "the model is not linear",
+)
+REFUSED |= dict(
+    CategoricalNB="the model gives no scores: index",
+    NearestCentroid="does not predict the class of its largest score",
+    NuSVC="lets pairs of classes vote",
+    SVC="lets pairs of classes vote",
+)
+EXACT = """ComplementNB LinearDiscriminantAnalysis LinearSVC LogisticRegression LogisticRegressionCV
+    MultinomialNB OneVsRestClassifier PassiveAggressiveClassifier Perceptron RidgeClassifier
+    RidgeClassifierCV SGDClassifier""".split()
+ELSEWHERE = """ClassifierChain FixedThresholdClassifier MultiOutputClassifier SelfTrainingClassifier
+    TunedThresholdClassifierCV""".split()  # of two classes, or of several outputs
+
+
+def made(kind):
+    needed = {"estimator": LogisticRegression(), "estimators": [("a", LogisticRegression())]}
+    names = kind.__init__.__code__.co_varnames
+    without = kind.__name__ in ("AdaBoostClassifier", "BaggingClassifier")
+    return kind(**{name: needed[name] for name in needed if name in names and not without})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_classifier_of_scikit_learn_is_exact_or_refused():
+    """Three classes in the plane of positive numbers; each is in one of the lists above."""
+    random = np.random.default_rng(0)
+    x = random.random((120, 5))
+    y = np.array(list("abc"))[np.digitize(x @ [1, 2, -1, 0.5, 0], [0.6, 1.4])]
+    seen = set()
+    for name, kind in all_estimators(type_filter="classifier"):
+        seen.add(name)
+        if name in ELSEWHERE:
+            continue
+        model = made(kind).fit(x, y)
+        if name in REFUSED:
+            with pytest.raises(ValueError, match=REFUSED[name]) as error:
+                advlinear.attack(model, x, y, box=(0, 1))
+            assert "\n" not in str(error.value)
+            continue
+        assert name in EXACT
+        for norm in NORMS:
+            found = advlinear.attack(model, x, y, norm, (0, 1))
+            flips = (found.radii > 0) & np.isfinite(found.radii)
+            assert ((found.radii > 0) == (model.predict(x) == y)).all()
+            assert flips.sum() > 20
+            predicted = model.predict(found.perturbed())
+            assert (predicted != y)[flips & ~found.tied].all()
+            assert norm == "0" or (predicted == found.rival)[flips & ~found.tied].all()
+            assert (found.rival != y)[flips].all()
+    assert seen == {*EXACT, *REFUSED, *ELSEWHERE}
+
+
+@pytest.mark.parametrize("model", [OneClassSVM(kernel="linear", nu=0.3), SGDOneClassSVM(nu=0.3)])
+def test_one_class(model):
+    """Labels are +1 and -1, though all may be +1. w.x - rho is the score."""
+    x = np.random.default_rng(0).random((60, 4)) + 0.1
+    model = sklearn.base.clone(model).fit(x)
+    scores = model.decision_function(x)
+    found = advlinear.attack(model, x, np.ones(60), "2")
+    expected = np.maximum(scores / np.linalg.norm(model.coef_), 0)
+    np.testing.assert_allclose(found.radii, expected, rtol=1e-9, atol=1e-15)
+    flips = found.radii > 0
+    assert (model.predict(found.perturbed()) == -1)[flips].all()
+    assert (found.rival == -1).all()
+    assert (advlinear.attack(model, x, model.predict(x)).radii > 0).mean() > 0.9
+
+
+AFFINE = [
+    StandardScaler(),
+    StandardScaler(with_std=False),
+    MinMaxScaler(),
+    MaxAbsScaler(),
+    RobustScaler(),
+    PCA(3),
+    PCA(3, whiten=True),
+    TruncatedSVD(3),
+    SelectKBest(k=3),
+    "passthrough",
+]
+
+
+@pytest.mark.parametrize("step", AFFINE, ids=str)
+def test_weights_through_the_affine_steps_of_a_pipeline(step, monkeypatch):
+    """They are read, not probed: those of differences of scores, to 1e-9."""
+    x, y, _, _ = gaussian(60, 5, 3, seed=0)
+    x = x * [1, 2, 3, 4, 5] + 1
+    model = make_pipeline(
+        step,
+        OneVsRestClassifier(LogisticRegression())
+        if step == "passthrough"
+        else LogisticRegression(),
+    ).fit(x, y)
+    probed = advlinear.attack(lambda points: model.decision_function(points), x, model.predict(x))
+    monkeypatch.setattr(advlinear.models, "_probed", None)
+    found = advlinear.attack(GridSearchCV(model, {}).fit(x, y), x, model.predict(x))
+    np.testing.assert_allclose(found.radii, probed.radii, rtol=1e-9)
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+def table(n=80, seed=0):
+    random = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        dict(
+            age=random.integers(20, 60, n),
+            job=random.choice(["a", "b", "c"], n),
+            income=random.normal(3, 1, n).astype(np.float32),
+            member=random.random(n) < 0.5,
+        ),
+        index=[f"row {i}" for i in range(n)],
+    )
+    y = np.where(frame["age"] / 20 + frame["income"] + (frame["job"] == "a") > 5.2, "yes", "no")
+    return frame, y
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_frame_keeps_its_columns_and_what_is_no_number_is_fixed():
+    """Through a search over a transformer by names. The radius is that of the encoded table."""
+    frame, y = table()
+    encode = ColumnTransformer(
+        [
+            ("words", OneHotEncoder(), ["job"]),
+            ("numbers", StandardScaler(), make_column_selector(dtype_include="number")),
+        ],
+        remainder="passthrough",
+    )
+    model = GridSearchCV(make_pipeline(encode, LogisticRegression()), {}, cv=2).fit(frame, y)
+    right = model.predict(frame) == y
+    inner = model.best_estimator_[-1].coef_[0]
+    spread = model.best_estimator_[0].named_transformers_["numbers"].scale_
+    w = np.array([inner[3] / spread[0], inner[4] / spread[1], inner[5]])  # age, income, member
+    for norm in ("inf", "2", "1"):
+        found = advlinear.attack(model, frame, y, norm)
+        expected = np.abs(model.decision_function(frame)) / advlinear.dual_norm(w, norm)
+        np.testing.assert_allclose(found.radii[right], expected[right], rtol=1e-6)
+        moved = found.perturbed()
+        assert list(moved.columns) == list(frame.columns)
+        assert (moved["job"] == frame["job"]).all()
+        assert (moved.index == frame.index).all()
+        assert (model.predict(moved) != y)[right].all()
+    old = advlinear.attack(model, frame, y, scale=[0, 1, 0]).perturbed()
+    assert (old[["age", "member"]] == frame[["age", "member"]]).all(axis=None)
+    assert (model.predict(old) != y)[right].all()
+
+
+def test_a_frame_of_numbers_as_objects_is_refused():
+    frame, y = table()
+    for spoiled, message in (
+        (frame.astype({"age": object}), "column 'age' of X holds numbers as objects"),
+        (frame[["job"]], "X has no column of numbers"),
+        (frame.assign(age=np.nan), "X holds NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            advlinear.attack(LogisticRegression(), spoiled, y)
+
+
+@pytest.mark.parametrize("box", [None, (0, 1)])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("kind", [*map("{}_matrix".format, ["csr", "csc", "coo"]), "csr_array"])
+def test_sparse_samples_are_those_of_the_dense_array(kind, norm, box):
+    random = np.random.default_rng(0)
+    x = np.where(random.random((150, 30)) < 0.2, random.random((150, 30)), 0)
+    y = np.digitize(x @ random.normal(size=30), [-0.3, 0.3])
+    model = make_pipeline(MaxAbsScaler(), LinearSVC(random_state=0)).fit(x, y)
+    sparse = getattr(scipy.sparse, kind)(x)
+    found, dense = (advlinear.attack(model, one, y, norm, box) for one in (sparse, x))
+    np.testing.assert_allclose(found.radii, dense.radii, rtol=1e-9)
+    assert (found.rival == dense.rival).all()
+    assert scipy.sparse.issparse(found.perturbed())
+    flips = (found.radii > 0) & np.isfinite(found.radii)
+    assert (model.predict(found.perturbed()) != y)[flips].all()
+    scaled = [
+        advlinear.attack(model, one, y, norm, box, scale=np.arange(30.0)) for one in (sparse, x)
+    ]
+    np.testing.assert_allclose(scaled[0].radii, scaled[1].radii, rtol=1e-9)
+
+
+def test_wide_and_sparse_samples_take_little_memory(monkeypatch):
+    """No block of samples, weights or points has more than 2^18 numbers, or one row."""
+    sizes, dense = [], advlinear.forms.dense
+    monkeypatch.setattr(rivals, "dense", lambda x, rows: sizes.append(len(rows)) or dense(x, rows))
+    random = np.random.default_rng(0)
+    x = scipy.sparse.random(60, 40_000, 1e-3, format="csr", random_state=0)
+    y = random.integers(0, 2, 60)
+    model = MultinomialNB().fit(x, y)
+    found = advlinear.attack(model, x, y, "inf", (0, np.inf))
+    assert max(sizes) * 40_000 <= 2**18
+    assert (model.predict(found.perturbed()) != y)[found.radii > 0].all()
+    model = SGDClassifier(random_state=0).fit(x, y)
+    monkeypatch.setattr(advlinear.models, "_probed", None)  # weights are read
+    free = advlinear.attack(model, x, y)
+    expected = np.abs(model.decision_function(x)) / np.abs(model.coef_).sum()
+    np.testing.assert_allclose(free.radii[free.radii > 0], expected[free.radii > 0], rtol=1e-9)
+
+
+def test_sparse_is_refused_with_a_target():
+    x = scipy.sparse.csr_array(np.float64([[0, 1], [1, 0], [2, 0]]))
+    with pytest.raises(ValueError, match=r"a target needs a dense X: pass X.toarray\(\)"):
+        advlinear.attack(ComplementNB().fit(x, [0, 1, 1]), x, None, target=1)
+
+
+# --- the box, the scale, whole steps -------------------------------------------------------------
+
+
+def test_samples_outside_the_box_by_rounding_are_on_its_edge():
+    x, y, W, b = gaussian(9, 4, 3, seed=0)
+    off = x + np.where(x == 1, 2.2e-16, 0) - np.where(x == 0, 9e-10, 0)
+    found, exact = (advlinear.attack((W, b), one, y, "2", (0, 1)) for one in (off, x))
+    np.testing.assert_array_equal(found.radii, exact.radii)
+    assert found.perturbed().min() >= 0
+    far = np.where(x == 0, -1.1e-9, x)
+    with pytest.raises(ValueError, match=r"X\[\d, \d\] is -1.1e-09, outside the box"):
+        advlinear.attack((W, b), far, y, "2", (0, 1))
+    with pytest.raises(ValueError, match=r"X\[\d, \d\] is -9e-10, outside the box"):
+        advlinear.attack((W, b), off, y, "2", (0, np.inf))  # it has no width
+
+
+@pytest.mark.parametrize("norm", ["inf", "1", "2", "0"])
+@pytest.mark.parametrize("low", [0, -1])
+def test_whole_steps(norm, low):
+    """Images of 256 levels, as numbers from 0 to 1 and from -1 to 1, survive the saving; and in
+    the L-infinity and L1 ball no smaller number of steps is enough."""
+    random = np.random.default_rng(0)
+    levels = np.clip(random.integers(-100, 356, (60, 9)), 0, 255)
+    step = (1 - low) / 255
+    x, W, b = levels * step + low, random.normal(size=(3, 9)), random.normal(size=3) / 9
+    y = (x @ W.T + b).argmax(axis=1)
+    found = advlinear.attack((W, b), x, y, norm, (low, 1))
+    moved = found.perturbed(step=step)
+    saved = np.rint((moved - low) / step).astype(int)
+    np.testing.assert_allclose(moved, saved * step + low, rtol=0, atol=1e-15)
+    assert ((saved >= 0) & (saved <= 255)).all()
+    flips = np.isfinite(found.radii)
+    assert flips.sum() > 40
+    assert ((saved * step + low) @ W.T + b).argmax(axis=1)[flips].tolist() != y[flips].tolist()
+    assert (((saved * step + low) @ W.T + b).argmax(axis=1) != y)[flips].all()
+    if norm in ("inf", "1"):
+        steps = np.linalg.norm(saved - levels, advlinear.ORDER[norm], axis=1)
+        fewer = (steps - 1) * step
+        assert (fewer < found.radii)[flips].all()
+        assert (fewer * (1 + 1e-9) >= found.radii - step)[flips].all()
+    for size, message in ((0, "above 0"), (0.3, "X is not whole steps|box is not whole steps")):
+        with pytest.raises(ValueError, match=message):
+            found.perturbed(step=size)
+    with pytest.raises(ValueError, match="eps or step, not both"):
+        found.perturbed(0.1, step=step)
+
+
+def test_integer_radii_of_binary_features():
+    """As many features flip as the L1 radius, rounded up, and as the radius of norm 0: no smaller
+    set of features does it, by trying all."""
+    random = np.random.default_rng(0)
+    x, W, b = random.integers(0, 2, (30, 8)), random.normal(size=(3, 8)), random.normal(size=3)
+    y = (x @ W.T + b).argmax(axis=1)
+    found = advlinear.attack((W, b), x, y, "1", (0, 1))
+    counts = advlinear.attack((W, b), x, y, "0", (0, 1)).radii
+    assert (np.ceil(found.radii) == counts).all()
+    flips = np.array(list(itertools.product([0, 1], repeat=8)))
+    for i in range(len(x)):
+        wrong = (np.abs(x[i] - flips) @ W.T + b).argmax(axis=1) != y[i]
+        least = flips[wrong].sum(axis=1).min() if wrong.any() else np.inf
+        assert counts[i] == least
+    moved, finite = found.perturbed(step=1), np.isfinite(counts)
+    assert (np.abs(moved - x).sum(axis=1) == np.where(finite, counts, 0)).all()
+    assert ((moved @ W.T + b).argmax(axis=1) != y)[finite].all()
+
+
+def test_one_radius_per_sample():
+    x, y, W, b = gaussian(20, 4, 3, seed=2)
+    found = advlinear.attack((W, b), x, y)
+    moved = found.perturbed(found.radii * 0.5)
+    np.testing.assert_allclose(np.abs(moved - x).max(axis=1), found.radii / 2, rtol=1e-12)
+    for wrong, message in (
+        (np.ones(19), "eps needs a number, or 20"),
+        ("a", "eps needs a number, or 20"),
+        (-found.radii, "eps must be finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            found.perturbed(wrong)
+    for wrong in ("a", np.nan, [0.1, np.nan], -1):
+        with pytest.raises(ValueError, match="eps needs numbers"):
+            found.curve(wrong)
+
+
+X, Y, W, B = gaussian(30, 6, 3, seed=5)
+MESSAGES = [
+    (dict(model=(W.T, B)), "Keras keeps .d, K., pass W.T"),
+    (dict(y=np.eye(3)[Y]), r"if they are one-hot, pass y.argmax\(axis=1\)"),
+    (dict(y=Y[:, None]), r"y needs shape \(30,\).*: pass y.ravel\(\)"),
+    (dict(norm="1.5"), "norm must be inf, 2, 1 or 0, not '1.5'"),
+    (dict(norm=True), "norm must be inf, 2, 1 or 0, not True"),
+    (dict(scale=np.ones(5)), "scale needs 6 numbers"),
+    (dict(scale=-np.ones(6)), "scale needs finite numbers of at least 0"),
+    (dict(scale=np.ones((30, 6))), "scale needs 6 numbers"),
+    (dict(X=np.ma.masked_array(X)), "X is a masked array"),
+    (dict(X=scipy.sparse.csr_array(np.nan * X)), "X holds NaN"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MESSAGES)
+def test_messages(change, message):
+    with pytest.raises(ValueError, match=message):
+        advlinear.attack(**dict(model=(W, B), X=X, y=Y) | change)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("inf", "Linf"), ("inf", np.inf), ("2", "l2"), ("2", 2.0), ("1", "1.0"), ("0", 0)],
+)
+def test_spellings_of_the_norm(one, other):
+    found = [advlinear.attack((W, B), X, Y, norm, (0, 1)).radii for norm in (one, other)]
+    np.testing.assert_array_equal(*found)
+
+
+# --- many classes --------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10**6), norm=st.sampled_from(["inf", "2", "1"]), box=st.booleans())
+def test_many_classes_are_those_of_every_pair(seed, norm, box):
+    """The nearest of 40 rivals, by the distance to each, to 1e-12."""
+    x, y, W, b = gaussian(12, 7, 40, seed)
+    sides = (np.zeros(7), np.ones(7)) if box else None
+    found = advlinear.attack((W, b), x, y, norm, sides)
+    scores = x @ W.T + b
+    every = np.full((12, 40), np.inf)
+    for own, k in itertools.product(np.unique(y), range(40)):
+        rows = np.flatnonzero(y == own)
+        if k != own:
+            gap = scores[rows, own] - scores[rows, k]
+            every[rows, k] = worst_case.distance(gap, W[own] - W[k], x[rows], norm, sides)
+    np.testing.assert_allclose(found.radii, every.min(axis=1), rtol=1e-12)
+
+
+# --- others' attacks -----------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_attack_of_a_library_finds_a_smaller_perturbation():
+    """DeepFool, Carlini and Wagner's attack, and the fast gradient method with the smallest step
+    that is enough, on ten digits; the library computes in float32."""
+    evasion = pytest.importorskip("art.attacks.evasion", reason="ART is not installed")
+    from art.estimators.classification.scikitlearn import ScikitlearnLogisticRegression
+
+    x, y = sklearn.datasets.load_digits(return_X_y=True)
+    x = np.float32(x / 16)
+    model = LogisticRegression(C=0.1, max_iter=500).fit(x, y)
+    x, y = x[:20], y[:20]
+    wrapped = ScikitlearnLogisticRegression(model, clip_values=(0, 1))
+    quick = dict(norm=np.inf, minimal=True, eps_step=0.005, eps=1.0)
+    attacks = [
+        ("2", evasion.DeepFool(wrapped, verbose=False)),
+        ("2", evasion.CarliniL2Method(wrapped, max_iter=10, verbose=False)),
+        ("inf", evasion.FastGradientMethod(wrapped, **quick)),
+    ]
+    for norm, attack in attacks:
+        own = advlinear.attack(model, x, y, norm, (0, 1)).radii
+        moved = attack.generate(x)
+        flips = (model.predict(moved) != y) & (own > 0)
+        sizes = length(np.float64(moved) - x, 1, norm)
+        assert flips.sum() > 10
+        assert (sizes >= own * (1 - 1e-5))[flips].all()
+
+
+def test_jobs_share_the_samples_of_each_form():
+    """Two processes as one, to rounding, with a box per sample, sparse samples, and a target."""
+    x, y, W, b = gaussian(21, 5, 4, seed=1)
+    box = x - 0.3, x + 0.4
+    for samples, more in (
+        (x, dict(box=box)),
+        (x, dict(box=box, target=2)),
+        (scipy.sparse.csr_array(x), dict(box=(0, 1), scale=[1, 2, 0, 1, 1])),
+    ):
+        one, two = (advlinear.attack((W, b), samples, y, "2", n_jobs=n, **more) for n in (1, 2))
+        np.testing.assert_allclose(one.radii, two.radii, rtol=1e-12)
+        assert (one.rival == two.rival).all()
+        assert abs(one.perturbed() - two.perturbed()).max() <= 1e-12
+    reached = advlinear.attack((W, b), x, None, target=(x @ W.T + b).argmax(axis=1))
+    assert (reached.radii == 0).all()
+    assert (reached.perturbed() == x).all()
