@@ -60,7 +60,7 @@ def main(screenshot: bool = False, results: Path = RESULTS, mnist_dir: Path | No
         print(path)
         if screenshot:
             picture = path.with_suffix(".png")
-            browse(path.absolute().as_uri(), f"--screenshot={picture}", "--window-size=1280,1000")
+            browse(path.absolute().as_uri(), f"--screenshot={picture}", "--window-size=1280,1200")
             print(picture)
 
 
