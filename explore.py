@@ -1,6 +1,7 @@
 """Write the interactive page: drag the radius and see several models read the same digit.
 
-It shows the models of the article's recipe, and needs them attacked with and without the box.
+It shows the models of the article's recipe, and needs them attacked with and without the box. Where
+`python optimum.py --path` has been run, it shows the best possible model for each radius, too.
 
     python explore.py                 results/<dataset>/explore.html of every data set
     python explore.py --screenshot    a picture of the page, too (needs Chromium)
@@ -59,7 +60,7 @@ def main(screenshot: bool = False, results: Path = RESULTS, mnist_dir: Path | No
         print(path)
         if screenshot:
             picture = path.with_suffix(".png")
-            browse(path.absolute().as_uri(), f"--screenshot={picture}", "--window-size=1280,1000")
+            browse(path.absolute().as_uri(), f"--screenshot={picture}", "--window-size=1280,1200")
             print(picture)
 
 
@@ -72,6 +73,9 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
     stored = dataclasses.replace(stored, runs=runs.trained_on(split, stored.runs, stored.folder))
     free = models_of(stored)
     boxed = stored.choose([model.run.name for model in free], "linf-box")
+    best = {}
+    if "path" in stored.studies:
+        best = dict(best=best_of(stored, split))
     facts = dict(
         digits=list(split.digits),
         count=len(split.y_test),
@@ -98,6 +102,7 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
             )
             for index in hard_to_easy(free)
         ],
+        **best,
     )
     text = TEMPLATE.read_text(encoding="utf-8")
     return text.replace("/* facts of explore.py */ {}", json.dumps(facts, separators=(",", ":")))
@@ -120,6 +125,42 @@ def models_of(stored: runs.Results) -> list[runs.Model]:
     if missing:
         raise runs.Missing("; ".join(dict.fromkeys(missing)))
     return sorted(stored.choose(recipe), key=lambda model: model.run.settings.eps)
+
+
+def best_of(stored: runs.Results, split: data.Dataset) -> dict:
+    """The best model for each step of the slider, packed, and how many test images it gets right.
+
+    A model serves `uses` steps in turn, as advlinear's Path.at has it: at eps its weights are
+    w / (1 - eps s), its bias b / (1 - eps s). `counts` says how many `pixels` each model uses;
+    their `weights` follow one another. `end` is the radius from which w = 0 is best, if it is.
+
+    The stored accuracy is without the box. That of the same models with the box is counted here.
+    """
+    grid, table = stored.study("path"), stored.study("path-models", "path")
+    radii = np.arange(STEPS) / 1000
+    models = np.searchsorted(table["radii"], radii, side="right")
+    used, uses = np.unique(models, return_counts=True)
+    entries = np.concatenate([np.arange(*table["w_indptr"][k : k + 2]) for k in used])
+    (x, y), boxed = split.flat("test"), []
+    for eps, k in zip(radii, models, strict=True):
+        part, shrunk = slice(*table["w_indptr"][k : k + 2]), 1 - eps * table["s"][k]
+        w, b = np.float64(table["w_data"][part]) / shrunk, table["b"][k] / shrunk
+        flips = advlinear.sample_radii(x[:, table["w_indices"][part]], y, w, b, "inf", box=True)
+        boxed.append(int(np.count_nonzero(flips > eps)))
+    return dict(
+        run="best",
+        label="best possible for each ε",
+        colour=style.BLUE,
+        dash=style.SOLID,
+        end=float(table["radii"][-1]) if len(table["radii"]) else 0.0,
+        uses=_base64(uses.astype("<u2")),
+        counts=_base64(np.diff(table["w_indptr"])[used].astype("<u2")),
+        pixels=_base64(table["w_indices"][entries].astype("<u2")),
+        weights=_base64(table["w_data"][entries].astype("<f4")),
+        b=_base64(table["b"][used].astype("<f8")),
+        s=_base64(table["s"][used].astype("<f8")),
+        correct=[np.round(grid["test_accuracy"] * len(y)).astype(int).tolist(), boxed],
+    )
 
 
 def _base64(array: np.ndarray) -> str:

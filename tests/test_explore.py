@@ -1,5 +1,6 @@
 """explore.html in a real browser, against advlinear; and explore.py's choice of what it shows."""
 
+import base64
 import contextlib
 import html
 import json
@@ -11,12 +12,14 @@ from common.cli import RESULTS, InputError
 
 import numpy as np
 import pytest
+import scipy.sparse
 import scipy.stats
 from conftest import script
 
 import advlinear
 import attack
 import explore
+import optimum
 import recipes
 from figures import style
 
@@ -27,12 +30,13 @@ const wrong = [], notes = [];
 for (const kind of ["error", "unhandledrejection", "securitypolicyviolation"])
   addEventListener(kind, (event) => wrong.push(`${kind} ${event.message || event.blockedURI}`));
 for (const kind of ["error", "warn"]) console[kind] = (...words) => wrong.push(words.join(" "));
-function said(row, part) { return row.querySelector(part).textContent }
+function said(row, part) { return row.querySelector(part)?.textContent }
 function note(more = {}) {
   const rows = [...document.querySelectorAll("[data-run]")];
   notes.push({ ...document.body.dataset, ...more, rows: rows.map((row) =>
     ({ ...row.dataset, says: said(row, ".verdict"), sum: said(row, ".sum"),
-       button: said(row, "button") })),
+       button: said(row, "button"), title: said(row, "h3"), half: said(row, ".half"),
+       shown: said(row, ".shown"), note: said(row, ".note") })),
     shares: [...document.querySelectorAll("#shares b")].map((share) => share.textContent) });
 }
 function reds(canvas) {  // of each pixel
@@ -63,7 +67,7 @@ for (const box of [false, true]) {
   give("#box", "change", { checked: box });
   radios.forEach((radio, k) => {
     radio.click();
-    for (const eps of [0, 0.1, 0.35]) {
+    for (const eps of [0, 0.1, 0.35, 0.5]) {
       give("#eps", "input", { value: eps });
       note({ digit: k });
     }
@@ -72,9 +76,26 @@ for (const box of [false, true]) {
 """
 
 
+# Just below the margin of the training set (.0367) the best weights are hundreds of times as large.
+SOME_STEPS = """
+for (const box of [false, true]) {
+  give("#box", "change", { checked: box });
+  for (const digit of [0, 5, 12, 23]) {
+    document.querySelectorAll("#digits input")[digit].click();
+    for (let step = 0; step <= 500; step += 12) {
+      give("#eps", "input", { value: step / 1000 });
+      note();
+    }
+    give("#eps", "input", { value: 0.037 });
+    note();
+  }
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def results(sample, tmp_path_factory):
-    """Four linear models of the sample, as the page needs them, not trained but made by hand.
+    """The best models of the sample, and four linear models that are not trained but made by hand.
 
     The mean zero and the mean one are told apart; the larger the radius, the fewer pixels count.
     """
@@ -97,6 +118,7 @@ def results(sample, tmp_path_factory):
         for box in (False, True):
             found = attack.evaluate(run, sample, np.arange(3) / 4, "inf", box)
             runs.save_attack(results / sample.name, run.name, found)
+    optimum.follow_path(sample, results, quiet=True)
     return results
 
 
@@ -134,35 +156,82 @@ def said(number: float, digits: int) -> str:
     return f"{number:z.{digits}f}".replace("-", "−")
 
 
-def compare(notes: list[dict], members: list[runs.Run], split) -> None:
-    """Margins, radii, verdicts, sums and accuracies of each state, against advlinear, to 1e-12."""
+class BestModels:
+    """The best model for each step of the slider, by advlinear, from the stored study."""
+
+    run = "best"
+
+    def __init__(self, dataset, split):
+        tables = runs.load_study(runs.file(dataset, "studies", "path"), {})
+        table, self.grid = tables["path-models"], tables["path"]
+        self.x, self.y = split.flat("test")
+        columns = {name: table[name] for name in ("b", "s", "p", "radii", "proved", "dual")}
+        parts = np.float64(table["w_data"]), table["w_indices"].astype(int), table["w_indptr"]
+        w = scipy.sparse.csr_array(parts, shape=(len(table["b"]), self.x.shape[1]))
+        some = dict(eps_min=0.0, eps_max=0.5, norm="inf", classes=np.array([-1, 1]))
+        self.path = advlinear.Path(**some, n=len(split.y_train), w=w, **columns)
+
+    def at(self, step: int) -> advlinear.Best:
+        return self.path.at(step / 1000)
+
+    def radii(self, step: int, box: bool, rows=slice(None)) -> np.ndarray:
+        best = self.at(step)
+        return advlinear.sample_radii(self.x[rows], self.y[rows], best.w, best.b, "inf", box)
+
+    def accuracy(self, step: int, box: bool) -> float:
+        return np.mean(self.radii(step, box) > step / 1000)
+
+    def first_wrong(self, i: int, box: bool) -> int | None:
+        """The first step at which the best model is wrong on this image, if there is one."""
+        steps = (k for k in range(501) if self.radii(k, box, [i])[0] <= k / 1000)
+        return next(steps, None)
+
+
+def compare(notes: list[dict], members: list[runs.Run], best: BestModels, split) -> None:
+    """Margins, radii, verdicts, sums, buttons and accuracies of each state, against advlinear."""
     x, y = split.flat("test")
-    found = {
-        box: [advlinear.sample_radii(x, y, run.w, run.b, "inf", box) for run in members]
-        for box in (False, True)
-    }
+    found, first, shares = {}, {}, {}
+    for box in {state["box"] == "true" for state in notes}:
+        found[box] = [advlinear.sample_radii(x, y, run.w, run.b, "inf", box) for run in members]
     for state in notes:
         i, eps, box = int(state["index"]), float(state["eps"]), state["box"] == "true"
+        step = round(1000 * eps)
         assert state["label"] == f"{y[i]:.0f}"
-        assert [row["run"] for row in state["rows"]] == [run.name for run in members]
-        for row, run in zip(state["rows"], members, strict=True):
-            image = x[i : i + 1], y[i : i + 1], run.w, run.b
+        assert [row["run"] for row in state["rows"]] == [*(run.name for run in members), "best"]
+        for row, model in zip(state["rows"], [*members, best.at(step)], strict=True):
+            image = x[i : i + 1], y[i : i + 1], model.w, model.b
             (margin,) = advlinear.worst_case_margins(*image, eps, "inf", box)
             (radius,) = advlinear.sample_radii(*image, "inf", box)
-            assert float(row["margin"]) == pytest.approx(margin, rel=0, abs=1e-12)
+            size = np.abs(model.w).sum()
+            assert float(row["margin"]) == pytest.approx(margin, rel=0, abs=1e-13 * max(10, size))
             assert float(row["radius"]) == pytest.approx(radius, rel=1e-12, abs=1e-13)
             assert row["correct"] == ("true" if radius > eps else "false")
             own, other = split.digits if y[i] < 0 else split.digits[::-1]
-            assert row["says"] == (
-                f"✓ says {own}" if radius > eps else f"✗ says {other}, not {own}"
-            )
-            (clean,) = y[i] * (x[i : i + 1] @ run.w + run.b)
-            size = np.abs(run.w).sum()
+            wrong = f"✗ says {other}, not {own}" if size or model.b else "✗ says neither"
+            assert row["says"] == (f"✓ says {own}" if radius > eps else wrong)
+            (clean,) = y[i] * (x[i : i + 1] @ model.w + model.b)
             lost = said(clean - margin, 2) if box else f"{eps:.3f} × {said(size, 2)}"
             assert row["sum"] == f"{said(clean, 2)} − {lost} = {said(margin, 2)}"
-            never = "never flips" if radius == np.inf else f"flips at {said(radius, 4)}"
-            assert row["button"] == ("wrong at ε = 0" if radius <= 0 else never)
-        assert state["shares"] == [f"{100 * np.mean(radii > eps):.2f} %" for radii in found[box]]
+            if row["run"] == "best":
+                flips = "never flip" if radius == np.inf else f"flip at {said(radius, 4)}"
+                flips = "are wrong at ε = 0" if radius <= 0 else flips
+                assert row["shown"] == f"these weights {flips}"
+                if (i, box) not in first:
+                    first[i, box] = best.first_wrong(i, box)
+                goal = first[i, box]
+                wanted = "never wrong" if goal is None else f"first wrong at {goal / 1000:.3f}"
+                assert row["button"] == (wanted if goal != 0 else "wrong at ε = 0")
+                count = int(np.count_nonzero(model.w))
+                pixels = f"{count} pixel{'s' * (count != 1)} in use"
+                assert row["half"] == f"{pixels}, ‖w‖₁ = {said(size, 1)}"
+                assert row["title"] == f"best possible for ε\u00a0=\u00a0{step / 1000:.3f}"
+            else:
+                never = "never flips" if radius == np.inf else f"flips at {said(radius, 4)}"
+                assert row["button"] == ("wrong at ε = 0" if radius <= 0 else never)
+        if (step, box) not in shares:
+            shares[step, box] = f"{100 * best.accuracy(step, box):.2f} %"
+        trained = [f"{100 * np.mean(radii > eps):.2f} %" for radii in found[box]]
+        assert state["shares"] == [*trained, shares[step, box]]
 
 
 def members_of(results, dataset) -> list[runs.Run]:
@@ -177,30 +246,37 @@ def test_every_image_at_several_radii_with_and_without_box(
     results, written, sample, browser, tmp_path
 ):
     notes = play(written.read_text("utf-8"), EVERY_STATE, tmp_path)
-    assert len(notes) == 2 * 24 * 3
-    compare(notes, members_of(results, sample.name), sample)
+    assert len(notes) == 2 * 24 * 4
+    best = BestModels(results / sample.name, sample)
+    compare(notes, members_of(results, sample.name), best, sample)
     assert {row["correct"] for state in notes for row in state["rows"]} == {"true", "false"}
     assert any(row["radius"] == "Infinity" for state in notes for row in state["rows"])
 
 
-def test_a_radius_that_is_wrong_by_a_thousandth_is_found(
+def test_a_number_that_is_wrong_by_a_thousandth_is_found(
     results, written, sample, browser, tmp_path
 ):
-    page = written.read_text("utf-8")
+    page, best = written.read_text("utf-8"), BestModels(results / sample.name, sample)
     for right, wrong in (
         ("if (!box) return eps", "if (!box) return 1.001 * eps"),
         ("if (short <= 1e-14 * left) return eps", "if (short <= 1e-3 * left) return eps"),
+        ("found.length / 1000 * s[k]", "found.length / 1001 * s[k]"),
     ):
         assert page.count(right) == 1
         notes = play(page.replace(right, wrong), EVERY_STATE, tmp_path)
         with pytest.raises(AssertionError):
-            compare(notes, members_of(results, sample.name), sample)
+            compare(notes, members_of(results, sample.name), best, sample)
 
 
 @pytest.mark.mnist
 def test_every_state_of_the_published_page(mnist, browser, tmp_path):
     page = (RESULTS / mnist.name / "explore.html").read_text("utf-8")
-    compare(play(page, EVERY_STATE, tmp_path), members_of(RESULTS, mnist.name), mnist)
+    members, best = members_of(RESULTS, mnist.name), BestModels(RESULTS / mnist.name, mnist)
+    compare(play(page, EVERY_STATE, tmp_path), members, best, mnist)
+    notes = play(page, SOME_STEPS, tmp_path)
+    compare(notes, members, best, mnist)
+    buttons = {state["rows"][-1]["button"] for state in notes}
+    assert "never wrong" in buttons  # w = 0 calls all a one
 
 
 def test_the_button_goes_to_the_first_step_that_flips(written, browser, tmp_path):
@@ -226,6 +302,7 @@ def test_the_button_goes_to_the_first_step_that_flips(written, browser, tmp_path
         row = state["rows"][state["k"]]
         if state.get("disabled"):
             assert float(row["radius"]) > 0.5
+            assert row["run"] != "best"  # wrong on all of the sample where w = 0 is best
         else:
             assert (row["correct"] == "true") == ("before" in state)
             assert float(state["eps"]) * 1000 == pytest.approx(round(float(state["eps"]) * 1000))
@@ -240,6 +317,7 @@ def test_the_address_restores_a_state(written, browser, tmp_path):
     chosen = explore.hard_to_easy(runs.read(written.parent).choose(MODELS))
     assert (state["index"], state["eps"], state["box"]) == (str(chosen[5]), "0.0932123", "true")
     assert state["slider"] == "0.093"
+    assert state["rows"][-1]["title"].endswith("0.093")  # the best model for the nearest step
     (state,) = play(page, "note()", tmp_path, "#digit=23&eps=0.1")
     assert (state["index"], state["eps"], state["box"]) == (str(chosen[23]), "0.1", "false")
     bad, usual = (
@@ -260,8 +338,9 @@ def test_the_address_follows_the_state_and_the_state_the_address(written, browse
     }, 500);"""
     changed, restored = play(written.read_text("utf-8"), steps, tmp_path)
     assert changed["hash"] == "#digit=7&eps=0.25&box"
-    for row, name in zip(changed["rows"], MODELS, strict=True):
-        label = "regular" if name == "regular" else f"robust ε = {name[-3:]}"
+    titles = "regular", *(f"robust ε = {name[-3:]}" for name in MODELS[1:])
+    titles += ("best possible for ε\u00a0=\u00a00.250",)
+    for row, label in zip(changed["rows"], titles, strict=True):
         assert f"{label} {row['says']}" in changed["status"]
     chosen = explore.hard_to_easy(runs.read(written.parent).choose(MODELS))
     assert (restored["index"], restored["eps"]) == (str(chosen[3]), "0.0605")
@@ -320,18 +399,21 @@ def test_charts_show_margins_and_accuracy_over_the_radius(
     results, written, sample, browser, tmp_path
 ):
     x, y = sample.flat("test")
+    best = BestModels(results / sample.name, sample)
+    members = members_of(results, sample.name)
     for state in play(written.read_text("utf-8"), CHARTS, tmp_path):
         i, box = int(state["index"]), state["box"] == "true"
         image = x[i : i + 1], y[i : i + 1]
-        for k, run in enumerate(members_of(results, sample.name)):
-            radii = advlinear.sample_radii(x, y, run.w, run.b, "inf", box)
+        for k, run in enumerate([*members, best]):
             for step in (0, 50, 100, 200, 333, 500):
-                eps = step / 1000
-                (left,) = advlinear.worst_case_margins(*image, run.w, run.b, eps, "inf", box)
+                eps, model = step / 1000, best.at(step) if run is best else run
+                (left,) = advlinear.worst_case_margins(*image, model.w, model.b, eps, "inf", box)
+                radii = advlinear.sample_radii(x, y, model.w, model.b, "inf", box)
                 shown = left, 100 * np.mean(radii > eps)
+                wanted_colour = style.BLUE if run is best else style.colour(run.settings)
                 for chart, wanted in zip(state["charts"], shown, strict=True):
                     points, colour = chart["lines"][k]
-                    assert (points.count(","), colour) == (501, style.colour(run.settings))
+                    assert (points.count(","), colour) == (501, wanted_colour)
                     place, height = map(float, points.split()[step].split(","))
                     across, up = axis(chart["across"]), axis(chart["up"], 4)
                     dot = abs(up(1) - up(0))  # on the screen
@@ -343,6 +425,7 @@ def test_pictures_show_weights_image_push_and_attacked_image(
     results, written, sample, browser, tmp_path
 ):
     """The red of each pixel, to a shade: from 255 over 95 to 0 in green stamps."""
+    best = BestModels(results / sample.name, sample)
     steps = """
     for (const box of [false, true]) {
       give("#box", "change", { checked: box });
@@ -353,7 +436,8 @@ def test_pictures_show_weights_image_push_and_attacked_image(
     for state in play(written.read_text("utf-8"), steps, tmp_path):
         i, eps, box = int(state["index"]), float(state["eps"]), state["box"] == "true"
         x, y = (part[i : i + 1] for part in sample.flat("test"))
-        for run, found in zip(members_of(results, sample.name), state["pictures"], strict=True):
+        models = [*members_of(results, sample.name), best.at(round(1000 * eps))]
+        for run, found in zip(models, state["pictures"], strict=True):
             delta = advlinear.perturbation(x, y, run.w, eps, "inf", box)
             over = 0 if box else eps
             grey = [-over, 1 + over], [255, 0]
@@ -404,7 +488,6 @@ def test_words_marks_and_labels_follow_the_state(results, written, browser, tmp_
       pressed: [...document.querySelectorAll("#draws button")].map((b) => b.ariaPressed),
       labels: [...document.querySelectorAll("#digits input")].map((radio) => radio.ariaLabel),
       fooled: [...document.querySelectorAll("[data-run]")].map((row) => row.matches(".fooled")),
-      halves: [...document.querySelectorAll(".half")].map((half) => half.textContent),
       marks: ["margins", "accuracy"].map((id) => {
         const chart = document.getElementById(id);
         const ends = [...chart.querySelectorAll("polyline")].map((line) =>
@@ -437,10 +520,10 @@ def test_words_marks_and_labels_follow_the_state(results, written, browser, tmp_
     assert chosen["labels"] == [f"a {int(i >= 100)}, test image {i}" for i in indexes]
     assert chosen["fooled"] == [row["correct"] == "false" for row in chosen["rows"]]
     assert len(set(chosen["fooled"])) == 2
-    for half, run in zip(chosen["halves"], members_of(results, written.parent.name), strict=True):
+    for row, run in zip(chosen["rows"][:-1], members_of(results, written.parent.name), strict=True):
         heavy = np.cumsum(np.sort(np.abs(run.w))[::-1])
         count = np.flatnonzero(heavy >= heavy[-1] / 2)[0] + 1
-        assert half == f"{count} pixels hold half of ‖w‖₁ = {heavy[-1]:.1f}"
+        assert row["half"] == f"{count} pixels hold half of ‖w‖₁ = {heavy[-1]:.1f}"
     for ends, marks, fills in chosen["marks"]:  # on the line, or hollow where it has left the chart
         for end, mark, fill in zip(ends, marks, fills, strict=True):
             (x, y), (across, up) = (map(float, point.split(",")) for point in (end, mark))
@@ -448,8 +531,63 @@ def test_words_marks_and_labels_follow_the_state(results, written, browser, tmp_
             assert up == pytest.approx(y, abs=0.1) if fill != "#fff" else up < y
 
 
+def test_a_mark_above_the_chart_is_hollow_at_its_rim(written, browser, tmp_path):
+    """Just below the margin of the training set the best weights are very large."""
+    end = facts(written.read_text("utf-8"))["best"]
+    (s,) = unpacked(end)[2][:1]
+    steps = """
+    give("#eps", "input", { value: %s });
+    const marks = [...document.querySelectorAll("#margins circle")];
+    note({ marks: marks.map((mark) => [+mark.getAttribute("cy"), mark.getAttribute("fill")]) });
+    """ % (np.ceil(1000 / s - 1) / 1000)
+    (state,) = play(written.read_text("utf-8"), steps, tmp_path)
+    assert float(state["rows"][-1]["margin"]) > 10
+    assert state["marks"][-1] == [pytest.approx(8), "#fff"]
+
+
+def test_the_row_of_the_best_model_says_what_is_proved(results, written, sample, browser, tmp_path):
+    """And where it is another problem's minimum, and where no weights are of use."""
+    steps = """
+    for (const box of [false, true]) {
+      give("#box", "change", { checked: box });
+      for (const eps of [0.1, 0.5]) {
+        give("#eps", "input", { value: eps });
+        note();
+      }
+    }"""
+    best = BestModels(results / sample.name, sample)
+    assert (best.at(100).w.any(), best.at(500).w.any()) == (True, False)
+    notes = [state["rows"][-1]["note"] for state in play(written.read_text(), steps, tmp_path)]
+    proved = "Proved: no linear model has a smaller worst-case training loss at this ε."
+    useless = (
+        f"From ε = {best.path.radii[-1]:.4f} on, no weights are better than the same answer for "
+        "every image."
+    )
+    assert notes[:2] == [f"Found by linear programming. {proved}", useless]
+    boxed = (
+        " This is the minimum without the box. Its margin, push and radius are shown with the box."
+    )
+    assert notes[2:] == [note + boxed for note in notes[:2]]
+
+
+def test_without_a_path_the_page_has_four_rows_and_says_nothing_of_a_fifth(
+    results, sample, browser, tmp_path
+):
+    shutil.copytree(results, tmp_path / "results")
+    (tmp_path / "results" / sample.name / "studies" / "path.npz").unlink()
+    explore.main(results=tmp_path / "results")
+    page = (tmp_path / "results" / sample.name / "explore.html").read_text("utf-8")
+    steps = 'note({ text: document.querySelector("main").innerText })'
+    (state,) = play(page, steps, tmp_path)
+    assert [row["run"] for row in state["rows"]] == MODELS
+    assert len(state["shares"]) == 4
+    assert "regular" in state["text"]
+    assert "best possible" not in state["text"].lower()
+    assert "best" not in facts(page)
+
+
 def test_a_drawing_is_fitted_like_mnist_and_an_empty_pad_has_no_verdict(
-    results, written, browser, tmp_path
+    results, written, sample, browser, tmp_path
 ):
     steps = """
     const pad = document.getElementById("pad");
@@ -484,7 +622,9 @@ def test_a_drawing_is_fitted_like_mnist_and_an_empty_pad_has_no_verdict(
     for axis in (0, 1):
         centre = pixels.sum(axis=axis) @ np.arange(28) / pixels.sum()
         assert centre == pytest.approx(13.5, abs=0.1)
-    for row, run in zip(drawn["rows"], members_of(results, written.parent.name), strict=True):
+    members = members_of(results, written.parent.name)
+    best = BestModels(written.parent, sample).at(0)
+    for row, run in zip(drawn["rows"], [*members, best], strict=True):
         x = np.float32(pixels.ravel() / 255).astype(np.float64)
         assert float(row["margin"]) == pytest.approx(x @ run.w + run.b, abs=1e-12)
 
@@ -512,10 +652,46 @@ def facts(page: str) -> dict:
     return json.loads(re.search(r"const facts = (.*);\n", page)[1])
 
 
+def unpacked(best: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights (501, 784), biases and norms s of the model of each step, before they are scaled."""
+    kinds = dict(uses="<u2", counts="<u2", pixels="<u2", weights="<f4", b="<f8", s="<f8")
+    part = {name: np.frombuffer(base64.b64decode(best[name]), kinds[name]) for name in kinds}
+    w = np.zeros((len(part["counts"]), 784))
+    rows = np.repeat(np.arange(len(w)), part["counts"])
+    w[rows, part["pixels"]] = part["weights"]
+    return tuple(np.repeat(values, part["uses"], axis=0) for values in (w, part["b"], part["s"]))
+
+
+def check_packed(page: str, best: BestModels) -> None:
+    """Every weight and both accuracy curves on the page, against the stored study."""
+    packed, steps = facts(page)["best"], np.arange(501)
+    w, b, s = unpacked(packed)
+    shrunk = 1 - steps / 1000 * s
+    models = [best.at(k) for k in steps]
+    np.testing.assert_array_equal(w / shrunk[:, None], [model.w for model in models])
+    np.testing.assert_array_equal(b / shrunk, [model.b for model in models])
+    np.testing.assert_array_equal(best.grid["pixels"], np.count_nonzero(w, axis=1))
+    free, boxed = packed["correct"]
+    np.testing.assert_allclose(free, best.grid["test_accuracy"] * len(best.y), atol=1e-9)
+    for correct, box in ((free, False), (boxed, True)):
+        shown = [best.accuracy(k, box) * len(best.y) for k in steps[::20]]
+        np.testing.assert_allclose(correct[::20], shown, atol=1e-9)
+
+
+def test_the_best_models_are_packed_without_loss(results, written, sample):
+    check_packed(written.read_text("utf-8"), BestModels(results / sample.name, sample))
+
+
+@pytest.mark.mnist
+def test_the_best_models_of_mnist_are_packed_without_loss(mnist):
+    page = (RESULTS / mnist.name / "explore.html").read_text("utf-8")
+    check_packed(page, BestModels(RESULTS / mnist.name, mnist))
+
+
 def test_the_page_is_small_and_needs_no_network(written):
     for page in (written, RESULTS / "mnist-0-1" / "explore.html"):
         text = page.read_text("utf-8")
-        assert page.stat().st_size < 150_000
+        assert page.stat().st_size < 250_000
         assert re.findall(r"https?://[^\s\"']+", text) == ["http://www.w3.org/2000/svg"]
         assert "default-src 'none'" in text
 
@@ -597,7 +773,7 @@ def test_a_screenshot_of_a_folder_that_is_named_from_here(results, browser, tmp_
     monkeypatch.chdir(tmp_path)
     explore.main(screenshot=True, results="mine")
     (picture,) = tmp_path.rglob("explore.png")
-    assert picture.read_bytes()[16:24] == b"".join(n.to_bytes(4, "big") for n in (1280, 1000))
+    assert picture.read_bytes()[16:24] == b"".join(n.to_bytes(4, "big") for n in (1280, 1200))
 
 
 def test_without_a_browser_the_screenshot_is_refused(written, monkeypatch):
