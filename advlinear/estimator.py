@@ -40,12 +40,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     Two classes are one call of `advlinear.minimise`. K > 2 classes are trained one against the
     rest: K such calls, of which each minimum is certified; the largest score is predicted. No
-    bound on the robust loss of the K classes together is certified, nor is it minimised.
+    bound on the robust loss of the K classes together is certified, nor is it minimised. With a
+    large eps the least loss of one class against the rest may be that of no weights at all (a row
+    of 0 in coef_); such a class is hardly ever predicted.
 
     Args:
         eps: radius of the ball, in the units of X as `fit` gets it, so after a scaler in those of
             its output.
-        norm, loss, box, tol: as of `advlinear.minimise`.
+        norm, loss, box, tol: as of `advlinear.minimise`; the box in the units of eps.
         class_weight: None, "balanced" or a dict from labels to weights, which are multiplied with
             sample_weight. "balanced" gives all classes the same total weight.
 
