@@ -12,8 +12,14 @@
     path = advlinear.path(X, y, 0.05, 0.5)      # the same at every radius from 0.05 to 0.5
     path.at(0.1).w                              # any of its models
 
+    classifier = advlinear.RobustClassifier(eps=0.1)    # the minimum as a scikit-learn estimator
+    scoring = advlinear.robust_accuracy(eps=0.1)        # the attack as a scorer for GridSearchCV
+
 docs/method.md of the repository says what counts as a model, what is promised, and why it holds.
 """
+
+import importlib.util
+from typing import TYPE_CHECKING
 
 from advlinear.attack import Found, attack
 from advlinear.minimum import Minimum, certificate, minimise
@@ -30,6 +36,11 @@ from advlinear.worst_case import (
     worst_case_margins,
 )
 
+if TYPE_CHECKING:
+    from advlinear.estimator import RobustClassifier as RobustClassifier
+    from advlinear.estimator import robust_accuracy as robust_accuracy
+
+# Without what needs scikit-learn, which `from advlinear import *` must not import.
 __all__ = [
     "ORDER",
     "Best",
@@ -49,3 +60,24 @@ __all__ = [
     "sample_radii",
     "worst_case_margins",
 ]
+
+WITH_SKLEARN = ("RobustClassifier", "robust_accuracy")
+
+if not TYPE_CHECKING:  # else a type checker would take any name for one of these
+
+    def __getattr__(name: str):
+        """Import what needs scikit-learn when it is first asked for."""
+        if name not in WITH_SKLEARN:
+            raise AttributeError(f"module 'advlinear' has no attribute {name!r}")
+        try:
+            from advlinear import estimator
+        except ImportError as error:
+            if not (error.name or "").startswith("sklearn"):
+                raise
+            needed = "scikit-learn 1.6 or later: type pip install -U scikit-learn"
+            raise ImportError(f"advlinear.{name} needs {needed}", name="sklearn") from None
+        return getattr(estimator, name)
+
+    def __dir__() -> list[str]:
+        found = importlib.util.find_spec("sklearn") is not None
+        return sorted({*globals(), *(WITH_SKLEARN if found else ())})

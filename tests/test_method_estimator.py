@@ -1,0 +1,281 @@
+"""RobustClassifier and robust_accuracy, against minimise, certificate, attack and scikit-learn."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import advlinear
+from advlinear import RobustClassifier, robust_accuracy
+
+PROBLEMS = [
+    dict(eps=0.1),
+    dict(eps=0.1, loss="logistic"),
+    dict(eps=0.2, norm="2"),
+    dict(eps=0.3, norm=1, loss="logistic", tol=1e-8),
+    dict(eps=0.1, box=(0, 1)),
+]
+
+
+def clouds(classes=2, n=60, seed=0):
+    """Samples in [0, 1]^4 whose classes overlap, so that the minimum is one point."""
+    random = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    centres = 0.2 + 0.6 * np.eye(4)
+    return np.clip(random.normal(centres[y], 0.2), 0, 1), np.array(list("abcd"))[y]
+
+
+# The checks compare the scores of minima that are found in two ways, which is fair where the
+# minimum is one point: with a smaller ball some of their data can be separated, and it is not.
+@parametrize_with_checks(
+    [RobustClassifier(eps=0.25), RobustClassifier(eps=0.25, loss="logistic", tol=1e-9)]
+)
+def test_the_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_two_classes_are_one_minimum_with_its_certificate(problem):
+    x, y = clouds()
+    fitted, found = RobustClassifier(**problem).fit(x, y), advlinear.minimise(x, y, **problem)
+    assert fitted.classes_.tolist() == ["a", "b"]
+    assert fitted.coef_.shape == (1, 4)
+    assert fitted.intercept_.shape == (1,)
+    assert np.array_equal(fitted.coef_[0], found.w)
+    assert fitted.intercept_[0] == found.b
+    assert np.array_equal(fitted.decision_function(x), x @ found.w + found.b)
+    assert np.array_equal(fitted.predict(x), np.where(x @ found.w + found.b > 0, "b", "a"))
+    (best,) = fitted.certificate_
+    of_problem = {name: value for name, value in problem.items() if name != "tol"}
+    proof = advlinear.certificate(x, y, best.w, best.b, best.alpha, **of_problem)
+    assert proof == {name: getattr(best, name) for name in proof}
+    assert proof["primal"] > 0.1
+    assert proof["gap"] <= problem.get("tol", 1e-6)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_more_classes_are_one_minimum_against_the_rest_each(problem):
+    x, y = clouds(4)
+    fitted = RobustClassifier(**problem).fit(x, y)
+    assert fitted.classes_.tolist() == list("abcd")
+    for label, w, b, best in zip(
+        "abcd", fitted.coef_, fitted.intercept_, fitted.certificate_, strict=True
+    ):
+        found = advlinear.minimise(x, y == label, **problem)
+        assert np.array_equal(w, found.w)
+        assert w.any()
+        assert b == found.b
+        assert (best.primal, best.dual) == (found.primal, found.dual)
+    scores = x @ fitted.coef_.T + fitted.intercept_
+    assert np.array_equal(fitted.decision_function(x), scores)
+    assert np.array_equal(fitted.predict(x), np.array(list("abcd"))[scores.argmax(axis=1)])
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced", {"a": 3.0, "b": 0.5}], ids=str)
+@pytest.mark.parametrize("classes", [2, 3])
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10**6))
+def test_a_weight_of_two_is_a_sample_taken_twice(classes, class_weight, seed):
+    x, y = clouds(classes, n=40, seed=seed)
+    count = np.random.default_rng(seed).integers(0, 4, 40)
+    count[:classes] = 1
+    classifier = RobustClassifier(0.1, class_weight=class_weight)
+    weighted = classifier.fit(x, y, sample_weight=count).certificate_
+    repeated = clone(classifier).fit(np.repeat(x, count, axis=0), np.repeat(y, count)).certificate_
+    for one, other in zip(weighted, repeated, strict=True):
+        assert one.primal == pytest.approx(other.primal, rel=3e-6)  # each to a gap of 1e-6
+
+
+def test_the_weights_of_classes():
+    x, y = clouds(3)
+    x, y = x[:50], np.append(y[:20], np.full(30, "c"))
+    count = {label: np.count_nonzero(y == label) for label in "abc"}
+    own = np.random.default_rng(0).uniform(0.5, 2, 50)
+    totals = {label: own[y == label].sum() for label in "abc"}
+    for class_weight, sample_weight, weights in (
+        ("balanced", None, [1 / count[label] for label in y]),
+        ("balanced", own, [one / totals[label] for one, label in zip(own, y, strict=True)]),
+        ({"a": 2, "b": 1, "c": 5}, None, [{"a": 2, "b": 1, "c": 5}[label] for label in y]),
+        ({"c": 0.1}, own, own * np.where(y == "c", 0.1, 1)),
+    ):
+        classifier = RobustClassifier(0.1, class_weight=class_weight)
+        classifier.fit(x, y, sample_weight=sample_weight)
+        plain = RobustClassifier(0.1).fit(x, y)
+        for label, best, other in zip(
+            "abc", classifier.certificate_, plain.certificate_, strict=True
+        ):
+            found = advlinear.minimise(x, y == label, 0.1, sample_weight=weights)
+            assert best.primal == pytest.approx(found.primal, rel=3e-6)
+            assert best.primal != pytest.approx(other.primal, rel=1e-3)
+
+
+def test_probabilities_are_those_of_the_logistic_loss_alone():
+    x, y = clouds()
+    fitted = RobustClassifier(0.1, loss="logistic").fit(x, y)
+    share = 1 / (1 + np.exp(-fitted.decision_function(x)))
+    assert fitted.predict_proba(x) == pytest.approx(np.stack([1 - share, share], axis=1), rel=1e-12)
+    fitted = RobustClassifier(0.1, loss="logistic").fit(*clouds(3))
+    shares = 1 / (1 + np.exp(-fitted.decision_function(x)))
+    expected = shares / shares.sum(axis=1, keepdims=True)
+    assert fitted.predict_proba(x) == pytest.approx(expected, rel=1e-12)
+    far = fitted.predict_proba(1e6 * x)  # where each of the three is 0 in float64
+    assert far.sum(axis=1) == pytest.approx(np.ones(len(x)))
+    hinge = RobustClassifier(0.1).fit(x, y)
+    assert not hasattr(hinge, "predict_proba")
+    with pytest.raises(AttributeError, match="predict_proba"):
+        _ = hinge.predict_proba
+
+
+@pytest.mark.parametrize("threat", [dict(), dict(norm="2"), dict(box=(0, 1))], ids=str)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_scorer_is_the_accuracy_curve_of_the_attack(classes, threat):
+    x, y = clouds(classes)
+    for model in (
+        RobustClassifier(0.1),
+        LogisticRegression(),
+        make_pipeline(StandardScaler(), RobustClassifier(0.1)),
+    ):
+        fitted = model.fit(x, y)
+        found = advlinear.attack(fitted, x, y, **threat)
+        scores = [robust_accuracy(eps, **threat)(fitted, x, y) for eps in (0, 0.05, 0.1, 5)]
+        assert scores == found.curve([0, 0.05, 0.1, 5]).tolist()
+        assert scores[0] == fitted.score(x, y) > scores[2]
+
+
+def frail(n=80):
+    """A feature that is right for 9 in 10 and survives the attack, and a faint one that is right.
+
+    Also the samples' classes, -1 and +1.
+    """
+    random = np.random.default_rng(1)
+    y = random.permutation(np.repeat([-1, 1], n // 2))
+    strong = y * np.where(np.arange(n) % 10 == 0, -1, 1)
+    return np.stack([strong, 0.05 * y], axis=1) + random.normal(0, 0.005, (n, 2)), y
+
+
+def test_a_grid_search_chooses_by_robust_accuracy():
+    x, y = frail()
+    folds = StratifiedKFold(4)
+    scoring = {"clean": "accuracy", "robust": robust_accuracy(0.2)}
+    grid = {"robustclassifier__eps": [0.0, 0.3], "robustclassifier__norm": ["inf", "2"]}
+    model = make_pipeline(StandardScaler(with_std=False), RobustClassifier(eps=0.1))
+    chosen = {}
+    for name in scoring:
+        search = GridSearchCV(model, grid, scoring=scoring, refit=name, cv=folds).fit(x, y)
+        chosen[name] = search.best_params_["robustclassifier__eps"]
+    assert chosen == {"clean": 0.0, "robust": 0.3}
+    assert pickle.loads(pickle.dumps(search)).scorer_["robust"](search, x, y) == pytest.approx(0.9)
+    assert search.best_estimator_[-1].certificate_[0].gap <= 1e-6
+    for eps, norm, score in zip(
+        search.cv_results_["param_robustclassifier__eps"],
+        search.cv_results_["param_robustclassifier__norm"],
+        search.cv_results_["mean_test_robust"],
+        strict=True,
+    ):
+        expected = []
+        for train, test in folds.split(x, y):
+            centre = x[train].mean(axis=0)
+            found = advlinear.minimise(x[train] - centre, y[train], eps, norm)
+            radii = advlinear.attack((found.w, found.b), x[test] - centre, y[test]).radii
+            expected.append(np.mean(radii > 0.2))
+        assert score == pytest.approx(np.mean(expected))
+
+
+def test_cross_validation_of_a_table_with_names():
+    x, y = clouds(3)
+    table = pd.DataFrame(x, columns=list("pqrs"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = cross_val_score(RobustClassifier(0.1), table, y, scoring=robust_accuracy(0.05))
+        plain = cross_val_score(RobustClassifier(0.1), x, y, scoring=robust_accuracy(0.05))
+    assert scores.tolist() == plain.tolist()
+    fitted = RobustClassifier(0.1).fit(table, y)
+    assert fitted.feature_names_in_.tolist() == list("pqrs")
+    with pytest.raises(ValueError, match="feature names"):
+        robust_accuracy(0.05)(fitted, table[list("qprs")], y)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (dict(eps=-1), "eps must be a finite number of at least 0, not -1"),
+        (dict(norm="3"), "norm must be inf, 2 or 1, not '3'"),
+        (dict(loss="log"), "loss must be hinge or logistic, not 'log'"),
+        (dict(tol=0), "tol must be between 0 and 1, not 0"),
+        (dict(box=(0, 0.5)), "outside the box"),
+        (dict(box=(0, 1), norm="2"), "a box needs the norm inf, not 2"),
+        (dict(class_weight="even"), "class_weight"),
+        (dict(class_weight={"z": 2}), "are not in class_weight"),
+        (dict(class_weight={"a": -1}), "sample_weight needs finite numbers of at least 0"),
+        (dict(y=["a"] * 60), "y needs labels of two classes, not 1: a"),
+        (dict(y=np.linspace(0, 1, 60)), "continuous"),
+        (dict(sample_weight=np.ones(59)), "sample_weight needs shape (60,), not (59,)"),
+        (dict(sample_weight=np.zeros(60)), "sample_weight holds zeros alone"),
+        (dict(sample_weight=np.arange(60) % 2), "a number above 0 in each class"),
+        (dict(sample_weight=np.arange(60) % 2, class_weight="balanced"), "above 0 in each class"),
+        (dict(sample_weight=np.full(60, np.nan)), "sample_weight needs finite numbers"),
+    ],
+    ids=str,
+)
+def test_a_refusal_is_one_line(change, line):
+    x, y = clouds()
+    y, weights = change.pop("y", y), change.pop("sample_weight", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            RobustClassifier(**(dict(eps=0.1) | change)).fit(x, y, sample_weight=weights)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("arguments", [(-0.1,), (np.inf,), ("0.1",), (0.1, "3")], ids=str)
+def test_a_scorer_that_cannot_be_is_refused_before_the_search(arguments):
+    with pytest.raises(ValueError, match="must be"):
+        robust_accuracy(*arguments)
+
+
+def run(code: str) -> str:
+    done = script("-c", code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_scikit_learn_is_imported_when_it_is_first_asked_for():
+    code = (
+        "import sys; from advlinear import *; import advlinear; dir(advlinear)\n"
+        "print('sklearn' in sys.modules, 'RobustClassifier' in dir(advlinear))\n"
+        "print(advlinear.RobustClassifier(0.1), 'sklearn' in sys.modules)\n"
+        "print(hasattr(advlinear, 'RobustClassifiers'), 'robust_accuracy' in dir(advlinear))\n"
+    )
+    assert run(code) == "False True\nRobustClassifier(eps=0.1) True\nFalse True\n"
+
+
+@pytest.mark.parametrize("lacks", ["sklearn", "sklearn.utils.validation"])
+def test_one_line_says_that_scikit_learn_is_absent(lacks):
+    code = (
+        f"import sys; sys.modules[{lacks!r}] = None\n"
+        "import advlinear\n"
+        "print('RobustClassifier' in dir(advlinear), hasattr(advlinear, 'minimise'))\n"
+        "for line in ('from advlinear import RobustClassifier', 'advlinear.robust_accuracy'):\n"
+        "    try:\n"
+        "        exec(line)\n"
+        "    except ImportError as error:\n"
+        "        print(error)\n"
+    )
+    said = "needs scikit-learn 1.6 or later: type pip install -U scikit-learn\n"
+    listed, *errors = run(code).splitlines(keepends=True)
+    assert listed == f"{lacks != 'sklearn'} True\n"
+    assert errors == [
+        f"advlinear.{name} {said}" for name in ("RobustClassifier", "robust_accuracy")
+    ]
