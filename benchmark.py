@@ -33,7 +33,7 @@ from advlinear import worst_case
 EPS = 0.2  # the article's main radius
 RADII = 101  # from 0 to 0.5
 PARTS = ("epoch", "attack", "optimum", "minimum", "classes")
-LIMIT = 60.0  # seconds that a rival is given for a minimum
+LIMIT = 20.0  # seconds that a rival is given for a minimum
 LARGEST = 2e7  # numbers in the samples that rivals are given
 
 

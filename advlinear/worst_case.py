@@ -85,7 +85,7 @@ def box_of(rows: np.ndarray, box: tuple | None) -> tuple | None:
 
 def blocks(rows: np.ndarray, d: int, most: int = ROWS) -> list[np.ndarray]:
     """The rows in parts of at most `most`, and of at most 2^18 numbers if there are d features."""
-    most = max(1, min(most, 2**18 // d))
+    most = max(1, min(most, 2**18 // max(d, 1)))
     return [rows[k : k + most] for k in range(0, len(rows), most)]
 
 
