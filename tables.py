@@ -116,7 +116,8 @@ def csv_tables(stored: runs.Results) -> dict[str, list[dict]]:
                 for index, (label, radius) in enumerate(samples)
             ]
     for name, table in stored.studies.items():
-        if len({values.shape for values in table.values()}) == 1:  # else they are no columns
+        shapes = {values.shape for values in table.values()}
+        if len(shapes) == 1 and len(shapes.pop()) == 1:  # else they are no columns
             rows = zip(*table.values(), strict=True)
             found[name] = [dict(zip(table, row, strict=True)) for row in rows]
     return found
