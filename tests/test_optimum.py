@@ -131,7 +131,7 @@ def test_the_minimum_at_radius_0_3_is_unique(mnist):
     assert objective(x, y, run.w, run.b, 0.3) == pytest.approx(run.alpha.sum(), rel=1e-12)
     check_dual(x, y, run.alpha, 0.3)
     tight, *polytope = conditions(x, y, run.alpha, 0.3)
-    assert tight.sum() == 9  # pixels; the other 775 weights are 0 in every minimum
+    assert tight.sum() == 17  # pixels; the other 767 weights are 0 in every minimum
     expected = np.append(run.w[tight], run.b)
     np.testing.assert_allclose(ranges(*polytope), np.stack([expected] * 2, axis=1), atol=1e-8)
 
@@ -164,8 +164,10 @@ def test_a_minimum_that_is_not_unique_is_seen(mnist):
 
 
 def test_failed_certificate_stores_nothing(tmp_path, monkeypatch):
-    wrong = np.zeros(2 * 784 + 1), [np.zeros(800)]
-    monkeypatch.setattr(minimum, "_finish", lambda *arguments: wrong)
+    def wrong(problem, point):
+        return 0 * point.theta, [0 * point.alpha]
+
+    monkeypatch.setattr(minimum, "_finish", wrong)
     with pytest.raises(InputError, match=r"optimal-eps0.2: no certificate: the gap is"):
         optimum.main(eps=0.2, dataset="mnist-sample", results=tmp_path, quiet=True)
     assert tree(tmp_path) == {}

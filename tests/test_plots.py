@@ -64,7 +64,7 @@ def test_published_pictures_are_those_that_are_drawn_by_default(tmp_path, monkey
     drawn = {path.relative_to(dataset) for path in plots.main(results=tmp_path)}
     pictures = (published / "figures").rglob("*.png")
     assert drawn == {path.relative_to(published) for path in pictures}
-    assert len(drawn) == 33
+    assert len(drawn) == 34
     gallery = Path("figures", "README.md")
     assert (dataset / gallery).read_text("utf-8") == (published / gallery).read_text("utf-8")
 
