@@ -67,9 +67,12 @@ def main(
     wanted("mnist-0-1")  # bad settings are refused before the data are read
     cli.check_writable(results)
     split = data.load(dataset, digits, mnist_dir)
-    if path:
-        return [follow_path(split, results, quiet)]
-    return [optimise(settings, split, results, quiet) for settings in wanted(split.name)]
+    from threadpoolctl import threadpool_limits  # imports NumPy
+
+    with threadpool_limits(1):  # so that no sum depends on the number of cores
+        if path:
+            return [follow_path(split, results, quiet)]
+        return [optimise(settings, split, results, quiet) for settings in wanted(split.name)]
 
 
 def optimise(settings, split: data.Dataset, results: Path, quiet: bool = False) -> Path:

@@ -95,6 +95,10 @@ class Found:
         if step is not None:
             if eps is not None:
                 raise ValueError("perturbed takes eps or step, not both")
+            if self._moves.delta is not None:
+                raise ValueError("perturbed takes a step only where attack had no target")
+            if self._moves.norm == "0":
+                raise ValueError("perturbed takes a step with norm inf, 2 or 1: pass norm 1")
             return self._moves.restored(self._moves.on_grid(step, self.radii, self.tied))
         sizes = self._beyond
         if eps is not None:

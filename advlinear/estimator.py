@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from advlinear import models
 from advlinear.attack import attack
 from advlinear.minimum import LARGEST_GAP, Minimum, minimise
-from advlinear.worst_case import dual_norm
+from advlinear.worst_case import ORDER, ball
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -145,7 +145,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
 
 def robust_accuracy(
-    eps: float, norm: str | float = "inf", box: tuple | None = None
+    eps: float,
+    norm: str | float = "inf",
+    box: tuple | None = None,
+    scale: ArrayLike | None = None,
 ) -> Callable[[Any, ArrayLike, ArrayLike], float]:
     """A scorer: the accuracy under the worst perturbation of at most eps, by `advlinear.attack`.
 
@@ -155,18 +158,19 @@ def robust_accuracy(
     Args:
         eps: radius of the ball, in the units of X as the scorer gets it: for a pipeline, those of
             what is passed to the pipeline.
-        norm, box: as of `advlinear.attack`.
+        norm, box, scale: as of `advlinear.attack`.
 
     Raises:
         ValueError: eps or norm is not as described; from the scorer, as from `advlinear.attack`.
     """
-    dual_norm(np.zeros(1), norm)  # refuses an unknown norm
-    return functools.partial(_robust_accuracy, eps=models.radius(eps), norm=norm, box=box)
+    norm = ball(norm, (*ORDER, "0"))
+    known = dict(eps=models.radius(eps), norm=norm, box=box, scale=scale)
+    return functools.partial(_robust_accuracy, **known)
 
 
-def _robust_accuracy(estimator, X, y, eps, norm, box) -> float:
+def _robust_accuracy(estimator, X, y, eps, norm, box, scale) -> float:
     with warnings.catch_warnings():
         if hasattr(X, "columns"):  # the attack passes arrays: compare the names of X before
             estimator.decision_function(X)
             warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
-        return float(attack(estimator, X, y, norm, box).curve(eps))
+        return float(attack(estimator, X, y, norm, box, scale=scale).curve(eps))

@@ -84,7 +84,7 @@ class Form:
 
 
 def numeric_columns(frame: Any) -> np.ndarray:
-    """The places of a DataFrame's numeric columns; the others stay as they are.
+    """The places of a DataFrame's numeric columns; the others, bool too, stay as they are.
 
     Raises:
         ValueError: there is none, or numbers hide in a column of objects.
@@ -92,6 +92,8 @@ def numeric_columns(frame: Any) -> np.ndarray:
     types = sys.modules["pandas"].api.types
     places = []
     for place, (name, column) in enumerate(frame.items()):
+        if types.is_bool_dtype(column.dtype):
+            continue
         if types.is_numeric_dtype(column.dtype):
             places.append(place)
         elif column.dtype == object and types.infer_dtype(column) in (

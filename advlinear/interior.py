@@ -484,7 +484,8 @@ def solve(
         stop, least = judge(point, number)
         if stop:
             break
-        following = _step(rows, cone, fixed, state, point, least / pairs)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # then it is the last
+            following = _step(rows, cone, fixed, state, point, least / pairs)
         if following is None:
             break
         point = following

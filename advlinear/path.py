@@ -97,17 +97,22 @@ class Path:
         Raises:
             ValueError: eps is not between eps_min and eps_max.
         """
-        if not self.eps_min <= eps <= self.eps_max:
-            raise ValueError(f"eps must be from {self.eps_min:g} to {self.eps_max:g}, not {eps!r}")
+        primal, dual = self.bounds(models.radius(eps))
         k = np.searchsorted(self.radii, eps, side="right")
         chosen, shrunk = slice(*self.w.indptr[k : k + 2]), 1 - eps * self.s[k]
         w = np.zeros(self.w.shape[1])
         w[self.w.indices[chosen]] = self.w.data[chosen] / shrunk
-        primal, dual = self.bounds(eps)
         return Best(w, float(self.b[k] / shrunk), float(eps), float(primal), float(dual))
 
     def bounds(self, eps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Upper and lower bounds of the minimum at radii (m,) between eps_min and eps_max."""
+        """Upper and lower bounds of the minimum at radii (m,).
+
+        Raises:
+            ValueError: a radius is not between eps_min and eps_max.
+        """
+        eps = np.asarray(eps, np.float64)
+        if not ((self.eps_min <= eps) & (eps <= self.eps_max)).all():
+            raise ValueError(f"eps must be from {self.eps_min:g} to {self.eps_max:g}, not {eps}")
         k = np.searchsorted(self.radii, eps, side="right")
         inverse = np.interp(eps, self.proved, 1 / self.dual, left=np.inf)
         return self.p[k] / (1 - eps * self.s[k]), 1 / inverse
@@ -180,7 +185,11 @@ def path(
         _sandwich(found, tol, report or (lambda line: None))
     whole = found.path()
     if not whole.gap <= (tol or LARGEST_GAP):
-        raise ValueError(f"no certificate: the relative gap is {whole.gap:.1e}; scale the features")
+        radii, gaps = whole._gaps()
+        raise ValueError(
+            f"no certificate: the relative gap is {gaps.max():.1e} at eps = "
+            f"{radii[np.argmax(gaps)]:.3g}: raise tol, or eps_min above it"
+        )
     return whole
 
 
