@@ -40,7 +40,7 @@ def nearest(
     if box is not None and norm == "inf":
         _search_in_cube(gaps, own, x, box, weights, bounds, radii, rival)
         return radii, rival
-    if box is not None and norm == "2":
+    if box is not None and norm == "2" and gaps.shape[1] > 2:
         _raise_bounds(gaps, own, x, box, weights, bounds, right)
     order = np.argsort(bounds, axis=1, kind="stable") if box is not None else None
     for k in range(gaps.shape[1] - 1):  # the rivals of each sample, the nearest by its bound first
