@@ -87,14 +87,20 @@ class Moves:
         if self.delta is not None:
             share = np.minimum(sizes / np.where(self.moving, self.full, 1)[rows], 1)
             return self.delta[rows] * share[:, None]
-        x, shift = dense(self.x, rows), np.zeros((len(rows), self.form.x.shape[1]))
+        x, shift = dense(self.x, rows), None
         for a, chosen in self.directions(rows, self.moving[rows]):
-            box, known = box_of(rows[chosen], self.sides), sizes[chosen]
+            known, part, box = sizes, x, box_of(rows, self.sides)
+            if len(chosen) < len(rows):
+                known, part, box = sizes[chosen], x[chosen], box_of(rows[chosen], self.sides)
             if np.isinf(known).all():
-                shift[chosen] = -np.sign(a) * room(x[chosen], a, box)
+                moved = -np.sign(a) * room(part, a, box)
             else:
-                shift[chosen] = step(a, x[chosen], known, self.norm, box, self.gaps[rows[chosen]])
-        return shift
+                moved = step(a, part, known, self.norm, box, self.gaps[rows[chosen]])
+            if len(chosen) == len(rows):
+                return moved
+            shift = np.zeros(x.shape) if shift is None else shift
+            shift[chosen] = moved
+        return np.zeros(x.shape) if shift is None else shift
 
     def directions(self, rows: np.ndarray, among: np.ndarray) -> Iterator[tuple]:
         """Each direction a (d,) against which some of the rows move, and their places."""
@@ -116,7 +122,10 @@ class Moves:
     def placed(self, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """The samples (m, d) of these rows, moved by shift (m, d) in units of the scale."""
         moved = dense(self.form.x, rows) + (shift if self.scale is None else shift * self.scale)
-        return moved if self.box is None else np.clip(moved, *box_of(rows, self.box), out=moved)
+        if self.box is not None:  # as np.clip, which takes twice as long
+            low, high = box_of(rows, self.box)
+            np.minimum(np.maximum(moved, low, out=moved), high, out=moved)
+        return moved
 
     def leads(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
         """The lead (m,) of the own class over the best other, in the model's own scores of points.

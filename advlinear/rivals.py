@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from advlinear.forms import dense
+from advlinear.forms import MOST, dense
 from advlinear.moves import by_pair, exact
 from advlinear.worst_case import blocks, box_of, distance, dual_norm, exponent_of
 
 METRIC = {"inf": "cityblock", "2": "euclidean", "1": "chebyshev"}  # of weights: the dual norms
 FEW = 30  # classes, up to which no library is needed for the norms of their differences
+LARGE = 2**19  # numbers in a block, so that many of its rows have the same rival
 CLOSE = 1e-9  # of a bound: no rounding is larger
 
 
@@ -37,10 +38,11 @@ def nearest(
         bounds = np.where(np.isfinite(bounds), 1.0, np.inf)
     bounds[rows, own] = np.inf
     radii, rival = np.where(right, np.inf, 0.0), np.where(right, own, np.argmin(gaps, axis=1))
-    if box is not None and norm == "inf":
+    many = box is not None and gaps.shape[1] > 2
+    if many and norm == "inf":
         _search_in_cube(gaps, own, x, box, weights, bounds, radii, rival)
         return radii, rival
-    if box is not None and norm == "2":
+    if many and norm == "2":
         _raise_bounds(gaps, own, x, box, weights, bounds, right)
     order = np.argsort(bounds, axis=1, kind="stable") if box is not None else None
     for k in range(gaps.shape[1] - 1):  # the rivals of each sample, the nearest by its bound first
@@ -103,9 +105,8 @@ def _search_in_cube(gaps, own, x, box, weights, bounds, radii, rival) -> None:
     """
     right = np.isinf(radii)
     for one in np.unique(own[right]):
-        for rows in blocks(np.flatnonzero(right & (own == one)), x.shape[1]):
+        for rows in blocks(np.flatnonzero(right & (own == one)), x.shape[1], MOST, LARGE):
             part, sides = dense(x, rows), box_of(rows, box)
-            down, up = part - sides[0], sides[1] - part
             left, gap = bounds[rows], gaps[rows]  # the bounds of rivals that are not tried yet
             todo, candidate = np.arange(len(rows)), bounds[rows].argmin(axis=1)
             while len(todo):
@@ -117,10 +118,10 @@ def _search_in_cube(gaps, own, x, box, weights, bounds, radii, rival) -> None:
                     radii[rows[places[nearer]]] = found[nearer]
                     rival[rows[places[nearer]]] = other
                     left[places, other] = np.inf
-                todo, candidate = _next(weights, one, radii[rows], left, gap, down, up, todo)
+                todo, candidate = _next(weights, one, radii[rows], left, gap, part, sides, todo)
 
 
-def _next(weights, one, radii, left, gap, down, up, todo) -> tuple[np.ndarray, np.ndarray]:
+def _next(weights, one, radii, left, gap, part, sides, todo) -> tuple[np.ndarray, np.ndarray]:
     """Which samples of `todo` may have a nearer rival, and which is tried next."""
     todo = todo[(left[todo] * (1 - CLOSE) < radii[todo, None]).any(axis=1)]
     never = np.isinf(radii[todo])
@@ -131,9 +132,13 @@ def _next(weights, one, radii, left, gap, down, up, todo) -> tuple[np.ndarray, n
     hopeful = left[reached] * (1 - CLOSE) < radii[reached, None]
     others = np.flatnonzero(hopeful.any(axis=0))
     a, r = weights[one] - weights[others], radii[reached, None]
-    fall, rise = np.minimum(down[reached], r), np.minimum(up[reached], r)
+    low, high = box_of(reached, sides)
+    fall, rise = part[reached] - low, high - part[reached]
+    np.minimum(fall, r, out=fall)
+    np.minimum(rise, r, out=rise)
     drop = (fall - rise) @ a.T / 2
-    drop += (fall + rise) @ np.abs(a, out=a).T / 2
+    fall += rise
+    drop += fall @ np.abs(a, out=a).T / 2
     here = np.ix_(reached, others)
     ahead, bound = gap[here], left[here]
     rounding = CLOSE * r * ahead / np.where(bound > 0, bound, 1)  # ahead / bound is ||a||_1

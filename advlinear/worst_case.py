@@ -75,7 +75,9 @@ def room(x: np.ndarray, a: np.ndarray, box: tuple = (0.0, 1.0)) -> np.ndarray:
     """c (n, d): how far each feature can move against a within the box; 0 where a_j = 0."""
     low, high = box
     offset = np.where(a > 0, np.negative(low), np.where(a < 0, high, 0.0))
-    return x * np.sign(a) + offset  # x - low, high - x or 0, in two passes
+    c = x * np.sign(a)
+    c += offset  # x - low, high - x or 0, in two passes over one array
+    return c
 
 
 def box_of(rows: np.ndarray, box: tuple | None) -> tuple | None:
@@ -83,9 +85,11 @@ def box_of(rows: np.ndarray, box: tuple | None) -> tuple | None:
     return box and tuple(side[rows] if np.ndim(side) == 2 else side for side in box)
 
 
-def blocks(rows: np.ndarray, d: int, most: int = ROWS) -> list[np.ndarray]:
-    """The rows in parts of at most `most`, and of at most 2^18 numbers if there are d features."""
-    most = max(1, min(most, 2**18 // max(d, 1)))
+def blocks(
+    rows: np.ndarray, d: int, most: int = ROWS, numbers: int = 2**18
+) -> list[np.ndarray]:
+    """The rows in parts of at most `most`, and of at most so many numbers with d features."""
+    most = max(1, min(most, numbers // max(d, 1)))
     return [rows[k : k + most] for k in range(0, len(rows), most)]
 
 
@@ -102,16 +106,15 @@ def distance(
     if box is None:
         cost = dual_norm(a, norm)
         return gap / cost if cost else np.where(gap > 0, np.inf, -np.inf)
-    used, radii, exponent = a != 0, np.zeros(len(gap)), exponent_of(a)
-    size = np.ldexp(np.abs(a[used]), -exponent)
+    columns, radii, exponent = np.flatnonzero(a), np.zeros(len(gap)), exponent_of(a)
+    used, size = a[columns], np.ldexp(np.abs(a[columns]), -exponent)
     for rows in blocks(np.flatnonzero(gap > 0), x.shape[1]):
         target = np.ldexp(gap[rows], -exponent)
         if norm == "1":
             radii[rows] = _in_prefixes(rows, target, a, x, box, exponent)
             continue
         part, sides = (x, box) if len(rows) == len(x) else (x[rows], box_of(rows, box))
-        c = room(part, a, sides)
-        c = c[:, used]
+        c = room(_some(part, columns), used, _columns(sides, columns))
         if norm == "inf":
             radii[rows] = reach(c, size, target)
         elif norm == "2":
@@ -122,6 +125,11 @@ def distance(
         else:
             radii[rows] = fewest(c, size, target)
     return radii
+
+
+def _some(x: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Some columns of x; row by row in memory, which x[:, columns] is not, and so twice as fast."""
+    return x if len(columns) == x.shape[1] else np.take(x, columns, axis=1)
 
 
 def _prefixes(a: np.ndarray) -> list[np.ndarray]:
@@ -156,7 +164,7 @@ def _lengths(moved: np.ndarray) -> np.ndarray:
     """The Euclidean length (n,) of each row, also where its squares underflow or overflow."""
     exponents = np.frexp(moved.max(axis=1, initial=0.0))[1][:, None]
     if (np.abs(exponents) < 500).all():
-        return np.linalg.norm(moved, axis=1)
+        return np.sqrt(np.einsum("ij,ij->i", moved, moved))
     return np.ldexp(np.linalg.norm(np.ldexp(moved, -exponents), axis=1), exponents[:, 0])
 
 
@@ -172,7 +180,7 @@ def reach(c: np.ndarray, rate: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     if not len(rate):
         return np.where(target > 0, np.inf, 0.0)
-    t = target / rate.sum()
+    t, most = target / rate.sum(), c.max(axis=1)
     left = np.arange(len(t))
     while len(left):
         now = t[left, None]
@@ -182,7 +190,7 @@ def reach(c: np.ndarray, rate: np.ndarray, target: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             change = short / slope
         further = t[left] + np.where(unsolved | (np.abs(change) < 1e-6 * t[left]), change, 0)
-        t[left] = np.where(slope > 0, np.minimum(further, c.max(axis=1)), further)
+        t[left] = np.where(slope > 0, np.minimum(further, most[left]), further)
         more = unsolved & (slope > 0)
         left, c = left[more], c[more]
     return t
@@ -236,25 +244,43 @@ def step(
     size, eps = np.abs(a), eps[:, None]
     if norm == "1":
         return -np.sign(a) * _along_largest(a, x, eps, box)
-    c = np.full(x.shape, np.inf) if box is None else room(x, a, box)
+    if norm == "2" and box is None:
+        return -eps * a / (dual_norm(a, norm) or 1.0)
     if norm == "inf":
-        amount = np.minimum(eps, c)
-    elif norm == "2" and box is None:
-        amount = eps * size / (dual_norm(a, norm) or 1.0)
-    elif norm == "2":
-        used, amount = size > 0, np.zeros(x.shape)
-        exponents = np.frexp(eps)[1]
-        scaled, c, size = np.ldexp(eps, -exponents), c[:, used], size[used]
-        limit = np.minimum(np.ldexp(c, -exponents), 2 * scaled)  # more is more than the ball has
-        t = np.sqrt(reach((limit / size) ** 2, size**2, scaled[:, 0] ** 2))
-        amount[:, used] = np.minimum(np.ldexp(t, exponents[:, 0])[:, None] * size, c)
+        c = np.full(x.shape, np.inf) if box is None else room(x, a, box)
+        np.minimum(eps, c, out=c)
+        c *= -np.sign(a)
+        return c
+    columns = np.flatnonzero(a)
+    c = np.full((len(x), len(columns)), np.inf)
+    if box is not None:
+        c = room(_some(x, columns), a[columns], _columns(box, columns))
+    size = size[columns]
+    if norm == "2":
+        amount = _in_ball(c, size, eps)
     else:
-        used, amount = size > 0, np.zeros(x.shape)
-        enough = 2 * np.ldexp(gap, -exponent)[:, None] / size[used]
-        c = np.minimum(c[:, used], enough)
-        order = np.argsort(-c * size[used], axis=1, kind="stable")
-        amount[:, used] = np.where(np.argsort(order, axis=1) < eps, c, 0)
-    return -np.sign(a) * amount
+        c = np.minimum(c, 2 * np.ldexp(gap, -exponent)[:, None] / size)
+        order = np.argsort(-c * size, axis=1, kind="stable")
+        amount = np.where(np.argsort(order, axis=1) < eps, c, 0)
+    amount *= -np.sign(a[columns])
+    if len(columns) == len(a):
+        return amount
+    delta = np.zeros(x.shape)
+    delta[:, columns] = amount
+    return delta
+
+
+def _in_ball(c: np.ndarray, size: np.ndarray, eps: np.ndarray) -> np.ndarray:
+    """How far each feature (n, d) moves in the L2 ball of sizes eps (n, 1), with room c (n, d)."""
+    unit = np.ldexp(1.0, np.clip(np.frexp(eps)[1], -1000, 1000))  # to divide makes no error
+    eps = eps / unit
+    limit = c / unit
+    np.minimum(limit, 2 * eps, out=limit)  # more is more than the ball has
+    limit /= size
+    limit *= limit
+    t = np.sqrt(reach(limit, size**2, eps[:, 0] ** 2))
+    amount = t[:, None] * unit * size
+    return np.minimum(amount, c, out=amount)
 
 
 def _along_largest(a: np.ndarray, x: np.ndarray, eps: np.ndarray, box: tuple | None) -> np.ndarray:
