@@ -97,7 +97,9 @@ class Path:
         Raises:
             ValueError: eps is not between eps_min and eps_max.
         """
-        primal, dual = self.bounds(models.radius(eps))
+        if np.ndim(eps):
+            raise ValueError(f"eps needs one number, not {eps!r}: `bounds` takes several")
+        primal, dual = self.bounds(eps)
         k = np.searchsorted(self.radii, eps, side="right")
         chosen, shrunk = slice(*self.w.indptr[k : k + 2]), 1 - eps * self.s[k]
         w = np.zeros(self.w.shape[1])

@@ -388,6 +388,10 @@ def test_a_radius_outside_the_interval_is_refused():
     for eps in (0.0999, 0.3001, np.nan):
         with pytest.raises(ValueError, match=r"eps must be from 0\.1 to 0\.3, not"):
             found.at(eps)
+        with pytest.raises(ValueError, match=r"eps must be from 0\.1 to 0\.3, not"):
+            found.bounds([0.2, eps])
+    with pytest.raises(ValueError, match="eps needs one number"):
+        found.at([0.2, 0.25])
 
 
 @pytest.mark.parametrize(
