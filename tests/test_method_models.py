@@ -38,7 +38,7 @@ from sklearn.utils import all_estimators
 
 import advlinear
 import model as linear_model
-from advlinear import rivals, worst_case
+from advlinear import moves, rivals, worst_case
 
 NORMS = ["inf", "2", "1", "0"]
 BELOW, ABOVE = 1 - 1e-6, 1 + 1e-6
@@ -633,15 +633,19 @@ def test_sparse_samples_are_those_of_the_dense_array(kind, norm, box):
 
 def test_wide_and_sparse_samples_take_little_memory(monkeypatch):
     """No block of samples, weights or points has more than 2^18 numbers, or one row."""
-    sizes, dense = [], advlinear.forms.dense
-    monkeypatch.setattr(rivals, "dense", lambda x, rows: sizes.append(len(rows)) or dense(x, rows))
+    sizes, dense = {rivals: [], moves: []}, advlinear.forms.dense
+    for module, seen in sizes.items():
+        monkeypatch.setattr(
+            module, "dense", lambda x, rows, seen=seen: seen.append(len(rows)) or dense(x, rows)
+        )
     random = np.random.default_rng(0)
     x = scipy.sparse.random(60, 40_000, 1e-3, format="csr", random_state=0)
-    y = random.integers(0, 2, 60)
-    model = MultinomialNB().fit(x, y)
-    found = advlinear.attack(model, x, y, "inf", (0, np.inf))
-    assert max(sizes) * 40_000 <= 2**18
-    assert (model.predict(found.perturbed()) != y)[found.radii > 0].all()
+    for classes in (3, 2):  # two classes have one rival, and need no search
+        y = random.integers(0, classes, 60)
+        model = MultinomialNB().fit(x, y)
+        found = advlinear.attack(model, x, y, "inf", (0, np.inf))
+        assert (model.predict(found.perturbed()) != y)[found.radii > 0].all()
+    assert all(max(seen) * 40_000 <= 2**18 for seen in sizes.values())
     model = SGDClassifier(random_state=0).fit(x, y)
     monkeypatch.setattr(advlinear.models, "_probed", None)  # weights are read
     free = advlinear.attack(model, x, y)
