@@ -11,6 +11,7 @@ from common import runs
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.linalg
 import scipy.optimize
 import scipy.sparse
 import sklearn.base
@@ -837,3 +838,22 @@ def test_jobs_share_the_samples_of_each_form():
     reached = advlinear.attack((W, b), x, None, target=(x @ W.T + b).argmax(axis=1))
     assert (reached.radii == 0).all()
     assert (reached.perturbed() == x).all()
+
+
+def test_rivals_that_are_as_near_are_not_all_tried(monkeypatch):
+    """Centres at equal distances: each coordinate 0.25 or 0.75, by the rows of a Hadamard matrix.
+
+    Two of them differ in half of the coordinates, so that all rivals are 0.25 away.
+    """
+    centres = 0.5 + 0.25 * scipy.linalg.hadamard(64)[1:41]
+    tried, distance = [], rivals.distance
+
+    def counted(gap, *rest):
+        tried.append(len(gap))
+        return distance(gap, *rest)
+
+    monkeypatch.setattr(rivals, "distance", counted)
+    offsets = -(centres**2).sum(axis=1) / 2
+    found = advlinear.attack((centres, offsets), centres, np.arange(40), box=(0, 1))
+    np.testing.assert_allclose(found.radii, 0.25, rtol=1e-12)
+    assert sum(tried) == 40
