@@ -12,8 +12,8 @@ from advlinear.worst_case import blocks, box_of, distance, dual_norm, exponent_o
 
 METRIC = {"inf": "cityblock", "2": "euclidean", "1": "chebyshev"}  # of weights: the dual norms
 FEW = 30  # classes, up to which no library is needed for the norms of their differences
-LARGE = 2**19  # numbers in a block, so that many of its rows have the same rival
 CLOSE = 1e-9  # of a bound: no rounding is larger
+SAME = 2.0**-42  # of a radius: a rival that is nearer by no more is as near (2e-13)
 
 
 def nearest(
@@ -100,12 +100,13 @@ def _search_in_cube(gaps, own, x, box, weights, bounds, radii, rival) -> None:
         sum_j |a_j| min(r, c_j) = sum_j |a_j| (D_j + U_j) / 2 + a_j (D_j - U_j) / 2,
 
     where D_j and U_j are how far feature j can fall and rise. So two products of matrices say
-    which rivals are nearer than r, the radius for the best rival so far. Of each sample the one
-    whose lead is used up most often over is tried next, exactly, until none is nearer.
+    which rivals are nearer than r, the radius for the best rival so far, by more than 2e-13 of it
+    (or many would have to be tried where all are as near). Of each sample the one whose lead is
+    used up most often over is tried next, exactly, until none is nearer.
     """
     right = np.isinf(radii)
     for one in np.unique(own[right]):
-        for rows in blocks(np.flatnonzero(right & (own == one)), x.shape[1], MOST, LARGE):
+        for rows in blocks(np.flatnonzero(right & (own == one)), x.shape[1], MOST):
             part, sides = dense(x, rows), box_of(rows, box)
             left, gap = bounds[rows], gaps[rows]  # the bounds of rivals that are not tried yet
             todo, candidate = np.arange(len(rows)), bounds[rows].argmin(axis=1)
@@ -131,17 +132,22 @@ def _next(weights, one, radii, left, gap, part, sides, todo) -> tuple[np.ndarray
         return todo, candidate
     hopeful = left[reached] * (1 - CLOSE) < radii[reached, None]
     others = np.flatnonzero(hopeful.any(axis=0))
-    a, r = weights[one] - weights[others], radii[reached, None]
+    r = radii[reached, None] * (1 - SAME)
     low, high = box_of(reached, sides)
     fall, rise = part[reached] - low, high - part[reached]
     np.minimum(fall, r, out=fall)
     np.minimum(rise, r, out=rise)
-    drop = (fall - rise) @ a.T / 2
-    fall += rise
-    drop += fall @ np.abs(a, out=a).T / 2
+    more, both = (fall - rise) / 2, (fall + rise) / 2
+    drop = np.empty((len(reached), len(others)))
+    for few in blocks(np.arange(len(others)), part.shape[1]):  # in the processor's cache
+        a = weights[others[few]]
+        np.subtract(weights[one], a, out=a)
+        drop[:, few] = more @ a.T
+        drop[:, few] += both @ np.abs(a, out=a).T
     here = np.ix_(reached, others)
     ahead, bound = gap[here], left[here]
-    rounding = CLOSE * r * ahead / np.where(bound > 0, bound, 1)  # ahead / bound is ||a||_1
+    terms = r * ahead / np.where(bound > 0, bound, 1)  # ahead / bound is ||a||_1
+    rounding = np.sqrt(part.shape[1]) * 2.0**-52 * terms  # errors of random signs
     nearer = (drop > ahead - rounding) & hopeful[:, others]
     left[here] = np.where(nearer, bound, np.inf)  # farther than r: never nearer than a smaller one
     ratio = np.where(nearer, drop / ahead, -np.inf)

@@ -85,9 +85,9 @@ def box_of(rows: np.ndarray, box: tuple | None) -> tuple | None:
     return box and tuple(side[rows] if np.ndim(side) == 2 else side for side in box)
 
 
-def blocks(rows: np.ndarray, d: int, most: int = ROWS, numbers: int = 2**18) -> list[np.ndarray]:
-    """The rows in parts of at most `most`, and of at most so many numbers with d features."""
-    most = max(1, min(most, numbers // max(d, 1)))
+def blocks(rows: np.ndarray, d: int, most: int = ROWS) -> list[np.ndarray]:
+    """The rows in parts of at most `most`, and of at most 2^18 numbers if there are d features."""
+    most = max(1, min(most, 2**18 // max(d, 1)))
     return [rows[k : k + most] for k in range(0, len(rows), most)]
 
 

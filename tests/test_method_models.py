@@ -11,6 +11,7 @@ from common import runs
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.linalg
 import scipy.optimize
 import scipy.sparse
 import sklearn.base
@@ -38,7 +39,7 @@ from sklearn.utils import all_estimators
 
 import advlinear
 import model as linear_model
-from advlinear import rivals, worst_case
+from advlinear import moves, rivals, worst_case
 
 NORMS = ["inf", "2", "1", "0"]
 BELOW, ABOVE = 1 - 1e-6, 1 + 1e-6
@@ -632,17 +633,20 @@ def test_sparse_samples_are_those_of_the_dense_array(kind, norm, box):
 
 
 def test_wide_and_sparse_samples_take_little_memory(monkeypatch):
-    """No block of samples has more than 2^19 numbers."""
-    sizes, dense = [], advlinear.forms.dense
-    monkeypatch.setattr(rivals, "dense", lambda x, rows: sizes.append(len(rows)) or dense(x, rows))
+    """No block of samples, weights or points has more than 2^18 numbers, or one row."""
+    sizes, dense = {rivals: [], moves: []}, advlinear.forms.dense
+    for module, seen in sizes.items():
+        monkeypatch.setattr(
+            module, "dense", lambda x, rows, seen=seen: seen.append(len(rows)) or dense(x, rows)
+        )
     random = np.random.default_rng(0)
     x = scipy.sparse.random(60, 40_000, 1e-3, format="csr", random_state=0)
-    y = random.integers(0, 3, 60)
-    model = MultinomialNB().fit(x, y)
-    found = advlinear.attack(model, x, y, "inf", (0, np.inf))
-    assert max(sizes) * 40_000 <= 2**19
-    assert (model.predict(found.perturbed()) != y)[found.radii > 0].all()
-    y = np.minimum(y, 1)
+    for classes in (3, 2):  # two classes have one rival, and need no search
+        y = random.integers(0, classes, 60)
+        model = MultinomialNB().fit(x, y)
+        found = advlinear.attack(model, x, y, "inf", (0, np.inf))
+        assert (model.predict(found.perturbed()) != y)[found.radii > 0].all()
+    assert all(max(seen) * 40_000 <= 2**18 for seen in sizes.values())
     model = SGDClassifier(random_state=0).fit(x, y)
     monkeypatch.setattr(advlinear.models, "_probed", None)  # weights are read
     free = advlinear.attack(model, x, y)
@@ -838,3 +842,22 @@ def test_jobs_share_the_samples_of_each_form():
     reached = advlinear.attack((W, b), x, None, target=(x @ W.T + b).argmax(axis=1))
     assert (reached.radii == 0).all()
     assert (reached.perturbed() == x).all()
+
+
+def test_rivals_that_are_as_near_are_not_all_tried(monkeypatch):
+    """Centres at equal distances: each coordinate 0.25 or 0.75, by the rows of a Hadamard matrix.
+
+    Two of them differ in half of the coordinates, so that all rivals are 0.25 away.
+    """
+    centres = 0.5 + 0.25 * scipy.linalg.hadamard(64)[1:41]
+    tried, distance = [], rivals.distance
+
+    def counted(gap, *rest):
+        tried.append(len(gap))
+        return distance(gap, *rest)
+
+    monkeypatch.setattr(rivals, "distance", counted)
+    offsets = -(centres**2).sum(axis=1) / 2
+    found = advlinear.attack((centres, offsets), centres, np.arange(40), box=(0, 1))
+    np.testing.assert_allclose(found.radii, 0.25, rtol=1e-12)
+    assert sum(tried) == 40
