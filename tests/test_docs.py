@@ -208,7 +208,7 @@ def of_the_path(stored) -> list[str]:
 def test_every_number_in_the_findings_is_that_of_the_results(stored):
     """Each sentence stands there. Without them no number of two or more digits is left but the
     article's batch and training accuracy, raw pixels up to 255, 95 %, and 2115 test images; nor
-    the gap of the path, steps of PGD, and a radius of the 501 of the path from which on something holds."""
+    the gap of the path, steps of PGD, and one of the path's 501 radii."""
     rest = prose("findings.md")
     for sentence in sentences(stored):
         assert sentence in rest, sentence
