@@ -115,7 +115,7 @@ def optimum(results: Results) -> Figure:
         shade = style.colour(converged.run.settings)
         row[3].plot(at, found, "o", color=shade, mfc="white", label=names[1])
         row[3].set(xlim=(0, 0.5), ylim=(0, 1.02), title="test accuracy")
-        row[3].legend(loc="lower left", handlelength=2)
+        row[3].legend(loc="lower left", handlelength=3.2, fontsize=8)
     panels[-1, 3].set_xlabel(r"radius $\epsilon$ (dot: training radius)")
     figure.suptitle(
         "Three stages of minimising the robust loss: weights (each scaled to its max |w|), accuracy"
@@ -364,7 +364,7 @@ def path(results: Results) -> Figure:
     models = results.choose(MODELS)
     converged = results.choose([f"{name}-converged" for name in MODELS[1:]])
     eps, margin, end = grid["eps"], table["radii"][0], table["radii"][-1]
-    figure = Figure(figsize=(8, 9.4))
+    figure = Figure(figsize=(8, 9.6))
     panels, stamps = figure.subfigures(2, 1, height_ratios=(7.4, 2))
     loss, pixels, accuracy = panels.subplots(3, 1, sharex=True, height_ratios=(1, 0.8, 1.1))
 
@@ -411,12 +411,13 @@ def path(results: Results) -> Figure:
             color=BLUE,
             lw=2.6 if part == "test" else 1.4,
             ls=(0, dash) if dash else "-",
-            label=f"best for each ε, {part}",
+            label=f"best model of each ε, {part}",
         )
     accuracy.set(ylabel="accuracy at ε", ylim=(0, 1.02), xlim=(0, eps[-1]), xlabel="radius ε")
     last = 100 * grid["test_accuracy"][some][-1]
     accuracy.set_title(
-        f"Its accuracy at its own ε: still {last:.0f} % of the test images just before {end:.3f}",
+        f"Its accuracy at this ε: still {last:.0f} % of the test images just before {end:.3f} "
+        "(dots: training radii)",
         size=10,
     )
     accuracy.legend(loc="lower left", bbox_to_anchor=(0.22, 0.02), fontsize=8)
@@ -431,7 +432,8 @@ def path(results: Results) -> Figure:
         axes.grid(False)
         axes.set_title(f"ε = {at:g}\n{np.count_nonzero(weights)} pixels", size=10, loc="center")
     stamps.supxlabel(
-        "Weights of the best model (black counts for 1, white for 0), each scaled to its max |w|",
+        "Weights of the best model at the dotted radii (black counts for 1, white for 0),\n"
+        "each scaled to its max |w|; at 0.2 most are too small to be seen",
         size=10,
     )
     figure.suptitle("The best possible linear model for each radius ε, and what it can do")
