@@ -11,9 +11,15 @@ from common import cli
 import hypothesis
 import numpy as np
 import pytest
+import scipy.linalg  # noqa: F401
+import threadpoolctl
 
 import data
 import train
+
+# Two processes of tests share the cores: more threads of linear algebra would wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+threadpoolctl.threadpool_limits(1)
 
 cli.import_tensorflow()  # once for all tests, set up as the scripts set it up
 
