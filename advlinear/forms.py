@@ -21,6 +21,19 @@ EDGE = 1e-9  # of the box's width: what is outside by no more is taken as on the
 MOST = 2**20  # rows in a block, where nothing but memory limits it
 
 
+def real(X: ArrayLike) -> np.ndarray:
+    """X as float64, of any shape. Raises ValueError: it is masked, or not of real numbers."""
+    if isinstance(X, np.ma.MaskedArray):
+        raise ValueError("X is a masked array: fill its gaps (X.filled), or leave the rows out")
+    try:
+        x = np.asarray(X)
+        if np.iscomplexobj(x):
+            raise TypeError
+        return x.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("X needs real numbers of shape (n, d)") from None
+
+
 class Form:
     """Samples as numbers, and their form.
 
@@ -32,8 +45,6 @@ class Form:
     def __init__(self, X: Any):
         """Raises ValueError: X is not n samples of finite real numbers."""
         pandas = sys.modules.get("pandas")
-        if isinstance(X, np.ma.MaskedArray):
-            raise ValueError("X is a masked array: fill its gaps (X.filled), or leave the rows out")
         if pandas is not None and isinstance(X, pandas.DataFrame):
             self.kind, self._frame, self._columns = "frame", X, numeric_columns(X)
             x = X.iloc[:, self._columns].to_numpy(np.float64, na_value=np.nan)
@@ -43,14 +54,7 @@ class Form:
                 raise ValueError("X needs real numbers of shape (n, d)")
             x = X.tocsr().astype(np.float64)
         else:
-            self.kind = "array"
-            try:
-                x = np.asarray(X)
-                if np.iscomplexobj(x):
-                    raise TypeError
-                x = x.astype(np.float64)
-            except (TypeError, ValueError):
-                raise ValueError("X needs real numbers of shape (n, d)") from None
+            self.kind, x = "array", real(X)
         self.shape = x.shape
         if x.ndim < 2 or not np.prod(x.shape):
             raise ValueError(f"X needs shape (n, d), not {x.shape}")

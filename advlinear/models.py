@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advlinear.forms import MOST, Form, dense
+from advlinear.forms import MOST, Form, dense, real
 from advlinear.worst_case import blocks, box_of
 
 if TYPE_CHECKING:
@@ -31,17 +31,9 @@ FAR = 2.0**20  # features move by so many times their size, where nothing forbid
 
 def samples(X: ArrayLike) -> np.ndarray:
     """X as (n, d) float64. Raises ValueError: it is not n finite real numbers each of d."""
-    if isinstance(X, np.ma.MaskedArray):
-        raise ValueError("X is a masked array: fill its gaps (X.filled), or leave the rows out")
     if hasattr(X, "toarray"):
         raise ValueError("X is sparse, which is not taken: pass X.toarray()")
-    try:
-        x = np.asarray(X)
-        if np.iscomplexobj(x):
-            raise TypeError
-        x = x.astype(np.float64)
-    except (TypeError, ValueError):
-        raise ValueError("X needs real numbers of shape (n, d)") from None
+    x = real(X)
     if x.ndim != 2 or not x.size:
         raise ValueError(f"X needs shape (n, d), not {x.shape}")
     if not np.isfinite(x).all():
