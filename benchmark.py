@@ -29,6 +29,7 @@ import data
 import recipes
 import train
 from advlinear import worst_case
+from advlinear.minimum import losses_of
 
 EPS = 0.2  # the article's main radius
 RADII = 101  # from 0 to 0.5
@@ -420,8 +421,7 @@ def conic_minimum(x, y, eps: float, norm="inf", loss="hinge") -> tuple[float, fl
     if w.value is None:
         return np.nan, seconds
     worst = advlinear.worst_case_margins(x, y, w.value, float(b.value), eps, norm)
-    values = advlinear.hinge(worst) if loss == "hinge" else np.logaddexp(0, -worst)
-    return values.mean(), seconds
+    return losses_of(loss, worst).mean(), seconds
 
 
 # --- many classes ----------------------------------------------------------------------------

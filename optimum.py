@@ -27,11 +27,10 @@ import numpy as np
 import advlinear
 import data
 import recipes
-from advlinear.minimum import LARGEST_GAP
+from advlinear.minimum import LARGEST_GAP, losses_of
 
 PATH_END = 0.5
 FINE = 1e-9  # the gap that is tried first: it leaves fewer tiny weights in place of 0
-LOSSES = dict(hinge=advlinear.hinge, logistic=lambda margins: np.logaddexp(0, -margins))
 
 
 def main(
@@ -97,9 +96,9 @@ def optimise(settings, split: data.Dataset, results: Path, quiet: bool = False) 
         x, y = split.flat(part)
         margins = y * (x @ w + b)
         worst = advlinear.worst_case_margins(x, y, w, b, *ball, settings.box)
-        history[f"{part}_loss"] = [LOSSES[settings.loss](worst).mean()]
+        history[f"{part}_loss"] = [losses_of(settings.loss, worst).mean()]
         history[f"{part}_accuracy"] = [np.mean(margins > 0)]
-        history[f"{part}_{settings.loss}"] = [LOSSES[settings.loss](margins).mean()]
+        history[f"{part}_{settings.loss}"] = [losses_of(settings.loss, margins).mean()]
         history[f"{part}_robust_accuracy"] = [np.mean(worst > 0)]
     versions = dict(highspy=importlib.metadata.version("highspy"))
     facts = runs.facts_of(split, versions) | {"certificate": proof}

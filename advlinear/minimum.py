@@ -206,7 +206,7 @@ def certificate(
 def _bounds(x, y, shares, w, b, alpha, eps, norm, loss, box) -> dict[str, float]:
     """What `certificate` returns."""
     margins = _worst_margins(x, y, w, b, eps, norm, box)
-    primal = float(shares @ _losses(loss, margins))
+    primal = float(shares @ losses_of(loss, margins))
     alpha, total = _balanced(alpha, y, shares)
     span = np.ptp(x, axis=0)
     varies = span > 0  # else e is 0
@@ -384,8 +384,8 @@ def _by_parts(problem: Problem, prove: Callable) -> tuple:
         close = (close | (point.theta[:-1] > point.z)).reshape(2, -1).any(axis=0)
         columns = np.flatnonzero(np.tile(close, 2))
     count = n // 8
+    margins = rows.dot(cone.tight(point.theta))
     while True:
-        margins = rows.dot(cone.tight(point.theta))
         nearest = np.argsort(np.abs(margins - 1), kind="stable")[:count]
         chosen = np.union1d(nearest, wrong)
         if len(chosen) == n:
@@ -432,7 +432,7 @@ def _interior(problem: Problem, samples, fixed, tol, columns=None) -> interior.P
         nonlocal late
         theta = cone.tight(point.theta)
         margins, total = rows.dot(theta), point.alpha.sum() + known
-        primal = (costs @ _losses(problem.loss, margins) + known - pull @ theta) / n
+        primal = (costs @ losses_of(problem.loss, margins) + known - pull @ theta) / n
         value = total if problem.loss == "hinge" else _entropy(point.alpha, costs)
         gap = (primal - value / n) / max(primal, 1 / n)
         left = rows.adjoint(point.alpha) + pull
@@ -462,7 +462,8 @@ def _interior(problem: Problem, samples, fixed, tol, columns=None) -> interior.P
     return interior.Point(theta, alpha, z)
 
 
-def _losses(loss, margins):
+def losses_of(loss: str, margins: np.ndarray) -> np.ndarray:
+    """The loss "hinge" or "logistic" at margins of any shape."""
     return hinge(margins) if loss == "hinge" else np.logaddexp(0, -margins)
 
 
@@ -495,7 +496,7 @@ def _sparse(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
     tight = problem.cone.tight(point.theta)
     sparse = np.append(np.where(point.theta[:-1] > point.z, tight[:-1], 0), tight[-1])
     losses = [
-        problem.costs @ _losses(problem.loss, problem.rows.dot(one)) for one in (tight, sparse)
+        problem.costs @ losses_of(problem.loss, problem.rows.dot(one)) for one in (tight, sparse)
     ]
     no_larger = losses[1] - losses[0] <= problem.tol / 4 * max(losses[0], 1)
     return sparse if no_larger else tight, [point.alpha]
@@ -515,6 +516,6 @@ def _simplest(problem: Problem, theta, alphas: list) -> tuple[np.ndarray, list]:
     none, sums = np.zeros(len(theta)), [costs[rows.y == sign].sum() for sign in (-1, 1)]
     odds = sums[1] / sums[0]
     none[-1] = np.sign(odds - 1) if problem.loss == "hinge" else np.log(odds)
-    least, without = (costs @ _losses(problem.loss, rows.dot(one)) for one in (theta, none))
+    least, without = (costs @ losses_of(problem.loss, rows.dot(one)) for one in (theta, none))
     as_good = without - least <= problem.tol / 4 * max(least, 1)
     return none if as_good else theta, alphas
