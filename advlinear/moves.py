@@ -46,11 +46,10 @@ def scaled(values: Any, scale: np.ndarray | None) -> Any:
     """
     if scale is None:
         return values
-    factor = np.divide(1, scale, out=np.zeros(len(scale)), where=scale > 0)
     if hasattr(values, "tocsr"):
+        factor = np.divide(1, scale, out=np.zeros(len(scale)), where=scale > 0)
         return (values @ sys.modules["scipy.sparse"].diags(factor)).tocsr()
-    quotient = np.divide(values, scale, out=np.zeros(np.shape(values)), where=scale > 0)
-    return quotient
+    return np.divide(values, scale, out=np.zeros(np.shape(values)), where=scale > 0)
 
 
 @dataclass(frozen=True)
