@@ -88,7 +88,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: an argument is not as described, or a certificate is not reached.
         """
-        x, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        x, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, own = np.unique(y, return_inverse=True)
         several = len(self.classes_) > 2

@@ -8,6 +8,7 @@ Nothing here imports SciPy or pandas: who passes their objects has done that.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 EDGE = 1e-9  # of the box's width: what is outside by no more is taken as on the edge
+ULPS = 4  # or by so many units in the last place of 1, where X is of a coarser type than float64
 MOST = 2**20  # rows in a block, where nothing but memory limits it
 
 
@@ -40,6 +42,8 @@ class Form:
     Attributes:
         x: (n, d) float64, an array or, for a sparse X, a CSR matrix.
         kind: "array", "sparse" or "frame".
+        edge: the share of the box's width by which rounding may have put x outside: 1e-9, or
+            4.8e-7 where X is float32.
     """
 
     def __init__(self, X: Any):
@@ -48,14 +52,15 @@ class Form:
         if pandas is not None and isinstance(X, pandas.DataFrame):
             self.kind, self._frame, self._columns = "frame", X, numeric_columns(X)
             x = X.iloc[:, self._columns].to_numpy(np.float64, na_value=np.nan)
+            types = X.dtypes.iloc[self._columns]
         elif hasattr(X, "tocsr"):
             self.kind = "sparse"
             if X.ndim != 2 or X.dtype.kind not in "biuf":
                 raise ValueError("X needs real numbers of shape (n, d)")
-            x = X.tocsr().astype(np.float64)
+            x, types = X.tocsr().astype(np.float64), [X.dtype]
         else:
-            self.kind, x = "array", real(X)
-        self.shape = x.shape
+            self.kind, x, types = "array", real(X), [np.asarray(X).dtype]
+        self.shape, self.edge = x.shape, max(EDGE, ULPS * coarsest(types))
         if x.ndim < 2 or not np.prod(x.shape):
             raise ValueError(f"X needs shape (n, d), not {x.shape}")
         if not np.isfinite(x.data if self.kind == "sparse" else x).all():
@@ -85,6 +90,12 @@ class Form:
         if values.shape in ((), self.shape[1:]):
             return np.broadcast_to(values, self.shape[1:]).reshape(d)
         return np.broadcast_to(values, d)
+
+
+def coarsest(types: Iterable) -> float:
+    """The largest unit in the last place of 1 among the types that are floating; 0 without one."""
+    sizes = [kind.itemsize for kind in types if kind.kind == "f"]
+    return float(np.finfo(f"f{min(sizes)}").eps) if sizes else 0.0
 
 
 def numeric_columns(frame: Any) -> np.ndarray:
@@ -138,12 +149,12 @@ def bounds(box: tuple | None, form: Form) -> tuple | None:
         place = np.unravel_index(np.argmin(ordered), ordered.shape)
         low, high = (np.broadcast_to(side, ordered.shape)[place] for side in (low, high))
         raise ValueError(f"box needs low <= high, not {low} and {high} (feature {place[-1]})")
-    form.x = inside(form.x, low, high)
+    form.x = inside(form.x, low, high, form.edge)
     return low, high
 
 
-def inside(x: Any, low: np.ndarray, high: np.ndarray) -> Any:
-    """x, with what is outside by at most 1e-9 of the box's width put on the edge; else raises."""
+def inside(x: Any, low: np.ndarray, high: np.ndarray, edge: float) -> Any:
+    """x, with what is outside by at most `edge` of the box's width put on its edge; else raises."""
     n, d = x.shape
     parts, changed = [], False
     for rows in blocks(np.arange(n), d):
@@ -154,7 +165,7 @@ def inside(x: Any, low: np.ndarray, high: np.ndarray) -> Any:
             with np.errstate(invalid="ignore"):
                 width = np.where(np.isfinite(most - least), most - least, 0)
             clipped = np.clip(part, least, most)
-            far = np.abs(part - clipped) > EDGE * width
+            far = np.abs(part - clipped) > edge * width
             if far.any():
                 i, k = np.argwhere(far)[0]
                 edges = (np.broadcast_to(side, part.shape)[i, k] for side in (least, most))

@@ -117,7 +117,7 @@ def minimise(
     """
     x, eps = models.samples(X), models.radius(eps)
     classes, y = models.two_classes(y, len(x))
-    norm, box, x = _check(norm, loss, box, x)
+    norm, box, x = _check(norm, loss, box, X, x)
     shares = models.shares(sample_weight, y)
     if not 0 < tol < 1:
         raise ValueError(f"tol must be between 0 and 1, not {tol!r}")
@@ -138,8 +138,11 @@ def minimise(
     return Minimum(w, b, eps, norm, loss, box, **proof, alpha=alpha, classes=classes)
 
 
-def _check(norm, loss, box, x) -> tuple[str, tuple | None, np.ndarray]:
-    """The norm as a string, the box as two arrays (d,), and x, moved to its edge by rounding."""
+def _check(norm, loss, box, X, x) -> tuple[str, tuple | None, np.ndarray]:
+    """The norm as a string, the box as two arrays (d,), and x, moved to its edge by rounding.
+
+    How much that may be, the type of X says.
+    """
     norm = ball(norm)
     if loss not in LOSSES:
         raise ValueError(f"loss must be hinge or logistic, not {loss!r}")
@@ -147,7 +150,7 @@ def _check(norm, loss, box, x) -> tuple[str, tuple | None, np.ndarray]:
         return norm, None, x
     if norm != "inf":
         raise ValueError(f"a box needs the norm inf, not {norm}: leave one of the two out")
-    form = forms.Form(x)
+    form = forms.Form(np.asarray(X))
     low, high = forms.bounds(box, form)
     if low.ndim == 2 or high.ndim == 2:
         raise ValueError("box needs (low, high), each a number or one per feature (d,)")
@@ -193,7 +196,7 @@ def certificate(
     """
     x, eps = models.samples(X), models.radius(eps)
     _, y = models.two_classes(y, len(x))
-    norm, box, x = _check(norm, loss, box, x)
+    norm, box, x = _check(norm, loss, box, X, x)
     if np.shape(w) != x.shape[1:] or np.shape(alpha) != y.shape:
         raise ValueError(
             f"w and alpha need shapes {x.shape[1:]} and {y.shape}, not {np.shape(w)} and "

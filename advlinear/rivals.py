@@ -8,10 +8,10 @@ import numpy as np
 
 from advlinear.forms import MOST, dense
 from advlinear.moves import by_pair, exact
-from advlinear.worst_case import blocks, box_of, distance, dual_norm, exponent_of
+from advlinear.worst_case import DUAL, blocks, box_of, distance, dual_norm, exponent_of
 
 METRIC = {"inf": "cityblock", "2": "euclidean", "1": "chebyshev"}  # of weights: the dual norms
-FEW = 30  # classes, up to which no library is needed for the norms of their differences
+FEW = 30  # classes: with more, products of matrices are worth their cost, and SciPy its import
 CLOSE = 1e-9  # of a bound: no rounding is larger
 SAME = 2.0**-42  # of a radius: a rival that is nearer by no more is as near (2e-13)
 
@@ -38,12 +38,11 @@ def nearest(
         bounds = np.where(np.isfinite(bounds), 1.0, np.inf)
     bounds[rows, own] = np.inf
     radii, rival = np.where(right, np.inf, 0.0), np.where(right, own, np.argmin(gaps, axis=1))
-    many = box is not None and gaps.shape[1] > 2
-    if many and norm == "inf":
-        _search_in_cube(gaps, own, x, box, weights, bounds, radii, rival)
-        return radii, rival
-    if many and norm == "2":
-        _raise_bounds(gaps, own, x, box, weights, bounds, right)
+    if box is not None and gaps.shape[1] > 2 and norm in ("inf", "2"):
+        if norm == "inf" and gaps.shape[1] > FEW:
+            _search_in_cube(gaps, own, x, box, weights, bounds, radii, rival)
+            return radii, rival
+        _raise_bounds(gaps, own, x, box, weights, norm, bounds, right)
     order = np.argsort(bounds, axis=1, kind="stable") if box is not None else None
     for k in range(gaps.shape[1] - 1):  # the rivals of each sample, the nearest by its bound first
         candidate = bounds.argmin(axis=1) if order is None else order[:, k]
@@ -74,21 +73,23 @@ def costs(weights: np.ndarray, norm: str) -> np.ndarray:
     return np.ldexp(found, exponent)
 
 
-def _raise_bounds(gaps, own, x, box, weights, bounds, right) -> None:
-    """Raise the bounds (n, K) of L2 radii: a feature at the edge of the box cannot move past it.
+def _raise_bounds(gaps, own, x, box, weights, norm, bounds, right) -> None:
+    """Raise the bounds (n, K) of the radii: a feature at the edge of the box cannot move past it.
 
-    The others lower the lead over rival k, a = w_own - w_k, by at most their ||a||_2 per unit. The
-    squares of all rivals are two products of matrices.
+    The others lower the lead over rival k, a = w_own - w_k, by at most their dual norm per unit of
+    radius: the sum of their |a_j|, or the root of the sum of their squares. For all rivals these
+    sums are two products of matrices.
     """
+    power = DUAL[norm]
     for one in np.unique(own[right]):
         exponent = exponent_of(weights[one] - weights)
         a = np.ldexp(weights[one] - weights, -exponent)
-        positive, negative = np.maximum(a, 0) ** 2, np.minimum(a, 0) ** 2
+        positive, negative = np.maximum(a, 0) ** power, np.maximum(-a, 0) ** power
         for rows in blocks(np.flatnonzero(right & (own == one)), x.shape[1]):
             part, (low, high) = dense(x, rows), box_of(rows, box)
-            squares = (part > low) @ positive.T + (part < high) @ negative.T
+            sums = (part > low) @ positive.T + (part < high) @ negative.T
             with np.errstate(divide="ignore"):
-                raised = np.ldexp(gaps[rows], -exponent) / np.sqrt(squares)
+                raised = np.ldexp(gaps[rows], -exponent) / sums ** (1 / power)
             bounds[rows] = np.maximum(bounds[rows], raised)
 
 

@@ -178,7 +178,9 @@ def reach(c: np.ndarray, rate: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     if not len(rate):
         return np.where(target > 0, np.inf, 0.0)
-    t, most = target / rate.sum(), c.max(axis=1)
+    most = c.max(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.fmin(target / ((c > 0) @ rate), most)  # from 0, where many have no room
     left = np.arange(len(t))
     while len(left):
         now = t[left, None]

@@ -192,6 +192,18 @@ def test_a_grid_search_chooses_by_robust_accuracy():
         assert score == pytest.approx(np.mean(expected))
 
 
+def test_single_precision_may_be_outside_the_box_by_its_rounding():
+    x, y = clouds()
+    single = np.float32(x)
+    high = single.max()
+    model = RobustClassifier(0.1, box=(x.min(), high))
+    above = single + np.float32(2e-7) * high * (single == high)
+    assert above.max() > high
+    np.testing.assert_array_equal(model.fit(above, y).coef_, model.fit(single, y).coef_)
+    with pytest.raises(ValueError, match="outside the box"):
+        model.fit(np.float64(above), y)
+
+
 def test_cross_validation_of_a_table_with_names():
     x, y = clouds(3)
     table = pd.DataFrame(x, columns=list("pqrs"))

@@ -674,6 +674,16 @@ def test_samples_outside_the_box_by_rounding_are_on_its_edge():
         advlinear.attack((W, b), far, y, "2", (0, 1))
     with pytest.raises(ValueError, match=r"X\[\d, \d\] is -9e-10, outside the box"):
         advlinear.attack((W, b), off, y, "2", (0, np.inf))  # it has no width
+    frame = pd.DataFrame(x, columns=list("abcd")).astype({"a": np.float32})
+    for single in (scipy.sparse.csr_array(x, dtype=np.float32), frame, np.float32(x)):
+        above = single + np.float32(4e-7) * (x == 1)
+        assert above.max(axis=None) > 1
+        np.testing.assert_array_equal(
+            advlinear.attack((W, b), above, y, "2", (0, 1)).radii,
+            advlinear.attack((W, b), single, y, "2", (0, 1)).radii,
+        )
+        with pytest.raises(ValueError, match=r"outside the box"):
+            advlinear.attack((W, b), single + np.float32(6e-7) * (x == 1), y, "2", (0, 1))
 
 
 @pytest.mark.parametrize("norm", ["inf", "1", "2"])

@@ -9,7 +9,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import advlinear
 
@@ -49,6 +49,97 @@ def test_a_search_over_a_pipeline_is_taken_with_its_frame(samples):
     radii = np.abs(search.decision_function(frame)) / np.abs(w).sum()
     np.testing.assert_allclose(found.radii, radii, rtol=1e-9)
     assert (search.predict(found.perturbed()) != y).all()
+
+
+def test_locked_columns_stay_and_of_a_one_hot_group_one_is_set():
+    """Trusted-AI/adversarial-robustness-toolbox #1797: an attacker who may change some attributes
+    only, and of several columns that encode one category leaves exactly one at 1.
+
+    The category may be any: the smallest of the radii for each of them. They are compared with a
+    bisection over the size of the two columns that are free.
+    """
+    random = np.random.default_rng(3)
+    frame = pd.DataFrame(random.random((60, 7)), columns=list("ABCDEFG"))
+    group, free = list("CDE"), frame.columns.isin(["F", "G"]).astype(float)
+    frame[group] = np.eye(3)[random.integers(0, 3, 60)]
+    y = (frame["A"] + 0.3 * frame["C"] + 2 * frame["F"] - frame["G"] > 1).to_numpy().astype(int)
+    model = LogisticRegression(C=100).fit(frame, y)
+    for category in np.eye(3):
+        table = frame.copy()
+        table[group] = category
+        found = advlinear.attack(model, table, y, box=(0, 1), scale=free)
+        moved, flips = found.perturbed(), (found.radii > 0) & np.isfinite(found.radii)
+        assert flips.any()
+        assert (moved[list("ABCDE")] == table[list("ABCDE")]).all(axis=None)
+        assert (model.predict(moved)[flips] != y[flips]).all()
+
+        a, x = np.outer(2 * y - 1, model.coef_[0, -2:]), table[["F", "G"]].to_numpy()
+        margin = (2 * y - 1) * model.decision_function(table)
+        room = np.where(a > 0, x, 1 - x)
+        low, high = np.zeros(60), np.ones(60)
+        for _ in range(60):
+            middle = (low + high) / 2
+            enough = (np.abs(a) * np.minimum(middle[:, None], room)).sum(axis=1) >= margin
+            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        never = (np.abs(a) * room).sum(axis=1) < margin
+        np.testing.assert_allclose(found.radii, np.where(never, np.inf, high), atol=1e-9)
+
+
+def test_a_pipeline_that_makes_features_of_a_raw_sequence():
+    """Trusted-AI/adversarial-robustness-toolbox #1634: a pipeline from raw sequences over features
+    to a logistic regression; wrapped for an attack it fails, as its input has no known shape.
+
+    Features that are linear in the sequence are taken, others refused in one line.
+    """
+    random = np.random.default_rng(0)
+    x = random.normal(size=(100, 20)).cumsum(axis=1)
+    y = (x[:, -1] > x[:, 0]).astype(int)
+
+    def linear(sequences):  # differences, and means of four neighbours
+        means = np.apply_along_axis(np.convolve, 1, sequences, np.full(4, 0.25), "valid")
+        return np.hstack([np.diff(sequences), means])
+
+    def spectrum(sequences):
+        return np.abs(np.fft.rfft(sequences))
+
+    def fitted(features):
+        steps = FunctionTransformer(features), StandardScaler(), LogisticRegression()
+        return Pipeline(list(zip("fsl", steps, strict=True))).fit(x, y)
+
+    model = fitted(linear)
+    y = model.predict(x)
+    found = advlinear.attack(model, x, y)
+    weights = (model["l"].coef_[0] / model["s"].scale_) @ linear(np.eye(20)).T
+    radii = np.abs(model.decision_function(x)) / np.abs(weights).sum()
+    np.testing.assert_allclose(found.radii, radii, rtol=1e-9)
+    assert (model.predict(found.perturbed()) != y).all()
+    with pytest.raises(ValueError, match="linear"):
+        advlinear.attack(fitted(spectrum), x, y)
+
+
+def test_pixels_that_rounding_puts_outside_the_box():
+    """Harry24k/adversarial-attacks-pytorch #136: images in float32 that were normalized and back
+    are outside [0, 1] by 3e-8, and refused."""
+    mean, deviation = (
+        np.float32(three)[:, None, None]
+        for three in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    )
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 3, 8, 8)).astype(np.float32) / np.float32(255)
+    back = (images - mean) / deviation * deviation + mean
+    assert back.dtype == np.float32
+    assert back.min() == pytest.approx(-2.98e-8, rel=1e-3)  # as in the report
+    W, b = random.normal(size=(4, 192)), np.zeros(4)
+    own = (images.reshape(40, -1) @ W.T).argmax(axis=1)
+    known = dict(y=own, box=(0, 1))
+    found = advlinear.attack((W, b), back, **known)
+    inside = advlinear.attack((W, b), np.clip(np.float64(back), 0, 1), **known)
+    np.testing.assert_array_equal(found.radii, inside.radii)
+    moved = found.perturbed()
+    assert (moved.min() >= 0) & (moved.max() <= 1)
+    for more in (back * np.float32(1 + 6e-7), np.float64(back)):
+        with pytest.raises(ValueError, match="outside the box"):
+            advlinear.attack((W, b), more, **known)
 
 
 @pytest.mark.parametrize("norm", ["inf", "2", "1", "0"])
