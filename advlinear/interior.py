@@ -16,8 +16,11 @@ every product of complementary variables at mu, and then once more with the seco
 of Mehrotra (SIAM Journal on Optimization 2, 1992). The second-order cone is scaled as by Nesterov
 and Todd; see Vandenberghe, "The CVXOPT linear and quadratic cone program solvers" (2010).
 
-All alpha on the way are inside their bounds, and once a full step has been taken they keep the
-constraints up to rounding, with room to spare: mu does not go below what the tolerance asks for.
+All alpha on the way are inside their bounds, and after a full step they keep the constraints up to
+rounding, with room to spare: mu does not go below what the tolerance asks for.
+
+For the logistic loss each step starts at the alpha that belongs to the margins, and is halved until
+the loss plus the cone's barrier does not rise: where the loss is nearly flat, it is far too long.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ import numpy as np
 BLOCK = 2048  # samples taken at a time in the product of the matrices
 MOST_STEPS = 100
 NEAR = 0.99  # of the way to the boundary is taken at most
+SHORTEST = 1e-10  # a shorter step is none
+SAME = 1e-12  # of a value: a rise by no more is rounding
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,9 @@ class Nonnegative:
     def inverse(self, s):
         return 1 / s
 
+    def barrier(self, s):
+        return np.log(s).sum()
+
     longest = staticmethod(to_boundary)
 
     def tight(self, theta):
@@ -343,6 +351,9 @@ class Lorentz:
     def inverse(self, s):
         return np.append(s[0], -s[1:]) / self._determinant(s)
 
+    def barrier(self, s):
+        return np.log(self._determinant(s)) / 2
+
     def longest(self, s, change):
         """The least root of a quadratic, the determinant of s + step * change."""
         square = self._determinant(change)
@@ -362,6 +373,10 @@ class Hinge:
         self.costs, self.rest, self.pairs = costs, costs - alpha, 2 * len(costs)
         self.over = np.maximum(margins - 1, 0) + 1
         self.under = self.over - (margins - 1)
+
+    def at(self, alpha, margins):
+        """The alpha to continue from."""
+        return alpha
 
     def residual(self, alpha, margins):
         return margins - 1 - self.over + self.under
@@ -408,15 +423,23 @@ class Hinge:
 
 
 class Logistic:
-    """c log(1 + exp(-m)): m = log((c - alpha) / alpha). It has no products of its own."""
+    """c log(1 + exp(-m)): alpha = c / (1 + exp(m)). It has no products of its own."""
 
     pairs = 0
 
     def __init__(self, costs, alpha, margins):
-        self.costs, self.rest = costs, costs - alpha
+        self.costs = costs
+
+    def at(self, alpha, margins):
+        """The alpha to continue from: that of the margins."""
+        self.rest = self.costs / (1 + np.exp(-margins))
+        return self.costs / (1 + np.exp(margins))
+
+    def value(self, margins):
+        return self.costs @ np.logaddexp(0, -margins)
 
     def residual(self, alpha, margins):
-        return margins - np.log(self.rest / alpha)
+        return 0.0
 
     def products(self, alpha, change=None, primal=0.0, dual=0.0):
         return 0.0
@@ -434,20 +457,8 @@ class Logistic:
         return np.inf, np.inf
 
     def move(self, alpha, change, primal, dual):
-        """By a straight step where alpha and c - alpha stay above half of what they are.
-
-        Else by a straight step of log((c - alpha) / alpha): of a margin that grows by much, alpha
-        nearly vanishes, and must not hold back the others.
-        """
-        step = dual * change["alpha"]
-        moved, rest = alpha + step, self.rest - step
-        far = (moved < alpha / 2) | (rest < self.rest / 2)
-        ratio = np.log(self.rest / alpha)[far] - (step / self.curvature(alpha))[far]
-        ratio = np.clip(ratio, -500, 500)
-        moved[far] = self.costs[far] / (1 + np.exp(ratio))
-        rest[far] = self.costs[far] / (1 + np.exp(-ratio))
-        self.rest = rest
-        return moved
+        """The alpha that a proof needs: moved straight, it keeps the constraints. (See `at`.)"""
+        return np.clip(alpha + dual * change["alpha"], 0, self.costs)
 
 
 LOSSES = {"hinge": Hinge, "logistic": Logistic}
@@ -474,10 +485,11 @@ def solve(
         judge: given an iterate and its number, says whether to stop, and the smallest sum of
             complementary products that is wanted.
     """
+    theta = theta / max(1.0, np.abs(rows.dot(theta)).max())  # further off, losses are flat
     alpha = _start(costs, rows.y)
     state = LOSSES[loss](costs, alpha, rows.dot(theta))
     pairs = state.pairs + cone.degree
-    mu = state.products(alpha) / state.pairs if state.pairs else costs.mean()
+    mu = state.products(alpha) / state.pairs if state.pairs else costs.sum() * np.log(2) / pairs
     z = mu * cone.inverse(cone.slack(theta))
     point = Point(theta, alpha, z)
     for number in range(MOST_STEPS):
@@ -503,6 +515,7 @@ def _step(rows, cone, fixed, state, point, least_mu):
     """One predictor-corrector step; None where rounding leaves no way to go."""
     theta, alpha, z = point.theta, point.alpha, point.z
     s, margins = cone.slack(theta), rows.dot(theta)
+    alpha = state.at(alpha, margins)
     pairs = state.pairs + cone.degree
     products = state.products(alpha) + s @ z
     dual_residual = rows.adjoint(alpha) + fixed + cone.adjoint(z)
@@ -542,12 +555,39 @@ def _step(rows, cone, fixed, state, point, least_mu):
     left += (s + primal * predicted["s"]) @ (z + dual * predicted["z"])
     mu = max(left / products, 0.0) ** 3 * products / pairs
     # Close to the end, no more than centring: the products stay, and the residuals vanish.
-    change = direction(mu, predicted) if mu > least_mu else direction(least_mu)
-    primal, dual = lengths(change, NEAR)
-    if not np.isfinite(change["theta"]).all() or max(primal, dual) < 1e-10:
+    corrections, mu = (predicted, None) if mu > least_mu else (None,), max(mu, least_mu)
+    for correction in corrections:
+        change = direction(mu, correction)
+        primal, dual = lengths(change, NEAR)
+        if not state.pairs:
+            primal = dual = _falling(rows, cone, fixed, state, theta, alpha, change, mu, primal)
+        if primal > 0:
+            break
+    if not np.isfinite(change["theta"]).all() or max(primal, dual) < SHORTEST:
         return None
     alpha = state.move(alpha, change, primal, dual)
     return Point(theta + primal * change["theta"], alpha, z + dual * change["z"])
+
+
+def _falling(rows, cone, fixed, state, theta, alpha, change, mu, length) -> float:
+    """The length, halved until the logistic loss with a barrier of mu does not rise.
+
+    0 if it rises from the start, which a second-order correction may make it do.
+    """
+    s, margins = cone.slack(theta), rows.dot(theta)
+    pull = rows.adjoint(alpha) + fixed + mu * cone.adjoint(cone.inverse(s))
+    if not pull @ change["theta"] > 0:
+        return 0.0
+    gained = rows.dot(change["theta"])
+
+    def value(step):
+        loss = state.value(margins + step * gained) - fixed @ (theta + step * change["theta"])
+        return loss - mu * cone.barrier(s + step * change["s"])
+
+    here = value(0.0)
+    while length > SHORTEST and not value(length) - here <= SAME * abs(here):
+        length /= 2
+    return length
 
 
 def factorised(gram: np.ndarray) -> Callable | None:

@@ -126,7 +126,8 @@ def minimise(
         w, b, alpha, proof = _solve(x, y, shares, eps, norm, loss, box, tol, report)
     else:
         part = x[used], y[used], shares[used]
-        w, b, inner, _ = _solve(*part, eps, norm, loss, box, tol, report)
+        finer = tol * used.mean()  # as the gap is in units of 1 / n
+        w, b, inner, _ = _solve(*part, eps, norm, loss, box, finer, report)
         alpha = np.zeros(len(y))
         alpha[used] = inner
         proof = _bounds(x, y, shares, w, b, alpha, eps, norm, loss, box)
@@ -495,14 +496,17 @@ def _vertex_without_attack(problem: Problem, point: interior.Point) -> tuple[np.
 
 
 def _sparse(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
-    """theta with the weights at 0 that the constraints hold there, if its loss is no larger."""
+    """theta with the weights at 0 that the constraints hold there, if its loss is no larger.
+
+    Nor may it lose that all margins are positive: the interior point may have stopped for that.
+    """
     tight = problem.cone.tight(point.theta)
     sparse = np.append(np.where(point.theta[:-1] > point.z, tight[:-1], 0), tight[-1])
-    losses = [
-        problem.costs @ losses_of(problem.loss, problem.rows.dot(one)) for one in (tight, sparse)
-    ]
+    margins = [problem.rows.dot(one) for one in (tight, sparse)]
+    losses = [problem.costs @ losses_of(problem.loss, one) for one in margins]
     no_larger = losses[1] - losses[0] <= problem.tol / 4 * max(losses[0], 1)
-    return sparse if no_larger else tight, [point.alpha]
+    separates = margins[1].min() > 0 or not margins[0].min() > 0
+    return sparse if no_larger and separates else tight, [point.alpha]
 
 
 def _simplest(problem: Problem, theta, alphas: list) -> tuple[np.ndarray, list]:

@@ -175,6 +175,41 @@ def test_random_problems_in_any_units_have_a_proof_in_exact_arithmetic():
     assert unconditional >= 495 - refused
 
 
+def test_logistic_steps_neither_run_away_nor_stop_early():
+    """400 problems: numbers, 0 and 1, and features whose ranges are above and far below eps.
+
+    Where the loss is nearly flat, a Newton step is far too long; and for a weight of 0 the sample
+    does not count, but the gap is in units of 1 / n all the same.
+    """
+    for seed in range(400):
+        random = np.random.default_rng(seed)
+        n, d = int(random.choice([6, 40, 200])), int(random.choice([1, 2, 5]))
+        x = random.normal(size=(n, d)) * 10.0 ** random.uniform(-3, 3, d)
+        x = (random.random((n, d)) * 3, np.sign(x) + 0.0, x)[seed % 3]
+        y = x[:, 0] / np.abs(x[:, 0]).max() + random.normal(0, random.choice([0.01, 0.1, 1]), n)
+        y = np.where(y > np.quantile(y, random.choice([0.3, 0.5, 0.8])), 1, -1)
+        weights = random.choice([0, 1, 2], n) if seed % 5 == 0 else np.ones(n)
+        weights[[np.argmax(y), np.argmin(y)]] = 1
+        eps = random.choice([0.01, 0.1, 0.3, 1]) * random.uniform(0.5, 1.5)
+        check(x, y, float(eps), str(random.choice(NORMS)), "logistic", weights=weights)
+
+
+@pytest.mark.parametrize("seed", [685, 1007])
+def test_weights_that_separate_the_classes_are_not_lost(seed):
+    """Of the weights that the first steps find, small ones may be needed for all margins > 0."""
+    random = np.random.default_rng(seed)
+    x = random.random((10, 3))
+    y = np.where(x[:, 0] + random.normal(0, 0.1, 10) > 0.5, 1, -1)
+    assert check(x, y, 0.05, loss="logistic").primal < 1e-6
+
+
+def test_most_samples_without_a_weight():
+    """The gap is in units of 1 / n, and n counts them."""
+    x = np.arange(6.0)[:, None]
+    y = np.where(x[:, 0] > 2, 1, -1)
+    check(x, y, 0.1, loss="logistic", weights=np.array([1, 0, 0, 0, 0, 1]))
+
+
 def test_random_problems_against_a_conic_solver():
     """Clarabel and HiGHS of cvxpy, in the units in which they are at ease; to 1e-5, as their gap.
 
