@@ -149,6 +149,8 @@ def attack(
             radius, by more than 1e-4; or asked a millionth of the radius below and above, or as
             much further as its scores round, it does not say what the radius says.
     """
+    if y is None and target is None:
+        raise ValueError("y is None: pass the labels, or a target")
     norm, form = ball(norm, (*ORDER, "0")), forms.Form(X)
     scale, box = forms.units(scale, form), forms.bounds(box, form)
     fixed = np.zeros(form.x.shape[1], bool) if scale is None else scale == 0

@@ -170,7 +170,7 @@ def inside(x: Any, low: np.ndarray, high: np.ndarray, edge: float) -> Any:
                 i, k = np.argwhere(far)[0]
                 edges = (np.broadcast_to(side, part.shape)[i, k] for side in (least, most))
                 raise ValueError(
-                    "X[{}, {}] is {}, outside the box: [{}, {}]".format(
+                    "X[{}, {}] is {}, outside the box: [{}, {}]; clip X or widen it".format(
                         rows[i], k, part[i, k], *edges
                     )
                 )

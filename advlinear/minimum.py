@@ -133,8 +133,8 @@ def minimise(
         proof = _bounds(x, y, shares, w, b, alpha, eps, norm, loss, box)
     if not proof["gap"] <= tol:
         raise ValueError(
-            f"no certificate: the gap is {proof['gap']:.1e}, above tol {tol:g}: raise tol, or "
-            "scale the features to a range of about 1"
+            f"no certificate: the gap is {proof['gap']:.1e}, above tol {tol:g}: raise tol, "
+            "scale the features to a range of about 1, or change eps by a thousandth"
         )
     return Minimum(w, b, eps, norm, loss, box, **proof, alpha=alpha, classes=classes)
 

@@ -377,6 +377,8 @@ def weights_of(
         hint = " (it is in training mode: call model.eval())"
     elif (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) < 1e-5).all():
         hint = " (they look like probabilities: pass the logits)"
+    elif domain.form.kind == "frame":
+        hint = " (a column of codes is no number: make it a category, or fix it with scale 0)"
     raise ValueError(f"the model is not linear: its scores are not X @ W.T + b{hint}")
 
 

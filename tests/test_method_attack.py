@@ -295,6 +295,7 @@ REFUSED = [
     (dict(model=(W, B, 0)), r"\(W, b\) needs two arrays of numbers"),
     (dict(model=(np.nan * W, B)), r"\(W, b\) holds NaN"),
     (dict(X=X + 1e-8, box=(0, 1)), r"X\[\d+, \d\] is 1.00000001, outside the box: \[0.0, 1.0\]"),
+    (dict(y=None), "y is None: pass the labels, or a target"),
     (dict(box=(1, 0)), r"box needs low <= high, not 1.0 and 0.0 \(feature 0\)"),
     (dict(box=(0, np.nan)), "box needs low <= high, not 0.0 and nan"),
     (dict(box=(np.zeros(99), 1)), r"a number or of shape \(6,\) or \(30, 6\), not \(array"),
