@@ -135,7 +135,7 @@ def attack(
         norm: "inf", "2", "1", or "0": how many features change; or np.inf, 2, 1 or 0.
         box: None, or (low, high) that x + delta stays in: numbers, one per feature (d,), or one
             per sample and feature (n, d). X may be outside by 1e-9 of the width, for rounding;
-            by 4.8e-7, four units in the last place of 1, where it is float32.
+            by 4.8e-7 of it, four times the machine epsilon, where X is float32.
         n_jobs: how many processes share the samples, as in scikit-learn: None is one, or what
             `joblib.parallel_config` says; -1 is one per core. More than one needs joblib.
         scale: None, or (d,) the unit of each feature: |delta_j| / scale_j enters the norm, and 0

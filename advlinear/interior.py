@@ -20,7 +20,8 @@ All alpha on the way are inside their bounds, and after a full step they keep th
 rounding, with room to spare: mu does not go below what the tolerance asks for.
 
 For the logistic loss each step starts at the alpha that belongs to the margins, and is halved until
-the loss plus the cone's barrier does not rise: where the loss is nearly flat, it is far too long.
+the loss less mu times the sum of log s does not rise: where the loss is nearly flat, a full Newton
+step would be far too long.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ import numpy as np
 BLOCK = 2048  # samples taken at a time in the product of the matrices
 MOST_STEPS = 100
 NEAR = 0.99  # of the way to the boundary is taken at most
-SHORTEST = 1e-10  # a shorter step is none
-SAME = 1e-12  # of a value: a rise by no more is rounding
+SHORTEST = 1e-10  # the smallest step that is accepted
+SAME = 1e-12  # relative: a rise by no more is rounding
 
 
 @dataclass(frozen=True)
@@ -457,7 +458,7 @@ class Logistic:
         return np.inf, np.inf
 
     def move(self, alpha, change, primal, dual):
-        """The alpha that a proof needs: moved straight, it keeps the constraints. (See `at`.)"""
+        """Moved linearly, for a proof: the alpha of the new margins would miss the constraints."""
         return np.clip(alpha + dual * change["alpha"], 0, self.costs)
 
 
@@ -554,7 +555,7 @@ def _step(rows, cone, fixed, state, point, least_mu):
     left = state.products(alpha, predicted, primal, dual)
     left += (s + primal * predicted["s"]) @ (z + dual * predicted["z"])
     mu = max(left / products, 0.0) ** 3 * products / pairs
-    # Close to the end, no more than centring: the products stay, and the residuals vanish.
+    # At the least mu the step only centres. Else the corrected direction is tried first.
     corrections, mu = (predicted, None) if mu > least_mu else (None,), max(mu, least_mu)
     for correction in corrections:
         change = direction(mu, correction)
@@ -570,9 +571,9 @@ def _step(rows, cone, fixed, state, point, least_mu):
 
 
 def _falling(rows, cone, fixed, state, theta, alpha, change, mu, length) -> float:
-    """The length, halved until the logistic loss with a barrier of mu does not rise.
+    """The length, halved until the logistic loss less mu times the sum of log s does not rise.
 
-    0 if it rises from the start, which a second-order correction may make it do.
+    0 if the direction is not one of descent, which the second-order correction may cause.
     """
     s, margins = cone.slack(theta), rows.dot(theta)
     pull = rows.adjoint(alpha) + fixed + mu * cone.adjoint(cone.inverse(s))

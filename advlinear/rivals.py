@@ -100,10 +100,10 @@ def _search_in_cube(gaps, own, x, box, weights, bounds, radii, rival) -> None:
 
         sum_j |a_j| min(r, c_j) = sum_j |a_j| (D_j + U_j) / 2 + a_j (D_j - U_j) / 2,
 
-    where D_j and U_j are how far feature j can fall and rise. So two products of matrices say
-    which rivals are nearer than r, the radius for the best rival so far, by more than 2e-13 of it
-    (or many would have to be tried where all are as near). Of each sample the one whose lead is
-    used up most often over is tried next, exactly, until none is nearer.
+    where D_j and U_j are how far feature j can fall and rise, within r and the box. So two products
+    of matrices say which rivals are nearer than r, the radius for the best rival so far, by more
+    than 2e-13 of it (otherwise all would be computed where many are equally near). The one with
+    the largest ratio of fall to lead is computed exactly next, until none is nearer.
     """
     right = np.isinf(radii)
     for one in np.unique(own[right]):
