@@ -519,7 +519,8 @@ def _step(rows, cone, fixed, state, point, least_mu):
     alpha = state.at(alpha, margins)
     pairs = state.pairs + cone.degree
     products = state.products(alpha) + s @ z
-    dual_residual = rows.adjoint(alpha) + fixed + cone.adjoint(z)
+    descent = rows.adjoint(alpha) + fixed  # of the loss
+    dual_residual = descent + cone.adjoint(z)
     residual, curvature = state.residual(alpha, margins), state.curvature(alpha)
     cone.scale(s, z)
     inverse = rows.solver(curvature, cone)
@@ -538,7 +539,8 @@ def _step(rows, cone, fixed, state, point, least_mu):
             change = change + inverse(right - applied)
         found = dict(theta=change, s=cone.slack(change))
         found["z"] = pull - cone.hessian(found["s"])
-        found["alpha"] = curvature * (wanted - rows.dot(change))
+        found["margins"] = rows.dot(change)
+        found["alpha"] = curvature * (wanted - found["margins"])
         state.complete(alpha, found, gained)
         return found
 
@@ -549,6 +551,24 @@ def _step(rows, cone, fixed, state, point, least_mu):
         if not state.pairs:  # margins and alpha depend on each other: the same step for both
             primal = dual = min(primal, dual)
         return min(1.0, share * primal), min(1.0, share * dual)
+
+    def falling(change, mu, length):
+        """The length, halved until the logistic loss less mu times the sum of log s does not rise.
+
+        0 if the direction is not one of descent, which the second-order correction may cause.
+        """
+        if not (descent + mu * cone.adjoint(cone.inverse(s))) @ change["theta"] > 0:
+            return 0.0
+
+        def value(step):
+            loss = state.value(margins + step * change["margins"])
+            loss -= fixed @ (theta + step * change["theta"])
+            return loss - mu * cone.barrier(s + step * change["s"])
+
+        here = value(0.0)
+        while length > SHORTEST and not value(length) - here <= SAME * abs(here):
+            length /= 2
+        return length
 
     predicted = direction(0.0)
     primal, dual = lengths(predicted, 1.0)
@@ -561,34 +581,13 @@ def _step(rows, cone, fixed, state, point, least_mu):
         change = direction(mu, correction)
         primal, dual = lengths(change, NEAR)
         if not state.pairs:
-            primal = dual = _falling(rows, cone, fixed, state, theta, alpha, change, mu, primal)
+            primal = dual = falling(change, mu, primal)
         if primal > 0:
             break
     if not np.isfinite(change["theta"]).all() or max(primal, dual) < SHORTEST:
         return None
     alpha = state.move(alpha, change, primal, dual)
     return Point(theta + primal * change["theta"], alpha, z + dual * change["z"])
-
-
-def _falling(rows, cone, fixed, state, theta, alpha, change, mu, length) -> float:
-    """The length, halved until the logistic loss less mu times the sum of log s does not rise.
-
-    0 if the direction is not one of descent, which the second-order correction may cause.
-    """
-    s, margins = cone.slack(theta), rows.dot(theta)
-    pull = rows.adjoint(alpha) + fixed + mu * cone.adjoint(cone.inverse(s))
-    if not pull @ change["theta"] > 0:
-        return 0.0
-    gained = rows.dot(change["theta"])
-
-    def value(step):
-        loss = state.value(margins + step * gained) - fixed @ (theta + step * change["theta"])
-        return loss - mu * cone.barrier(s + step * change["s"])
-
-    here = value(0.0)
-    while length > SHORTEST and not value(length) - here <= SAME * abs(here):
-        length /= 2
-    return length
 
 
 def factorised(gram: np.ndarray) -> Callable | None:
