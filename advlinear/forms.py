@@ -23,17 +23,17 @@ ULPS = 4  # or by so many units in the last place of 1, where X is of a coarser 
 MOST = 2**20  # rows in a block, where nothing but memory limits it
 
 
-def real(X: ArrayLike) -> np.ndarray:
+def real(X: ArrayLike, name: str = "X") -> np.ndarray:
     """X as float64, of any shape. Raises ValueError: it is masked, or not of real numbers."""
     if isinstance(X, np.ma.MaskedArray):
-        raise ValueError("X is a masked array: fill its gaps (X.filled), or leave the rows out")
+        raise ValueError(f"{name} is a masked array: fill its gaps ({name}.filled)")
     try:
         x = np.asarray(X)
         if np.iscomplexobj(x):
             raise TypeError
         return x.astype(np.float64)
     except (TypeError, ValueError):
-        raise ValueError("X needs real numbers of shape (n, d)") from None
+        raise ValueError(f"{name} needs real numbers") from None
 
 
 class Form:

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advlinear.forms import MOST, Form, dense, real
-from advlinear.worst_case import blocks, box_of
+from advlinear.worst_case import blocks, box_of, exponent_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 LINEAR = 1e-5  # scores are linear if they are to this share of their terms
 ROUNDING = 2.0**-50  # of terms, where nothing larger is measured
+LIGHTEST = 1e-100  # of the largest sample_weight: the smallest other than 0
 FAR = 2.0**20  # features move by so many times their size, where nothing forbids it
 
 
@@ -72,28 +73,32 @@ def radius(eps: float) -> float:
     return float(eps)
 
 
-def shares(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
-    """The share (n,) of each sample in the mean: 1 / n without weights.
+def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
+    """The weight (n,) of each sample, times a power of two so that the largest is below 1; or ones.
 
     Raises:
-        ValueError: the weights are not n finite numbers of at least 0, or one of the two classes,
-            y -1 and +1, has none.
+        ValueError: the weights are not n finite numbers of at least 0; one of the two classes, y -1
+            and +1, has none; or one is below 1e-100 of the largest, and not 0.
     """
     if sample_weight is None:
-        return np.full(len(y), 1 / len(y))
+        return np.ones(len(y))
     try:
-        weights = np.asarray(sample_weight, np.float64)
+        found = np.asarray(sample_weight, np.float64)
     except (TypeError, ValueError):
         raise ValueError("sample_weight needs numbers") from None
-    if weights.shape != y.shape:
-        raise ValueError(f"sample_weight needs shape {y.shape}, not {weights.shape}")
-    if not ((weights >= 0) & (weights < np.inf)).all():
+    if found.shape != y.shape:
+        raise ValueError(f"sample_weight needs shape {y.shape}, not {found.shape}")
+    if not ((found >= 0) & (found < np.inf)).all():
         raise ValueError("sample_weight needs finite numbers of at least 0")
     for sign in (-1, 1):
-        if not weights[y == sign].any():
+        if not found[y == sign].any():
             raise ValueError("sample_weight needs a number above 0 in each class")
-    weights = weights / weights.max()  # their sum is finite
-    return weights / weights.sum()
+    found = np.ldexp(found, -exponent_of(found))
+    if found[found > 0].min() < LIGHTEST:
+        raise ValueError(
+            f"sample_weight has a number below {LIGHTEST:g} of the largest: make it 0, or larger"
+        )
+    return found
 
 
 @dataclass(frozen=True)
