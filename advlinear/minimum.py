@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advlinear import interior, samples, vertex
-from advlinear.minima import certificate
+from advlinear.minima import certificate, threads
 from advlinear.samples import Problem
 from advlinear.worst_case import hinge
 
@@ -110,15 +110,8 @@ def minimise(
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
     if not 0 < tol < 1:
         raise ValueError(f"tol must be between 0 and 1, not {tol!r}")
-    used = problem.weights > 0
-    if used.all():
-        w, b, alpha, proof = _solve(problem, tol, report)
-    else:
-        of_weight = {name: getattr(problem, name)[used] for name in ("x", "y", "weights")}
-        w, b, inner, _ = _solve(replace(problem, **of_weight), tol, report)
-        alpha = np.zeros(len(used))
-        alpha[used] = inner
-        proof = certificate.bounds(problem, w, b, alpha)
+    with threads.limited(problem.x.shape[1]):
+        w, b, alpha, proof = _solve_weighted(problem, tol, report)
     if not -1e-12 <= proof["gap"] <= tol:
         raise ValueError(
             f"no certificate: the gap is {proof['gap']:.1e}, above tol {tol:g}: {ADVICE}"
@@ -158,6 +151,18 @@ class Program:
     @property
     def ends_on_vertex(self) -> bool:
         return self.loss == "hinge" and isinstance(self.rows, interior.Split | interior.Boxed)
+
+
+def _solve_weighted(problem: Problem, tol: float, report: Callable | None) -> tuple:
+    """What `_solve` returns; samples of weight 0 are left out of the solver, not of the proof."""
+    used = problem.weights > 0
+    if used.all():
+        return _solve(problem, tol, report)
+    of_weight = {name: getattr(problem, name)[used] for name in ("x", "y", "weights")}
+    w, b, inner, _ = _solve(replace(problem, **of_weight), tol, report)
+    alpha = np.zeros(len(used))
+    alpha[used] = inner
+    return w, b, alpha, certificate.bounds(problem, w, b, alpha)
 
 
 def _solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
