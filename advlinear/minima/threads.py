@@ -22,7 +22,7 @@ def limited(features: int) -> contextlib.AbstractContextManager[Any]:
 
 @functools.cache
 def _controller() -> Any:
-    import scipy.linalg  # it brings a BLAS of its own, which is then found, too
+    import scipy.linalg  # noqa: F401  it brings a BLAS of its own, which is then found, too
     import threadpoolctl
 
     return threadpoolctl.ThreadpoolController()
