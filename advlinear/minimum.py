@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advlinear import forms, interior, models, vertex
-from advlinear.worst_case import ORDER, ball, dual_norm, hinge, room
+from advlinear.worst_case import ORDER, ball, dual_norm, hinge, room, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -119,8 +119,8 @@ def minimise(
     classes, y = models.two_classes(y, len(x))
     norm, box, x = _check(norm, loss, box, X, x)
     shares = models.shares(sample_weight, y)
-    if not 0 < tol < 1:
-        raise ValueError(f"tol must be between 0 and 1, not {tol!r}")
+    if not models.is_number(tol) or not 0 < tol < 1:
+        raise ValueError(f"tol must be a number between 0 and 1, not {shown(tol)}")
     used = shares > 0
     if used.all():
         w, b, alpha, proof = _solve(x, y, shares, eps, norm, loss, box, tol, report)
@@ -146,7 +146,7 @@ def _check(norm, loss, box, X, x) -> tuple[str, tuple | None, np.ndarray]:
     """
     norm = ball(norm)
     if loss not in LOSSES:
-        raise ValueError(f"loss must be hinge or logistic, not {loss!r}")
+        raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
     if box is None:
         return norm, None, x
     if norm != "inf":

@@ -224,7 +224,7 @@ def test_cross_validation_of_a_table_with_names():
         (dict(eps=-1), "eps must be a finite number of at least 0, not -1"),
         (dict(norm="3"), "norm must be inf, 2 or 1, not '3'"),
         (dict(loss="log"), "loss must be hinge or logistic, not 'log'"),
-        (dict(tol=0), "tol must be between 0 and 1, not 0"),
+        (dict(tol=0), "tol must be a number between 0 and 1, not 0"),
         (dict(box=(0, 0.5)), "outside the box"),
         (dict(box=(0, 1), norm="2"), "a box needs the norm inf, not 2"),
         (dict(class_weight="even"), "class_weight"),
