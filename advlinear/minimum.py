@@ -120,7 +120,7 @@ def minimise(
     norm, box, x = _check(norm, loss, box, X, x)
     shares = models.shares(sample_weight, y)
     if not models.is_number(tol) or not 0 < tol < 1:
-        raise ValueError(f"tol must be a number between 0 and 1, not {shown(tol)}")
+        raise ValueError(f"tol must be between 0 and 1, not {shown(tol)}")
     used = shares > 0
     if used.all():
         w, b, alpha, proof = _solve(x, y, shares, eps, norm, loss, box, tol, report)

@@ -181,8 +181,7 @@ def path(
         raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")
     if not models.is_number(tol) or not 0 <= tol < 1 or (tol == 0 and norm != "inf"):
         raise ValueError(
-            "tol must be a number from 0 to 1, and above 0 in the L2 and L1 balls, not "
-            f"{shown(tol)}"
+            f"tol must be from 0 to 1, and above 0 in the L2 and L1 balls, not {shown(tol)}"
         )
     classes, y = models.two_classes(y, len(x))
     found = _Found(x, y, classes, norm, eps_min, eps_max)

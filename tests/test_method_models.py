@@ -700,7 +700,10 @@ def test_numbers_and_text_of_numpy_are_shown_as_those_of_python():
         (lambda: advlinear.minimise(X, Y > 0, np.float32(-1)), "eps .* not -1.0"),
         (lambda: advlinear.minimise(X, Y > 0, 0.1, tol=np.float64(2)), "tol .* not 2.0"),
         (lambda: advlinear.minimise(X, Y > 0, 0.1, loss=np.str_("l")), "loss .* not 'l'"),
-        (lambda: advlinear.path(X, Y > 0, 0.1, 0.2, tol="a"), "tol must be a number .* not 'a'"),
+        (
+            lambda: advlinear.path(X, Y > 0, 0.1, 0.2, tol="a"),
+            "tol must be from 0 to 1, .* not 'a'",
+        ),
         (lambda: path.at("a"), "eps needs numbers, not 'a'"),
         (lambda: path.bounds(long), "eps must be from 0.1 to 0.2, not -0.5"),
         (lambda: found.curve(long), "eps needs numbers of at least 0, not -0.5"),
