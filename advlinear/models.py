@@ -67,8 +67,8 @@ def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one real number; True and False are none."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    """Whether it is one real number; True, False and durations are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.timedelta64)
 
 
 def radius(eps: float) -> float:

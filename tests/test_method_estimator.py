@@ -295,6 +295,11 @@ def test_cross_validation_of_a_table_with_names():
         (dict(eps={"a": 0.1, "b": 0.2}), "eps must be one number"),
         (dict(eps=pd.Series([0.1, 0.2])), "eps must be one number"),
         (dict(tol="a"), "tol must be between 0 and 1, not 'a'"),
+        (dict(eps=np.timedelta64(1, "s")), "eps must be a finite number of at least 0, not datet"),
+        (
+            dict(tol=np.timedelta64(0, "s")),
+            "tol must be between 0 and 1, not datetime.timedelta(0)",
+        ),
         (dict(tol=None), "tol must be between 0 and 1, not None"),
         (dict(tol=np.float64(2)), "tol must be between 0 and 1, not 2.0"),
         (dict(norm="3"), "norm must be inf, 2 or 1, not '3'"),
