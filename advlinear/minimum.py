@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advlinear import interior, samples, vertex
+from advlinear import interior, models, samples, vertex
 from advlinear.minima import certificate, threads
 from advlinear.samples import Problem
-from advlinear.worst_case import hinge
+from advlinear.worst_case import hinge, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -108,8 +108,8 @@ def minimise(
         ValueError: an argument is not as described, or no certificate with such a gap is reached.
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
-    if not 0 < tol < 1:
-        raise ValueError(f"tol must be between 0 and 1, not {tol!r}")
+    if not models.is_number(tol) or not 0 < tol < 1:
+        raise ValueError(f"tol must be between 0 and 1, not {shown(tol)}")
     with threads.limited(problem.x.shape[1]):
         w, b, alpha, proof = _solve_weighted(problem, tol, report)
     if not -1e-12 <= proof["gap"] <= tol:
