@@ -17,8 +17,8 @@ in place of eps |w_j|, with the room that it has against the sign of y_i w_j. Th
 becomes one for the positive and one for the negative side of each feature.
 
 `certificate` knows nothing of how the numbers were found. `minimise` finds them by the interior
-point of advlinear/interior.py and, where the minimum is that of a linear program whose weights are
-mostly 0, goes on to a vertex (advlinear/vertex.py).
+point of advlinear/minima/interior.py and, where the minimum is that of a linear program whose
+weights are mostly 0, goes on to a vertex (advlinear/minima/vertex.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advlinear import forms, interior, models, vertex
+from advlinear import forms, models
+from advlinear.minima import cones, interior, operators, vertex
 from advlinear.worst_case import ORDER, ball, dual_norm, hinge, room
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ class Problem:
     """What the interior point is given, and what its bounds are held against.
 
     Attributes:
-        rows, cone: as in advlinear/interior.py, over features centred and scaled to a range of 1.
+        rows, cone: of advlinear/minima/, over features centred and scaled to a range of 1.
         costs: (n,) the shares times n.
         start: theta inside the cone.
         loss, tol: as of `minimise`.
@@ -307,8 +308,8 @@ class Problem:
         report: called with a line of text after each step.
     """
 
-    rows: interior.Plain | interior.Split | interior.Boxed
-    cone: interior.Nonnegative | interior.Largest | interior.Lorentz
+    rows: operators.Plain | operators.Split | operators.Boxed
+    cone: cones.Nonnegative | cones.Largest | cones.Lorentz
     costs: np.ndarray
     start: np.ndarray
     loss: str
@@ -318,7 +319,7 @@ class Problem:
 
     @property
     def ends_on_vertex(self) -> bool:
-        return self.loss == "hinge" and isinstance(self.rows, interior.Split | interior.Boxed)
+        return self.loss == "hinge" and isinstance(self.rows, operators.Split | operators.Boxed)
 
 
 def _solve(x, y, shares, eps, norm, loss, box, tol, report) -> tuple:
@@ -362,10 +363,10 @@ def _scaled(x, y, eps, norm, box, used, centre, span) -> tuple:
             both[rows, :d] -= np.minimum(eps, np.where(sign > 0, low, high)) / span
             both[rows, d:] = -yx - np.minimum(eps, np.where(sign > 0, high, low)) / span
     if norm == "inf" and eps > 0:
-        rows = interior.Boxed(both, y) if boxed else interior.Split(both, y, scale)
-        return rows, interior.Nonnegative(2 * d), np.append(np.full(2 * d, 0.5 / d), 0.0)
-    cone = interior.Lorentz(scale) if norm == "2" and eps > 0 else interior.Largest(scale)
-    return interior.Plain(both, y), cone, np.append(1.0, np.zeros(d + 1))
+        rows = operators.Boxed(both, y) if boxed else operators.Split(both, y, scale)
+        return rows, cones.Nonnegative(2 * d), np.append(np.full(2 * d, 0.5 / d), 0.0)
+    cone = cones.Lorentz(scale) if norm == "2" and eps > 0 else cones.Largest(scale)
+    return operators.Plain(both, y), cone, np.append(1.0, np.zeros(d + 1))
 
 
 def _by_parts(problem: Problem, prove: Callable) -> tuple:
@@ -376,7 +377,7 @@ def _by_parts(problem: Problem, prove: Callable) -> tuple:
     from use are left out, too, where `vertex.finish` adds those that it misses.
     """
     rows, costs, cone, n = problem.rows, problem.costs, problem.cone, len(problem.costs)
-    if problem.loss == "logistic" or n * rows.width**2 <= SMALL:
+    if problem.loss == "logistic" or n * rows.n_columns**2 <= SMALL:
         return prove(*_finish(problem, _interior(problem, np.arange(n), np.zeros(n), problem.tol)))
     count = max(n // 16, FEWEST)
     chosen = np.random.default_rng(0).permutation(n)[:count]
@@ -388,7 +389,7 @@ def _by_parts(problem: Problem, prove: Callable) -> tuple:
         close = (close | (point.theta[:-1] > point.z)).reshape(2, -1).any(axis=0)
         columns = np.flatnonzero(np.tile(close, 2))
     count = n // 8
-    margins = rows.dot(cone.tight(point.theta))
+    margins = rows.matvec(cone.tightest(point.theta))
     while True:
         nearest = np.argsort(np.abs(margins - 1), kind="stable")[:count]
         chosen = np.union1d(nearest, wrong)
@@ -400,7 +401,7 @@ def _by_parts(problem: Problem, prove: Callable) -> tuple:
         found = prove(*_finish(problem, point))
         if found[-1]["gap"] <= problem.tol or len(chosen) == n:
             return found
-        margins = rows.dot(cone.tight(point.theta))
+        margins = rows.matvec(cone.tightest(point.theta))
         wrong = np.union1d(chosen, np.flatnonzero((margins < 1) != (fixed > 0)))
         count = min(2 * count, n)
 
@@ -411,9 +412,9 @@ def _finish(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
         return _vertex_without_attack(problem, point)
     if problem.ends_on_vertex:
         return _vertex(problem, point)
-    if isinstance(problem.rows, interior.Split | interior.Boxed):
+    if isinstance(problem.rows, operators.Split | operators.Boxed):
         return _sparse(problem, point)
-    return problem.cone.tight(point.theta), [point.alpha]
+    return problem.cone.tightest(point.theta), [point.alpha]
 
 
 def _interior(problem: Problem, samples, fixed, tol, columns=None) -> interior.Point:
@@ -422,10 +423,10 @@ def _interior(problem: Problem, samples, fixed, tol, columns=None) -> interior.P
     Of the other samples alpha is `fixed` (n,), and of the other columns theta is 0.
     """
     n, costs = len(problem.costs), problem.costs[samples]
-    rows, cone, start, pull = problem.rows, problem.cone, problem.start, problem.rows.adjoint(fixed)
+    rows, cone, start, pull = problem.rows, problem.cone, problem.start, problem.rows.rmatvec(fixed)
     if columns is not None:
         kept = np.append(columns, len(start) - 1)
-        rows, cone = rows.subset(samples, columns), interior.Nonnegative(len(columns))
+        rows, cone = rows.subset(samples, columns), cones.Nonnegative(len(columns))
         start, pull = start[kept], pull[kept]
     elif len(samples) < n:
         rows = rows.subset(samples)
@@ -434,17 +435,17 @@ def _interior(problem: Problem, samples, fixed, tol, columns=None) -> interior.P
 
     def judge(point, number):
         nonlocal late
-        theta = cone.tight(point.theta)
-        margins, total = rows.dot(theta), point.alpha.sum() + known
+        theta = cone.tightest(point.theta)
+        margins, total = rows.matvec(theta), point.alpha.sum() + known
         primal = (costs @ losses_of(problem.loss, margins) + known - pull @ theta) / n
         value = total if problem.loss == "hinge" else _entropy(point.alpha, costs)
         gap = (primal - value / n) / max(primal, 1 / n)
-        left = rows.adjoint(point.alpha) + pull
+        left = rows.rmatvec(point.alpha) + pull
         if problem.exact:
             largest = REACH * (1 + np.abs(rows.weights(theta)).sum())
             inside = np.abs(left[1:-1]).max() * largest <= tol / 4 * max(primal * n, 1)
         else:
-            inside = cone.room(left, _rounding(n) * total + 2 * abs(left[-1])) >= 0
+            inside = cone.dual_slack(left, _rounding(n) * total + 2 * abs(left[-1])) >= 0
         inside &= abs(left[-1]) <= tol / 100 * max(primal * n, 1)
         if problem.report:
             problem.report(
@@ -479,18 +480,18 @@ def _vertex(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
     margin = 4 * _rounding(len(point.alpha)) * point.alpha.sum()
     found = vertex.finish(problem.rows, problem.costs, point.theta, point.alpha, point.z, margin)
     if found is None:
-        return problem.cone.tight(point.theta), [point.alpha]
+        return problem.cone.tightest(point.theta), [point.alpha]
     return found[0], [found[1], point.alpha]
 
 
 def _vertex_without_attack(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
     """The same at eps = 0, where all balls are one and alpha has no room beside the vertices."""
     w, b = point.theta[1:-1], point.theta[-1:]
-    rows = interior.Split(problem.rows.yx, problem.rows.y, np.zeros(len(w)))
+    rows = operators.Split(problem.rows.yx, problem.rows.y, np.zeros(len(w)))
     theta = np.concatenate([np.maximum(w, 0), np.maximum(-w, 0), b])
     found = vertex.finish(rows, problem.costs, theta, point.alpha, np.zeros(2 * len(w)), 0.0)
     if found is None:
-        return problem.cone.tight(point.theta), [point.alpha]
+        return problem.cone.tightest(point.theta), [point.alpha]
     theta, alpha = found
     return np.concatenate([[0.0], rows.weights(theta), theta[-1:]]), [alpha, point.alpha]
 
@@ -500,9 +501,9 @@ def _sparse(problem: Problem, point: interior.Point) -> tuple[np.ndarray, list]:
 
     Nor may it lose that all margins are positive: the interior point may have stopped for that.
     """
-    tight = problem.cone.tight(point.theta)
+    tight = problem.cone.tightest(point.theta)
     sparse = np.append(np.where(point.theta[:-1] > point.z, tight[:-1], 0), tight[-1])
-    margins = [problem.rows.dot(one) for one in (tight, sparse)]
+    margins = [problem.rows.matvec(one) for one in (tight, sparse)]
     losses = [problem.costs @ losses_of(problem.loss, one) for one in margins]
     no_larger = losses[1] - losses[0] <= problem.tol / 4 * max(losses[0], 1)
     separates = margins[1].min() > 0 or not margins[0].min() > 0
@@ -516,13 +517,13 @@ def _simplest(problem: Problem, theta, alphas: list) -> tuple[np.ndarray, list]:
     the loss (near) 0, with alpha 0.
     """
     rows, costs = problem.rows, problem.costs
-    margins = rows.dot(theta)
+    margins = rows.matvec(theta)
     if margins.min() > 0:
         enough = 1 if problem.loss == "hinge" else np.log(2 * len(costs) / problem.tol)
         return theta * max(1, enough / margins.min()), [*alphas, np.zeros(len(costs))]
     none, sums = np.zeros(len(theta)), [costs[rows.y == sign].sum() for sign in (-1, 1)]
     odds = sums[1] / sums[0]
     none[-1] = np.sign(odds - 1) if problem.loss == "hinge" else np.log(odds)
-    least, without = (costs @ losses_of(problem.loss, rows.dot(one)) for one in (theta, none))
+    least, without = (costs @ losses_of(problem.loss, rows.matvec(one)) for one in (theta, none))
     as_good = without - least <= problem.tol / 4 * max(least, 1)
     return none if as_good else theta, alphas

@@ -11,7 +11,7 @@ import pytest
 TRAINING = {"tensorflow", "keras", "data"}  # numbers and pictures are made without these
 PATHS = [
     path
-    for folder in (".", "advlinear", "common", "figures")
+    for folder in (".", "advlinear", "advlinear/minima", "common", "figures")
     for path in (ROOT / folder).glob("*.py")
 ]
 OURS = {
@@ -86,4 +86,4 @@ def test_numbers_and_pictures_need_no_training(name):
 def test_the_search_above_sees_what_is_imported_in_functions_and_through_others():
     for name in ("attack", "optimum", "studies"):
         assert reached_from(name) >= {"tensorflow", "data"}, name
-    assert "highspy" in IMPORTS["advlinear.vertex"]
+    assert "highspy" in IMPORTS["advlinear.minima.vertex"]

@@ -1,0 +1,13 @@
+"""The solver behind `minimise`; docs/theory.md derives it and numbers the equations cited here.
+
+To read it from the top: operators.py, the worst-case margins as a linear map; cones.py, what bounds
+the norm of the weights; losses.py, the hinge and the logistic loss; interior.py, the method;
+vertex.py, the last step of a linear program. The Protocols Operator, Cone and Loss say what a new
+one has to provide.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
