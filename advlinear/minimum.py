@@ -309,7 +309,7 @@ class Problem:
     """
 
     rows: operators.Plain | operators.Split | operators.Boxed
-    cone: cones.Nonnegative | cones.Largest | cones.Lorentz
+    cone: cones.NormCone
     costs: np.ndarray
     start: np.ndarray
     loss: str

@@ -16,8 +16,49 @@ import numpy as np
 from advlinear.minima import Array
 
 
+class Cone(Protocol):
+    """What the interior point asks of a cone C and its linear map K.
+
+    Attributes:
+        degree: the number of complementary products that s.z counts for.
+    """
+
+    degree: int
+
+    def matvec(self, theta: Array) -> Array:
+        """s = K theta (k,)."""
+
+    def rmatvec(self, z: Array) -> Array:
+        """K^T z (p,)."""
+
+    def barrier(self, s: Array) -> float:
+        """B(s), which falls to minus infinity at the boundary; see (26)."""
+
+    def barrier_gradient(self, s: Array) -> Array:
+        """The gradient (k,) of B; s.gradient is the degree."""
+
+    def scaling(self, s: Array, z: Array) -> Scaling:
+        """Newton's equation at s and z, both inside the cone."""
+
+
+class NormCone(Cone, Protocol):
+    """What `minimise` asks of a cone besides, to decide whether an iterate will do."""
+
+    def tightest(self, theta: Array) -> Array:
+        """theta (p,) with the same weights and bias and the largest margins, (28)."""
+
+    def dual_slack(self, descent: Array, error: float) -> float:
+        """How far alpha is inside the dual's constraints, at least; negative outside, (29).
+
+        descent: A^T alpha + linear_term (p,), whose entries of weights may be wrong by the error.
+        """
+
+
 class Scaling(Protocol):
-    """Newton's equation of the pair (s, z) at an iterate: dz = g - H ds, (10)."""
+    """Newton's equation of the pair (s, z) at an iterate: dz = g - H ds, (10).
+
+    H is symmetric and positive definite.
+    """
 
     def complement(self, mu: float, predicted: tuple[Array, Array] | None = None) -> Array:
         """g (k,): the change of z that makes the products s o z equal to mu if s stays.
@@ -35,42 +76,10 @@ class Scaling(Protocol):
         """The longest steps along ds and along dz that stay in the cone; may be infinite."""
 
 
-class Cone(Protocol):
-    """What the interior point asks of a cone C and its linear map K.
-
-    Attributes:
-        degree: the number of complementary products that s.z counts for.
-    """
-
-    degree: int
-
-    def matvec(self, theta: Array) -> Array:
-        """s = K theta (k,)."""
-
-    def rmatvec(self, z: Array) -> Array:
-        """K^T z (p,)."""
-
-    def barrier(self, s: Array) -> float:
-        """B(s), the logarithmic barrier, which falls to minus infinity at the boundary."""
-
-    def barrier_gradient(self, s: Array) -> Array:
-        """The gradient (k,) of B; s.gradient is the degree."""
-
-    def scaling(self, s: Array, z: Array) -> Scaling:
-        """Newton's equation at s and z, both inside the cone."""
-
-
-class NormCone(Cone, Protocol):
-    """What `minimise` asks of the cone besides, to judge an iterate."""
-
-    def tightest(self, theta: Array) -> Array:
-        """theta (p,) with the same weights and bias and the largest margins, (28)."""
-
-    def dual_slack(self, descent: Array, error: float) -> float:
-        """How far alpha is inside the dual's constraints, at least; negative outside, (29).
-
-        descent: A^T alpha + linear_term (p,), whose entries of weights may be wrong by the error.
-        """
+def halves(x: Array) -> tuple[Array, Array]:
+    """The first and the second half of a vector, as views."""
+    middle = len(x) // 2
+    return x[:middle], x[middle:]
 
 
 def longest_step(values: Array, change: Array) -> float:
@@ -127,7 +136,7 @@ class Nonnegative:
 
     def tightest(self, theta: Array) -> Array:
         """u_j or v_j is 0."""
-        both = np.minimum(*np.split(theta[:-1], 2))
+        both = np.minimum(*halves(theta[:-1]))
         return np.append(theta[:-1] - np.tile(both, 2), theta[-1])
 
     def dual_slack(self, descent: Array, error: float) -> float:
@@ -141,7 +150,7 @@ class LargestScaling(OrthantScaling):
     e: Array
 
     def add_hessian(self, gram: Array) -> None:  # (15)
-        below, above = np.split(self.ratio, 2)
+        below, above = halves(self.ratio)
         index = np.arange(1, len(self.e) + 1)
         gram[0, 0] += self.ratio.sum()
         gram[index, index] += self.e**2 * (below + above)
@@ -161,7 +170,7 @@ class Largest(Nonnegative):
         return np.concatenate([theta[0] - scaled, theta[0] + scaled])
 
     def rmatvec(self, z: Array) -> Array:
-        below, above = np.split(z, 2)
+        below, above = halves(z)
         return np.concatenate([[z.sum()], self.e * (above - below), [0.0]])
 
     def scaling(self, s: Array, z: Array) -> LargestScaling:

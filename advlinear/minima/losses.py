@@ -7,7 +7,8 @@ interior point".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -79,8 +80,8 @@ class Loss(Protocol):
         predicted: the predictor's step, for whose products the target then corrects.
         """
 
-    def step(self, target: Target, alpha: Array) -> SampleStep:
-        """The whole step of the samples, from the change of alpha (n,)."""
+    def step(self, target: Target, d_alpha: Array) -> SampleStep:
+        """The whole step of the samples, from the change of alpha (n,), which (9) gives."""
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Self:
         """The state after a step of these two lengths."""
@@ -101,10 +102,10 @@ class Hinge:
     under: Array
     residual: Array | float = 0.0
 
-    @classmethod
-    def start(cls, sample_weight: Array, alpha: Array, margins: Array) -> Self:
+    @staticmethod
+    def start(sample_weight: Array, alpha: Array, margins: Array) -> Hinge:
         over = np.maximum(margins - 1, 0) + 1
-        return cls(sample_weight, alpha, sample_weight - alpha, over, over - (margins - 1))
+        return Hinge(sample_weight, alpha, sample_weight - alpha, over, over - (margins - 1))
 
     @property
     def n_products(self) -> int:
@@ -114,15 +115,22 @@ class Hinge:
     def products(self) -> np.float64:
         return np.float64(self.alpha @ self.over + self.rest @ self.under)
 
+    @cached_property
+    def ratios(self) -> tuple[Array, Array]:
+        """How much over falls, and under rises, per unit of alpha."""
+        return self.over / self.alpha, self.under / self.rest
+
     @property
     def curvature(self) -> Array:
-        return 1 / (self.over / self.alpha + self.under / self.rest)  # (11)
+        over, under = self.ratios
+        return 1 / (over + under)  # (11)
 
     def values(self, margins: Array) -> Array:
         return hinge(margins)
 
-    def at(self, margins: Array) -> Self:
-        return replace(self, residual=margins - 1 - self.over + self.under)
+    def at(self, margins: Array) -> Hinge:
+        residual = margins - 1 - self.over + self.under
+        return Hinge(self.sample_weight, self.alpha, self.rest, self.over, self.under, residual)
 
     def target(self, mu: float, predicted: SampleStep | None = None) -> Target:
         over, under = mu - self.alpha * self.over, mu - self.rest * self.under
@@ -132,21 +140,17 @@ class Hinge:
         over, under = over / self.alpha, under / self.rest  # (11)
         return Target(over - under - self.residual, over, under)
 
-    def step(self, target: Target, alpha: Array) -> SampleStep:
-        over = target.over - self.over / self.alpha * alpha  # (11)
-        under = target.under + self.under / self.rest * alpha
+    def step(self, target: Target, d_alpha: Array) -> SampleStep:
+        over = target.over - self.ratios[0] * d_alpha  # (11)
+        under = target.under + self.ratios[1] * d_alpha
         primal = min(longest_step(self.over, over), longest_step(self.under, under))
-        dual = min(longest_step(self.alpha, alpha), longest_step(self.rest, -alpha))
-        return SampleStep(alpha, over, under, primal, dual)
+        dual = min(longest_step(self.alpha, d_alpha), longest_step(self.rest, -d_alpha))
+        return SampleStep(d_alpha, over, under, primal, dual)
 
-    def move(self, step: SampleStep, primal: float, dual: float) -> Self:
-        return replace(
-            self,
-            alpha=self.alpha + dual * step.alpha,
-            rest=self.rest - dual * step.alpha,
-            over=self.over + primal * step.over,
-            under=self.under + primal * step.under,
-        )
+    def move(self, step: SampleStep, primal: float, dual: float) -> Hinge:
+        alpha, rest = self.alpha + dual * step.alpha, self.rest - dual * step.alpha
+        over, under = self.over + primal * step.over, self.under + primal * step.under
+        return Hinge(self.sample_weight, alpha, rest, over, under)
 
 
 @dataclass(frozen=True)
@@ -160,9 +164,9 @@ class Logistic:
     n_products = 0
     products = np.float64(0)
 
-    @classmethod
-    def start(cls, sample_weight: Array, alpha: Array, margins: Array) -> Self:
-        return cls(sample_weight, alpha, sample_weight - alpha)
+    @staticmethod
+    def start(sample_weight: Array, alpha: Array, margins: Array) -> Logistic:
+        return Logistic(sample_weight, alpha, sample_weight - alpha)
 
     @property
     def curvature(self) -> Array:
@@ -171,21 +175,21 @@ class Logistic:
     def values(self, margins: Array) -> Array:
         return logistic(margins)
 
-    def at(self, margins: Array) -> Self:
+    def at(self, margins: Array) -> Logistic:
         c = self.sample_weight
-        return replace(self, alpha=c / (1 + np.exp(margins)), rest=c / (1 + np.exp(-margins)))
+        return Logistic(c, alpha=c / (1 + np.exp(margins)), rest=c / (1 + np.exp(-margins)))
 
     def target(self, mu: float, predicted: SampleStep | None = None) -> Target:
         none = np.zeros(len(self.alpha))
         return Target(none, none, none)
 
-    def step(self, target: Target, alpha: Array) -> SampleStep:
-        return SampleStep(alpha, target.over, target.under, np.inf, np.inf)
+    def step(self, target: Target, d_alpha: Array) -> SampleStep:
+        return SampleStep(d_alpha, target.over, target.under, np.inf, np.inf)
 
-    def move(self, step: SampleStep, primal: float, dual: float) -> Self:
+    def move(self, step: SampleStep, primal: float, dual: float) -> Logistic:
         """alpha moves linearly, for a proof: that of the new margins would miss the constraints."""
         alpha = np.clip(self.alpha + dual * step.alpha, 0, self.sample_weight)
-        return replace(self, alpha=alpha, rest=self.sample_weight - alpha)
+        return Logistic(self.sample_weight, alpha, self.sample_weight - alpha)
 
 
 BY_NAME: dict[str, type[Hinge] | type[Logistic]] = {"hinge": Hinge, "logistic": Logistic}

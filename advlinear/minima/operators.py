@@ -15,7 +15,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from advlinear.minima import Array, Indices
-from advlinear.minima.cones import OrthantScaling, Scaling
+from advlinear.minima.cones import OrthantScaling, Scaling, halves
 
 GRAM_BLOCK = 2048  # samples taken at a time in the product of the matrices
 
@@ -146,7 +146,7 @@ class Split:
         self.yx, self.y, self.price, self.n_columns = yx, y, price, len(price)
 
     def matvec(self, theta: Array) -> Array:
-        u, v = np.split(theta[:-1], 2)
+        u, v = halves(theta[:-1])
         margins: Array = self.yx @ (u - v) + self.y * theta[-1] - self.price @ (u + v)
         return margins
 
@@ -164,7 +164,7 @@ class Split:
         return lambda right: reduced.solve(right, solve)
 
     def weights(self, theta: Array) -> Array:
-        return np.subtract(*np.split(theta[:-1], 2))
+        return np.subtract(*halves(theta[:-1]))
 
     def subset(self, samples: Indices, columns: Indices | None = None) -> Split:
         """Of some samples; and of the features of some columns, which hold both u_j and v_j."""
@@ -182,15 +182,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Reduction:
-    """Newton's system of `Split` in (t, w, b) alone: u + v follows from w and one multiplier, (17).
+    """Newton's system of `Split` in (t, w, b) alone, (17) to (20).
+
+    u + v follows from w and one multiplier. Greek letters are those of docs/theory.md.
 
     Attributes:
-        price: q (d,).
-        h_u, h_v: (d,) the diagonal of H.
-        both: h_u + h_v.
-        lean: (h_u - h_v) / both.
-        spread: 4 sum_j q_j^2 / both_j.
-        along: (d + 1,) the coefficients (1, q lean) of t and w in the multiplier.
+        price: (d,) of each feature.
+        h_u, h_v: (d,) the diagonal of H; both: their sum.
+        lean: kappa (d,), (h_u - h_v) / both.
+        spread: sigma, 4 sum_j price_j^2 / both_j.
+        along: a (d + 1,), the coefficients (1, price lean) of t and w in the multiplier.
     """
 
     price: Array
@@ -203,7 +204,7 @@ class Reduction:
 
     @classmethod
     def of(cls, price: Array, hessian: Array) -> Self:
-        h_u, h_v = np.split(hessian, 2)
+        h_u, h_v = halves(hessian)
         both = h_u + h_v
         lean = (h_u - h_v) / both
         spread = float(4 * price @ (price / both))
@@ -217,15 +218,15 @@ class Reduction:
 
     def solve(self, right: Array, solve: Solve) -> Array:
         """(u, v, b) for a right side of the same shape, with the solver of the small system."""
-        right_u, right_v = np.split(right[:-1], 2)
-        free = 2 * self.price @ ((right_u + right_v) / self.both)
+        right_u, right_v = halves(right[:-1])
+        free = 2 * self.price @ ((right_u + right_v) / self.both)  # phi, (18)
         small = np.zeros(len(self.price) + 2)  # (20)
         small[:-1] = free / self.spread * self.along
         small[1:-1] += (right_u * self.h_v - right_v * self.h_u) / self.both
         small[-1] = right[-1]
         solved = solve(small)
         t, w = solved[0], solved[1:-1]
-        multiplier = (free - self.along[1:] @ w - t) / self.spread  # (18)
+        multiplier = (free - self.along[1:] @ w - t) / self.spread  # pi, (18)
         total = 2 * (right_u + right_v - 2 * multiplier * self.price) / self.both
         total -= self.lean * w  # u + v, (17)
         return np.concatenate([(total + w) / 2, (total - w) / 2, solved[-1:]])
@@ -260,7 +261,7 @@ class Boxed:
         return factorised(gram)
 
     def weights(self, theta: Array) -> Array:
-        return np.subtract(*np.split(theta[:-1], 2))
+        return np.subtract(*halves(theta[:-1]))
 
     def subset(self, samples: Indices, columns: Indices | None = None) -> Boxed:
         """Of some samples, and of some columns of u and v."""
