@@ -84,7 +84,7 @@ def solve(
 
 @dataclass(frozen=True)
 class Iterate:
-    """The same with the samples' state, of which alpha is a part."""
+    """A `Point` with the whole state of the samples, of which alpha is a part."""
 
     theta: Array
     state: Loss

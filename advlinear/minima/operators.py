@@ -191,7 +191,7 @@ class Reduction:
         h_u, h_v: (d,) the diagonal of H; both: their sum.
         lean: kappa (d,), (h_u - h_v) / both.
         spread: sigma, 4 sum_j price_j^2 / both_j.
-        along: a (d + 1,), the coefficients (1, price lean) of t and w in the multiplier.
+        along: nu (d + 1,), the coefficients (1, price lean) of t and w in the multiplier.
     """
 
     price: Array
