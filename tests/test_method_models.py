@@ -6,8 +6,6 @@ asked on either side of it.
 
 import itertools
 
-from common import runs
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,6 +37,7 @@ from sklearn.utils import all_estimators
 
 import advlinear
 import model as linear_model
+import runs
 from advlinear import moves, rivals, worst_case
 
 NORMS = ["inf", "2", "1", "0"]
