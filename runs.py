@@ -201,13 +201,21 @@ def report(run: Run, results: Path) -> str:
         ball = recipes.NORMS[settings.norm] + " box" * settings.box
         kept = f"robust accuracy {last['test_robust_accuracy']:.4f} at {ball} radius {settings.eps}"
         parts += [kept, f"training loss {last['train_loss']:.4f}"]
-    if settings.robust and settings.loss in recipes.SOLVED:
-        problem = settings.eps, settings.norm, settings.box, settings.loss
-        solved = read_run(run_file(results, recipes.optimal(settings.dataset, *problem)))
-        if solved and solved.facts["data_sha256"] == run.facts["data_sha256"]:
-            minimum = solved.facts["certificate"]["dual"]
+        if minimum := certified_minimum(run, results):
             parts.append(f"the least possible is {minimum:.7f} (certified)")
     return ", ".join([*parts, f"written to {run_file(results, settings)}"])
+
+
+def certified_minimum(run: Run, results: Path) -> float | None:
+    """The least possible training loss, where optimum.py has stored it for this very problem."""
+    settings = run.settings
+    if settings.loss not in recipes.SOLVED:
+        return None
+    problem = settings.eps, settings.norm, settings.box, settings.loss
+    solved = read_run(run_file(results, recipes.optimal(settings.dataset, *problem)))
+    if solved is None or solved.facts["data_sha256"] != run.facts["data_sha256"]:
+        return None
+    return solved.facts["certificate"]["dual"]
 
 
 # --- places and commands -------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """optimum.py: what it stores, certified anew; test_method_minimum.py is about the minimum."""
 
-import dataclasses
-import functools
 import re
 import shutil
 
@@ -234,13 +232,14 @@ def test_training_tells_its_distance_from_the_minimum(optima, tmp_path, sample, 
 
 def test_the_minimum_of_another_problem_is_not_told(optima, sample):
     """Of another loss or ball, or of other images."""
-    settings = functools.partial(recipes.settings, sample.name, True)
-    found = train.certified_minimum(optima, settings(0.2, epochs=1), sample)
-    assert found == pytest.approx(0.0260154, abs=1e-7)
-    boxed = train.certified_minimum(optima, settings(0.3, box=True), sample)
-    assert boxed == pytest.approx(0.0580790, abs=1e-7)
-    elsewhere = dict(eps=0.2, box=True)
-    for changed in (dict(eps=0.1), dict(norm="2"), elsewhere, dict(loss="logistic")):
-        assert train.certified_minimum(optima, settings(**changed), sample) is None
-    other = dataclasses.replace(sample, checksum="0" * 64)
-    assert train.certified_minimum(optima, settings(0.2), other) is None
+    facts = dict(data_sha256=sample.checksum)
+
+    def told(*problem, facts=facts, **changed) -> float | None:
+        settings = recipes.settings(sample.name, True, *problem, **changed)
+        return runs.certified_minimum(runs.Run(settings, facts, np.ones(1), 0, {}, {}), optima)
+
+    assert told(0.2, epochs=1) == pytest.approx(0.0260154, abs=1e-7)
+    assert told(0.3, box=True) == pytest.approx(0.0580790, abs=1e-7)
+    for changed in (dict(eps=0.1), dict(norm="2"), dict(box=True), dict(loss="logistic")):
+        assert told(**(dict(eps=0.2) | changed)) is None
+    assert told(0.2, facts=dict(data_sha256="0" * 64)) is None
