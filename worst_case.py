@@ -21,7 +21,13 @@ PIXELS = (0.0, 1.0)
 
 def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
     """What a unit of radius costs in margin: ||w||_1, ||w||_2, ||w||_inf for "inf", "2", "1"."""
+    _require_ball(norm)
     return float(np.linalg.norm(w, DUAL[norm]))
+
+
+def _require_ball(norm: str) -> None:
+    if norm not in DUAL:
+        raise ValueError(f"norm must be inf, 2 or 1, not {norm!r}")
 
 
 def perturbation(x, y, w, eps: float, norm: str = "inf", box: bool = False) -> np.ndarray:
@@ -30,6 +36,7 @@ def perturbation(x, y, w, eps: float, norm: str = "inf", box: bool = False) -> n
     Without the box: -y eps sign(w) for L-infinity (article, "in our linear case"),
     -y eps w / ||w||_2 for L2, and for L1 -y eps sign(w_k) on the pixel k of largest |w_k|.
     """
+    _require_ball(norm)
     if norm == "inf" and not box:
         return -y[:, None] * eps * np.sign(w)
     delta = np.empty(x.shape)
@@ -78,6 +85,7 @@ def signed_radii(x, y, w, b: float, norm: str = "inf", box: bool = False) -> np.
     Without the box r = m / ||w||_dual, which is <= 0 for a sample that is wrong from the start.
     With the box such a sample has r = 0, and one that nothing flips r = inf.
     """
+    _require_ball(norm)
     m, radii = y * (x @ w + b), np.empty(len(y))
     if not box:
         return distance(m, w, x, norm)
