@@ -255,8 +255,8 @@ def study_command(dataset: str, name: str) -> str:
 def command(path: Path) -> str:
     """The command that makes the file of this place, whatever the file holds.
 
-    Of a run it is known where figures, tables and studies ask for the run. Of any other run its own
-    file tells the command, and the files of other runs tell what such commands look like.
+    Of a run it is known where figures, tables or studies ask for the run. The file of any other run
+    holds its command, which a damaged file has lost.
     """
     dataset, kind, *middle, name = store.place(path)
     if kind == "attacks":

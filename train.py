@@ -228,9 +228,9 @@ def main(
             f"--batch-size {models[0].batch_size} is larger than the training set of {split.name}: "
             f"choose at most {len(split.y_train)}"
         )
-    options = dict(split=split, results=results, quiet=quiet or jobs > 1, callbacks=callbacks)
-    made = []
-    for file in cli.side_by_side(functools.partial(train, **options), models, jobs, "training"):
+    known = dict(split=split, results=results, quiet=quiet or jobs > 1, callbacks=callbacks)
+    work, made = functools.partial(train, **known), []
+    for file in cli.side_by_side(work, models, jobs, "training models"):
         print(runs.report(runs.load_run(file), results), flush=True)
         made.append(file)
     return made

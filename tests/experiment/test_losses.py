@@ -67,7 +67,7 @@ def test_margins_take_logits_of_either_shape(shape):
 )
 def test_worst_case_margins_are_those_of_the_perturbed_images(threat, eps, scale, seed):
     """Sample by sample, for weights of which some are 0. That no other perturbation does worse is
-    shown in tests/test_method_worst_case.py."""
+    shown in tests/experiment/test_worst_case.py."""
     random = np.random.default_rng(seed)
     x, y = random.random((4, 6)), random.choice([-1.0, 1.0], 4)
     w, b = scale * random.normal(size=6) * (random.random(6) < 0.8), random.normal()

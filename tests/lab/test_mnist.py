@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import hashlib
 import itertools
 import os
 import shutil
@@ -84,8 +83,6 @@ def test_all_pairs_of_the_sample_are_the_shipped_images(tmp_path, shipped, monke
         checksums.add(dataset.checksum)
         for label, digit in ((-1, low), (1, high)):
             images = shipped[0][shipped[1] == digit].astype(np.uint8)
-            checksum = hashlib.sha256(images).hexdigest()
-            assert source.KNOWN["mnist-sample"][digit] == (400, 100, checksum)
             train = dataset.x_train[dataset.y_train == label].reshape(-1, 784)
             test = dataset.x_test[dataset.y_test == label].reshape(-1, 784)
             assert np.array_equal(train, np.float32(images[:400]) / np.float32(255))
