@@ -2,7 +2,7 @@
 
 Notation: x (n, d) images in [0, 1], y (n,) labels in {-1, +1}, w (d,) weights, b bias,
 logit f(x) = w.x + b, margin m = y f(x), eps the radius of the perturbation ball in pixel units.
-A perturbation delta changes the margin by y w.delta. So the worst case over a ball costs exactly
+A perturbation delta changes the margin by y w.delta. The worst one in a ball lowers it by exactly
 eps times the dual norm of w, and the largest loss is the loss of the smallest margin:
 
     min over ||delta||_p <= eps of y f(x + delta)  =  m - eps ||w||_q,    1/p + 1/q = 1,
@@ -27,7 +27,7 @@ def worst_case_margins(margins, x, y, w, eps, norm: str = "inf", box: bool = Fal
     [0, 1], the images x (n, ...) and labels y (n,) count, too. w: (d, 1) or (d,).
     """
     if box:
-        return margins - cost_in_box(x, y, w, eps)
+        return margins - fall_in_box(x, y, w, eps)
     return margins - eps * dual_norm(w, norm)
 
 
@@ -63,15 +63,15 @@ def dual_norm(w, norm: str):
     raise ValueError(f"norm must be inf, 2 or 1, not {norm!r}")
 
 
-def cost_in_box(x, y, w, eps):
-    """What the L-infinity ball costs in margin, (n,), where pixels also stay in [0, 1].
+def fall_in_box(x, y, w, eps):
+    """How far each margin falls, (n,), in the L-infinity ball where pixels also stay in [0, 1].
 
-    sum_j |w_j| min(eps, c_j), where the room c_j is x_j if y w_j > 0, else 1 - x_j.
+    sum_j |w_j| min(eps, c_j), where the slack c_j to the box is x_j if y w_j > 0, else 1 - x_j.
     """
     x = tf.reshape(x, [tf.shape(x)[0], -1])
     w = tf.reshape(w, [-1])
     down, up = tf.minimum(eps, x), tf.minimum(eps, 1.0 - x)  # how far each pixel can move
     plus, minus = tf.nn.relu(w), tf.nn.relu(-w)
-    cost_of_ones = tf.linalg.matvec(down, plus) + tf.linalg.matvec(up, minus)
-    cost_of_zeros = tf.linalg.matvec(down, minus) + tf.linalg.matvec(up, plus)
-    return tf.where(y > 0, cost_of_ones, cost_of_zeros)
+    fall_of_ones = tf.linalg.matvec(down, plus) + tf.linalg.matvec(up, minus)
+    fall_of_zeros = tf.linalg.matvec(down, minus) + tf.linalg.matvec(up, plus)
+    return tf.where(y > 0, fall_of_ones, fall_of_zeros)

@@ -33,7 +33,7 @@ import worst_case
 from advlinear.minimum import LARGEST_GAP
 
 PATH_END = 0.5
-FINE = 1e-9  # the gap that is tried first: it leaves fewer tiny weights in place of 0
+FINE = 1e-9  # the duality gap that is tried first: it leaves fewer tiny weights in place of 0
 
 
 def main(

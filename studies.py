@@ -158,8 +158,8 @@ def accuracy_under_another(members: list[runs.Run], split: data.Dataset) -> dict
     x, y = split.flat("test")
     rows = []
     for eps, source, target in itertools.product(TRANSFER_RADII, members, members):
-        cost = eps * np.sign(source.w) @ target.w
-        accuracy = np.mean(y * (x @ target.w + target.b) > cost)
+        fall = eps * np.sign(source.w) @ target.w
+        accuracy = np.mean(y * (x @ target.w + target.b) > fall)
         rows.append(dict(source=source.name, target=target.name, eps=eps, accuracy=accuracy))
     return store.columns(rows)
 

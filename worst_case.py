@@ -2,11 +2,11 @@
 
 A perturbation delta lies in a ball, ||delta||_p <= eps for p = inf, 2 or 1. With the box, x + delta
 also stays in [0, 1], as pixels do. The margin of a sample is m = y f(x), and delta changes it by
-y w.delta. Without the box the worst case costs eps times the dual norm of w:
+y w.delta. Without the box the worst one lowers m by eps times the dual norm of w:
 
     delta = -y eps sign(w),    m - eps ||w||_1,    r = m / ||w||_1    in the L-infinity ball.
 
-With the box each pixel has its own room, and the package advlinear solves the problem.
+With the box each pixel has its own slack, and the package advlinear solves the problem.
 Shapes: x (n, d), y (n,), w (d,); all in float64.
 """
 
@@ -14,13 +14,13 @@ import numpy as np
 
 from advlinear.worst_case import distance, step
 
-DUAL = {"inf": 1, "2": 2, "1": np.inf}  # ball -> order of the norm of w that it costs
+DUAL = {"inf": 1, "2": 2, "1": np.inf}  # ball -> order of its dual norm, that of w
 BALL = {"inf": np.inf, "2": 2, "1": 1}  # ball -> order of the norm of delta
 PIXELS = (0.0, 1.0)
 
 
 def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
-    """What a unit of radius costs in margin: ||w||_1, ||w||_2, ||w||_inf for "inf", "2", "1"."""
+    """By how much a margin falls per unit of radius: ||w||_1, ||w||_2, ||w||_inf for inf, 2, 1."""
     _require_ball(norm)
     return float(np.linalg.norm(w, DUAL[norm]))
 

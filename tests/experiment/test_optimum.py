@@ -123,6 +123,7 @@ def ranges(signs, rows, share):
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_the_minimum_at_radius_0_3_is_unique(mnist):
     """Over all optimal models each weight, and b, has one value: two linear programs for each."""
@@ -148,6 +149,7 @@ def test_the_minimum_is_unique(mnist, eps):
     assert not run.w[~tight].any()
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_a_minimum_that_is_not_unique_is_seen(mnist):
     """Of two copies of a pixel either may have the weight."""
