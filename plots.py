@@ -136,7 +136,11 @@ def figures() -> dict[str, list]:
         for function in filter(inspect.isfunction, vars(module).values()):
             look = inspect.signature(function)
             if function.__module__ == module.__name__ and look.return_annotation is module.Figure:
-                found[", ".join(look.parameters)].append(function)
+                takes = ", ".join(look.parameters)
+                if takes not in found:
+                    where = f"{module.__name__}.{function.__name__}"
+                    raise TypeError(f"{where} takes ({takes}), not nothing, (models) or (results)")
+                found[takes].append(function)
     return found
 
 

@@ -106,6 +106,22 @@ def test_a_new_figure_is_one_function(monkeypatch):
     assert [f.__name__ for f in plots.figures()[""]] == DIAGRAMS
     assert [f.__name__ for f in plots.figures()["models"]] == GROUPED
 
+    def wrong(runs) -> Figure:
+        """Takes what no figure is given."""
+
+    wrong.__module__ = comparisons.__name__
+    monkeypatch.setattr(comparisons, "wrong", wrong, raising=False)
+    with pytest.raises(TypeError, match=r"figures\.comparisons\.wrong takes \(runs\), not nothing"):
+        plots.figures()
+
+
+def test_every_caption_says_what_to_see_and_where_the_numbers_are():
+    for function in (one for found in plots.figures().values() for one in found):
+        what, see, numbers = plots.caption(function)
+        assert what, function.__name__
+        assert see, function.__name__
+        assert "`" in numbers or numbers == "computed in the function.", function.__name__
+
 
 def test_the_figures_of_a_study_are_drawn_after_it():
     for study, figure in dict(noise="noise_or_attack", path="path", example="attack").items():
