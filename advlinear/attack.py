@@ -65,10 +65,7 @@ class Found:
         Raises:
             ValueError: eps holds what is no number of at least 0.
         """
-        try:
-            sizes = np.asarray(eps, np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(f"eps needs numbers, not {eps!r}") from None
+        sizes = forms.real(eps, "eps")
         if not (sizes >= 0).all():
             raise ValueError(f"eps needs numbers of at least 0, not {eps!r}")
         return robust_correct(self.radii, sizes) / len(self.radii)
@@ -102,11 +99,12 @@ class Found:
             return self._moves.restored(self._moves.on_grid(step, self.radii, self.tied))
         sizes = self._beyond
         if eps is not None:
+            eps = forms.real(eps, "eps")
             try:
-                sizes = np.broadcast_to(np.asarray(eps, np.float64), rows.shape)
-            except (TypeError, ValueError):
+                sizes = np.broadcast_to(eps, rows.shape)
+            except ValueError:
                 raise ValueError(f"eps needs a number, or {len(rows)}: one per sample") from None
-            moving = sizes[self._moves.moving] if np.ndim(eps) else sizes
+            moving = sizes[self._moves.moving] if eps.ndim else sizes
             if not ((moving >= 0) & (moving < np.inf)).all():
                 raise ValueError(f"eps must be finite and at least 0, not {eps}")
         return self._moves.restored(lambda part: self._moves.points(part, sizes[part]))
@@ -130,16 +128,19 @@ def attack(
             or (m,) for two classes; or (W, b) with W (K, d) and b (K,), or w (d,) and a number.
         X: samples (n, d), or (n, ...) as the model takes them; a sparse matrix; or a DataFrame,
             whose d numeric columns are attacked.
-        y: labels (n,): those of model.classes_, else 0 to K - 1; with a single score 0 and 1, or
-            -1 and +1. A tie is an error. With a target they have no part, and may be None.
+        y: labels (n,), by place and not by index: those of model.classes_, else 0 to K - 1; with a
+            single score 0 and 1, or -1 and +1. A tie is an error. With a target they have no part,
+            and may be None.
         norm: "inf", "2", "1", or "0": how many features change; or np.inf, 2, 1 or 0.
         box: None, or (low, high) that x + delta stays in: numbers, one per feature (d,), or one
-            per sample and feature (n, d). X may be outside by 1e-9 of the width, for rounding;
-            by 4.8e-7 of it, four times the machine epsilon, where X is float32.
+            per sample and feature (n, d). Where X is a DataFrame, a Series is read by the names of
+            its columns, and a DataFrame by those and by its index. X may be outside by 1e-9 of the
+            width, for rounding; by 4.8e-7 of it, four times the machine epsilon, where X is
+            float32.
         n_jobs: how many processes share the samples, as in scikit-learn: None is one, or what
             `joblib.parallel_config` says; -1 is one per core. More than one needs joblib.
         scale: None, or (d,) the unit of each feature: |delta_j| / scale_j enters the norm, and 0
-            fixes a feature.
+            freezes a feature. A Series is read by the names of the columns of X.
         target: None, or the class that the model is to predict, or one per sample (n,); not with
             norm "0" or a sparse X.
 
@@ -158,6 +159,8 @@ def attack(
     x = scaled(form.x, scale)
     sides = None if box is None else tuple(scaled(side, scale) for side in box)
     weights = linear.weights if scale is None else linear.weights * scale
+    forms.require_finite(weights, "W in units of the scale")
+    forms.require_finite(x.data if form.kind == "sparse" else x, "X in units of the scale")
     known = dict(form=form, norm=norm, box=box, scale=scale, x=x, sides=sides)
     known |= dict(model=linear, weights=weights)
     if target is None:
@@ -167,7 +170,7 @@ def attack(
 
 def _targets(target: Any, model: models.Model, n: int) -> np.ndarray:
     """The index (n,) of the class that each sample is to be taken for."""
-    target = np.asarray(target)
+    target = forms.array(target, "target")
     if target.shape not in ((), (n,)):
         raise ValueError(f"target needs a class, or one per sample ({n},), not {target.shape}")
     return models.labels_to_indices(np.broadcast_to(target, n), model.classes, "target")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advlinear.forms import MOST, Form, dense, real
+from advlinear.forms import MOST, Form, array, dense, real, require_finite
 from advlinear.worst_case import blocks, box_of
 
 if TYPE_CHECKING:
@@ -33,11 +33,10 @@ def samples(X: ArrayLike) -> np.ndarray:
     """X as (n, d) float64. Raises ValueError: it is not n finite real numbers each of d."""
     if hasattr(X, "toarray"):
         raise ValueError("X is sparse, which is not taken: pass X.toarray()")
-    x = real(X)
+    x = real(X, copy=True)
     if x.ndim != 2 or not x.size:
         raise ValueError(f"X needs shape (n, d), not {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError("X holds NaN or infinite numbers")
+    require_finite(x, "X")
     return x
 
 
@@ -47,9 +46,7 @@ def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: y has another shape, a gap, or not two values.
     """
-    if isinstance(y, np.ma.MaskedArray):
-        raise ValueError("y is a masked array: leave the rows without a label out")
-    y = np.asarray(y)
+    y = array(y, "y")
     if y.shape != (n,):
         raise ValueError(f"y needs shape ({n},), one label per sample, not {y.shape}")
     try:
@@ -67,7 +64,8 @@ def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def radius(eps: float) -> float:
     """eps as a float. Raises ValueError: it is no number, negative or not finite."""
-    if not isinstance(eps, numbers.Real) or isinstance(eps, bool) or not 0 <= eps < np.inf:
+    known = isinstance(eps, numbers.Real) and not isinstance(eps, bool | np.timedelta64)
+    if not known or not 0 <= eps < np.inf:
         raise ValueError(f"eps must be a finite number of at least 0, not {eps!r}")
     return float(eps)
 
@@ -81,10 +79,7 @@ def shares(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
     """
     if sample_weight is None:
         return np.full(len(y), 1 / len(y))
-    try:
-        weights = np.asarray(sample_weight, np.float64)
-    except (TypeError, ValueError):
-        raise ValueError("sample_weight needs numbers") from None
+    weights = real(sample_weight, "sample_weight")
     if weights.shape != y.shape:
         raise ValueError(f"sample_weight needs shape {y.shape}, not {weights.shape}")
     if not ((weights >= 0) & (weights < np.inf)).all():
@@ -137,6 +132,7 @@ def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tu
     ask, given = scorer(model, form)
     n = form.x.shape[0]
     scores = ask(form.x, np.arange(n))
+    require_finite(scores, "what the model returns")
     classes, own = labels(model, scores.shape[1], y, n)
     own = scores.argmax(axis=1) if own is None else own
     if given is not None:
@@ -184,11 +180,7 @@ def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
         raw = lambda points, rows: function(form(points, rows))  # noqa: E731
 
     def ask(points, rows):
-        scores = _call(raw, points, rows)
-        try:
-            scores = np.asarray(scores, np.float64)
-        except (TypeError, ValueError):
-            raise ValueError("the model gives no scores: it returns no numbers") from None
+        scores = real(_call(raw, points, rows), "what the model returns")
         if scores.ndim == 2 and scores.shape[1] == 1:
             scores = scores[:, 0]
         if scores.shape[:1] != points.shape[:1] or scores.ndim > 2:
@@ -202,10 +194,9 @@ def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
 
 def given(model: tuple, d: int) -> tuple[np.ndarray, np.ndarray]:
     """W (K, d) and b (K,), or w (d,) and b (). Raises ValueError: they are not that."""
-    try:
-        W, b = (np.asarray(part, np.float64) for part in model)
-    except (TypeError, ValueError):
-        raise ValueError("(W, b) needs two arrays of numbers") from None
+    if len(model) != 2:
+        raise ValueError(f"(W, b) needs two arrays of numbers, not {len(model)}")
+    W, b = (real(part, "(W, b)") for part in model)
     W, b = (W[0], b.reshape(-1)[0]) if W.ndim == 2 and len(W) == 1 and b.size == 1 else (W, b)
     if W.shape[-1:] != (d,) or b.shape != W.shape[:-1] or W.ndim > 2:
         transposed = W.ndim == 2 and len(W) == d and b.shape == W.shape[1:]
@@ -213,8 +204,8 @@ def given(model: tuple, d: int) -> tuple[np.ndarray, np.ndarray]:
             f"(W, b) needs shapes (K, {d}) and (K,), or ({d},) and a number, not {W.shape} and "
             f"{b.shape}" + transposed * ": Keras keeps (d, K), pass W.T"
         )
-    if not (np.isfinite(W).all() and np.isfinite(b).all()):
-        raise ValueError("(W, b) holds NaN or infinite numbers")
+    for part in (W, b):
+        require_finite(part, "(W, b)")
     return W, b
 
 
@@ -283,7 +274,7 @@ def labels(
     model: Any, count: int, y: ArrayLike | None, n: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The classes (K,) in the order of the scores, and the index (n,) of each sample's own."""
-    y = None if y is None else np.asarray(y)
+    y = None if y is None else array(y, "y")
     if y is not None and y.shape != (n,):
         hint = ""
         if y.shape == (n, 1):

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from advlinear import models
+from advlinear import forms, models
 from advlinear.minimum import LARGEST_GAP, minimise
 from advlinear.worst_case import DUAL, ORDER, ROWS, ball, dual_norm, hinge
 
@@ -112,7 +112,7 @@ class Path:
         Raises:
             ValueError: a radius is not between eps_min and eps_max.
         """
-        eps = np.asarray(eps, np.float64)
+        eps = forms.real(eps, "eps")
         if not ((self.eps_min <= eps) & (eps <= self.eps_max)).all():
             raise ValueError(f"eps must be from {self.eps_min:g} to {self.eps_max:g}, not {eps}")
         k = np.searchsorted(self.radii, eps, side="right")
