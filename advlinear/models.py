@@ -9,6 +9,7 @@ Shapes: x (n, d), W (K, d), b and scores (K,) for each of K classes.
 
 from __future__ import annotations
 
+import itertools
 import numbers
 import re
 import sys
@@ -169,6 +170,7 @@ def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
     elif keras is not None and isinstance(model, keras.Model):
         raw = lambda points, rows: _keras_scores(model, form(points, rows))  # noqa: E731
     elif torch is not None and isinstance(model, torch.nn.Module):
+        _require_evaluating(model)
         raw = lambda points, rows: _torch_scores(model, form(points, rows))  # noqa: E731
     else:
         function = _scores_of_estimator(model) or (model if callable(model) else None)
@@ -244,7 +246,8 @@ def _call(function: Callable, *arguments: Any) -> Any:
 
 
 def _keras_scores(model: Any, points: np.ndarray) -> np.ndarray:
-    return sys.modules["keras"].ops.convert_to_numpy(model(_keras_input(model, points)))
+    scores = model(_keras_input(model, points), training=False)  # as `predict` of Keras does
+    return sys.modules["keras"].ops.convert_to_numpy(scores)
 
 
 def _keras_input(model: Any, points: np.ndarray) -> np.ndarray:
@@ -255,14 +258,31 @@ def _keras_input(model: Any, points: np.ndarray) -> np.ndarray:
     return points.astype(model.compute_dtype if model.compute_dtype != "bfloat16" else "float32")
 
 
+def _require_evaluating(model: Any) -> None:
+    """Raise ValueError where a module is in training mode, in which a call may change it.
+
+    Of the modules of PyTorch, those below are the same in both modes.
+    """
+    nn = sys.modules["torch"].nn
+    same = (nn.Sequential, nn.Flatten, nn.Unflatten, nn.Identity, nn.Linear)
+    same += (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    for module in model.modules():
+        if module.training and type(module) not in same:
+            raise ValueError(
+                f"the model is in training mode ({type(module).__name__}), in which a call may "
+                "change it: call model.eval()"
+            )
+
+
 def _torch_scores(model: Any, points: np.ndarray) -> np.ndarray:
     with sys.modules["torch"].no_grad():
         return model(_torch_input(model, points)).double().cpu().numpy()
 
 
 def _torch_input(model: Any, points: np.ndarray) -> Any:
-    """The points as a tensor of the precision, and on the device, of the model's parameters."""
-    first = next(model.parameters(), None)
+    """The points as a tensor of the precision, and on the device, of the model's weights."""
+    weights = itertools.chain(model.parameters(), model.buffers())
+    first = next((one for one in weights if one.is_floating_point()), None)
     known = {} if first is None else dict(dtype=first.dtype, device=first.device)
     return sys.modules["torch"].as_tensor(np.ascontiguousarray(points), **known)
 
@@ -364,9 +384,7 @@ def weights_of(
             share = np.divide(1, steps, out=np.zeros(len(steps)), where=moved)
             return weights, noise, 2 * noise * (np.abs(weights) + np.outer(offset, share))
     hint = ""
-    if getattr(model, "training", False):
-        hint = " (it is in training mode: call model.eval())"
-    elif (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) < 1e-5).all():
+    if (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) < 1e-5).all():
         hint = " (they look like probabilities: pass the logits)"
     elif domain.form.kind == "frame":
         hint = " (a column of codes is no number: make it a category, or fix it with scale 0)"
@@ -462,7 +480,7 @@ def _keras_jacobian(model: Any, point: np.ndarray) -> np.ndarray | None:
     point = tf.constant(_keras_input(model, point))
     with tf.GradientTape() as tape:
         tape.watch(point)
-        scores = model(point)
+        scores = model(point, training=False)
     return tape.jacobian(scores, point).numpy().astype(np.float64).reshape(-1, tf.size(point))
 
 
