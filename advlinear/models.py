@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LINEAR = 1e-5  # scores are linear if they are to this share of their terms
 ROUNDING = 2.0**-50  # of terms, where nothing larger is measured
+NOT_LARGEST = "the model does not predict the class of its largest score"
 FAR = 2.0**20  # features move by so many times their size, where nothing forbids it
 
 
@@ -118,6 +119,13 @@ class Model:
         """A bound (m, K) of the errors of scores: four times the share of |terms| found."""
         return 4 * self.noise * (np.abs(centred(scores)) + np.abs(points) @ np.abs(self.weights).T)
 
+    def require_largest(self, points: np.ndarray, rows: np.ndarray) -> None:
+        """Raise ValueError unless a class of largest score, up to rounding, is predicted."""
+        scores = self.ask(points, rows)
+        behind = scores.max(axis=1) - scores[np.arange(len(rows)), self.predict(points, rows)]
+        if (behind > 2 * self.error(points, scores).max(axis=1)).any():
+            raise ValueError(NOT_LARGEST)
+
 
 def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tuple | None):
     """The model, the class (n,) of each sample as an index, and the scores (n, K) of X.
@@ -146,7 +154,7 @@ def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tu
         best, second = np.sort(scores, axis=1)[:, :-3:-1].T
         told = predict(form.x, np.arange(n))
         if (told != scores.argmax(axis=1))[best > second].any():
-            raise ValueError("the model does not predict the class of its largest score")
+            raise ValueError(NOT_LARGEST)
     weights, noise, blur = weights_of(model, ask, Domain.of(form, fixed, box), scores)
     return Model(ask, predict, classes, weights, noise, blur), own, scores
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
 
 import advlinear
 from advlinear import RobustClassifier
@@ -240,3 +241,129 @@ def test_labels_and_weights_go_by_place():
     assert (
         minimise(X=FRAME, y=y, sample_weight=weight).primal == minimise(sample_weight=Y + 1).primal
     )
+
+
+# --- what a model says ---------------------------------------------------------------------------
+
+
+class Shifted:
+    """A classifier that adds a shift (K,) to its scores before it predicts the largest."""
+
+    def __init__(self, W, b, shift):
+        self.W, self.b, self.shift, self.classes_ = W, b, shift, np.arange(len(b))
+
+    def decision_function(self, points):
+        return points @ self.W.T + self.b
+
+    def predict(self, points):
+        return (self.decision_function(points) + self.shift).argmax(axis=1)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+def test_what_the_model_predicts_has_the_last_word(norm):
+    """Whether with a target or without, in a box or not, where the samples themselves do not show
+    the shift: the radii are those of the shifted scores, or refused. Without a shift none is."""
+    refused = taken = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        k, d = random.integers(2, 4), random.integers(1, 5)
+        W, b, shift = random.normal(size=(k, d)), random.normal(size=k), np.zeros(k)
+        shift[random.integers(k)] = random.choice([-1, 1]) * random.choice([1, 0.1, 1e-3])
+        x = random.random((8, d))
+        x = x[Shifted(W, b, shift).predict(x) == (x @ W.T + b).argmax(axis=1)]
+        if not len(x):
+            continue
+        for box in (None, (0, 1)):
+            for target in (None, random.integers(k)):
+                known = (x, (x @ W.T + b).argmax(axis=1), norm, box, None, None, target)
+                advlinear.attack(Shifted(W, b, 0 * shift), *known)
+                expected = advlinear.attack((W, b + shift), *known).radii
+                try:
+                    found = advlinear.attack(Shifted(W, b, shift), *known).radii
+                except ValueError:
+                    refused += 1
+                else:  # a class that no sample comes near may be shifted
+                    np.testing.assert_allclose(found, expected, rtol=1e-5)
+                    taken += 1
+    assert refused > 50
+    assert taken > 5
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
+def test_a_threshold_of_its_own_is_refused_with_a_target_too(threshold):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 3))
+    y = (x @ [1, 2, -1] + random.normal(size=200) / 2 > 0).astype(int)
+    model = FixedThresholdClassifier(LogisticRegression(), threshold=threshold).fit(x, y)
+    own, margin = model.predict(x), model.decision_function(x)
+    x, own = x[own == (margin > 0)], own[own == (margin > 0)]
+    for target in (None, 0, 1):
+        for box in (None, (-9, 9)):
+            with pytest.raises(ValueError, match=r"does not predict the class|just (below|above)"):
+                advlinear.attack(model, x, own, "2", box, target=target)
+    favoured = own != int(threshold > 0.5)
+    x, own = x[~favoured], own[~favoured]
+    x, own = x[[0]], own[[0]]
+    gap, w = np.log(1 / threshold - 1), model.estimator_.coef_[0]
+    x = x - (model.decision_function(x) + 1.001 * gap) * w / (w @ w)  # just right, by predict
+    assert model.predict(x) == own
+    box = x - 0.5 * abs(gap) / abs(w).sum(), x + 0.5 * abs(gap) / abs(w).sum()
+    for target in (None, 1 - own[0]):  # by its scores nothing in the box flips it
+        with pytest.raises(ValueError, match="does not predict the class of its largest score"):
+            advlinear.attack(model, x, own, box=box, target=target)
+
+
+# --- what rounding hides, and what overflows -----------------------------------------------------
+
+FAINT = [
+    lambda points: 1 + 1e-30 * points[:, 0],
+    lambda points: np.stack([1 + 0 * points[:, 0], 1e-30 * points[:, 1]], axis=1),
+]
+
+
+@pytest.mark.parametrize("function", FAINT)
+@pytest.mark.parametrize("norm", ["inf", "2", "1", "0"])
+def test_weights_below_the_rounding_of_a_bias(function, norm):
+    """As (W, b) the radius is 1e30. A function hides them, which matters but in a small box."""
+    y = np.zeros(12, int) + (np.ndim(function(X)) == 1)
+    if norm != "0":
+        found = advlinear.attack((np.float64([1e-30, 0, 0]), 1.0), X, np.ones(12, int), norm)
+        np.testing.assert_allclose(found.radii, 1e30, rtol=1e-12)
+    for box in (None, (0, np.inf), (-1e40, 1e40)):
+        for target in (None,) if norm == "0" else (None, 1 - y[0]):
+            known = function, X, y, norm, box, None, None, target
+            if norm == "0" and function is FAINT[1]:  # one feature is enough, whatever its weight
+                assert (advlinear.attack(*known).radii == 1).all()
+                continue
+            with pytest.raises(ValueError, match=r"lost in the rounding|too coarse for the radius"):
+                advlinear.attack(*known)
+    assert np.isinf(advlinear.attack(function, X, y, norm, (0, 1)).radii).all()
+
+
+OVERFLOWS = [
+    (dict(scale=1e308 * ONES, box=(0, 1)), "scale needs 0 or numbers from 1e-100 to 1e100"),
+    (dict(scale=1e-310 * ONES), "scale needs 0 or numbers from 1e-100 to 1e100"),
+    (dict(model=(4e307 * W, B)), r"\(W, b\) holds numbers above 1e301"),
+    (dict(model=(W, 1e308 * B)), r"\(W, b\) holds numbers above 1e301"),
+    (dict(box=(-1.7e308, 1.7e308)), "box holds numbers above 1e301"),
+    (dict(X=np.r_[1.7e308 * X[:6], -1.7e308 * X[6:]]), "X holds numbers above 1e301"),
+    (dict(model=(1e205 * W, B), scale=1e100 * ONES), "W in units of the scale holds numbers above"),
+    (dict(X=1e205 * X, scale=1e-100 * ONES), "X in units of the scale holds"),
+    (dict(model=(1e-300 * W, 1e10 * B), y=np.zeros(12, int)), "the radius of sample 0 overflows"),
+    (dict(model=lambda points: 1e308 * np.sign(points @ W.T + B)), "returns holds numbers above"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(("change", "message"), OVERFLOWS)
+def test_what_overflows_is_refused(change, message):
+    with pytest.raises(ValueError, match=message) as error:
+        attack(**change)
+    assert "\n" not in str(error.value)
+
+
+def test_a_minimum_refuses_samples_that_overflow():
+    with pytest.raises(ValueError, match="X holds numbers above 1e301"):
+        minimise(X=np.r_[1.7e308 * X[:6], -1.7e308 * X[6:]])
+    with pytest.raises(ValueError, match="box holds numbers above 1e301"):
+        minimise(box=(-1.7e308, 1.7e308))
