@@ -22,7 +22,8 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from advlinear.attack import Found, attack
-from advlinear.minimum import Minimum, certificate, minimise
+from advlinear.minima.certificate import certificate
+from advlinear.minimum import Minimum, minimise
 from advlinear.path import Best, Path, path
 from advlinear.worst_case import (
     ORDER,

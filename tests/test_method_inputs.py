@@ -28,6 +28,10 @@ def minimise(**change):
     return advlinear.minimise(**dict(X=X, y=Y, eps=0.01) | change)
 
 
+def proved(**change):
+    return advlinear.certificate(**dict(X=X, y=Y, w=ONES, b=0, alpha=Y / 12, eps=0.01) | change)
+
+
 def fitted(**change):
     box = change.pop("box", None)
     return RobustClassifier(0.01, box=box).fit(**dict(X=X, y=Y) | change)
@@ -55,6 +59,9 @@ ARGUMENTS = {
     "minimise eps": ("eps", np.float64(0.01), lambda values: minimise(eps=values[()])),
     "minimise sample_weight": ("sample_weight", Y + 1, lambda v: minimise(sample_weight=v)),
     "minimise low": ("box", 0 * ONES, lambda values: minimise(box=(values, 1))),
+    "certificate w": ("w", ONES, lambda values: proved(w=values)),
+    "certificate b": ("b", np.float64(1), lambda values: proved(b=values)),
+    "certificate alpha": ("alpha", Y / 12, lambda values: proved(alpha=values)),
     "fit X": ("X", X, lambda values: fitted(X=values)),
     "fit y": ("y", Y, lambda values: fitted(y=values)),
     "fit sample_weight": ("sample_weight", Y + 1, lambda v: fitted(sample_weight=v)),

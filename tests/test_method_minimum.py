@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.optimize
+import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,7 +89,10 @@ def check(x, y, eps, norm="inf", loss="hinge", box=None, weights=None, tol=1e-6)
     y = np.where(y == max(y), 1, -1)
     primal = objective(x, y, found.w, found.b, eps, norm, loss, box, weights)
     assert found.primal == pytest.approx(primal, rel=1e-6, abs=1e-9)  # of large sums, for units
-    assert found.gap == (found.primal - found.dual) / max(found.primal, 1 / len(y)) <= tol
+    shares = np.ones(len(y)) / len(y) if weights is None else weights / weights.sum()
+    floor = max(found.primal, shares[shares > 0].min())
+    assert found.gap == pytest.approx((found.primal - found.dual) / floor, rel=1e-12)
+    assert 0 <= found.gap <= tol
     if eps > 0 and found.violation == 0 and x.size <= 10_000:  # it takes its time
         bound = exact_bound(x, y, found.alpha, eps, norm, loss, box, weights)
         assert bound >= found.dual * (1 - 1e-12)
@@ -406,6 +410,41 @@ def test_minimum_on_mnist(mnist, eps, norm, loss, box, value):
     assert found.violation == 0
 
 
+@pytest.mark.parametrize(("norm", "loss"), CASES)
+def test_bounds_of_many_noisy_samples_hold_for_all_weights(norm, loss):
+    """alpha is further inside its constraints than the rounding of 50,000 terms."""
+    random = np.random.default_rng(0)
+    x = random.random((50_000, 4))
+    y = np.where(x.sum(axis=1) + random.normal(0, 0.7, len(x)) > 2, 1, -1)
+    assert check(x, y, 0.05, norm, loss).violation == 0
+
+
+@pytest.mark.parametrize(("norm", "loss"), CASES)
+@pytest.mark.parametrize("heavy", [1e3, 1e6, 1e12])
+def test_the_gap_is_in_units_of_the_lightest_sample(norm, loss, heavy):
+    """One weight among 100 is far larger; what float64 cannot prove to that unit is refused."""
+    random = np.random.default_rng(0)
+    x, weights = random.random((100, 3)), np.ones(100)
+    y, weights[3] = np.where(x[:, 0] + random.normal(0, 0.2, 100) > 0.5, 1, -1), heavy
+    try:
+        found = check(x, y, 0.02, norm, loss, weights=weights)
+    except ValueError as error:
+        assert "no certificate" in str(error)  # noqa: PT017
+        assert heavy > 1e6
+    else:
+        assert found.primal - found.dual <= 1e-6 * max(found.primal, 1 / (heavy + 99))
+
+
+def test_no_weights_are_best_where_samples_are_solved_by_parts(monkeypatch):
+    """No feature then is near use, after the look at a few samples."""
+    monkeypatch.setattr(minimum, "SMALL", 0)
+    random = np.random.default_rng(0)
+    x, y = random.random((2000, 30)), random.integers(0, 2, 2000)
+    found = check(x, y, 0.3)
+    assert not found.w.any()
+    assert found.primal == pytest.approx(2 * min(np.bincount(y)) / len(y), rel=1e-12)
+
+
 # --- arguments -----------------------------------------------------------------------------------
 
 REFUSED = [
@@ -473,7 +512,7 @@ def test_what_the_certificate_does_not_confirm_is_not_returned(tiny, monkeypatch
         lambda theta, alphas: (np.nan * theta, alphas),
     ):
         monkeypatch.setattr(minimum, "_finish", lambda *given, s=spoil: s(*finish(*given)))
-        with pytest.raises(ValueError, match="no certificate: the gap is"):
+        with pytest.raises(ValueError, match=r"no certificate: the (gap is|steps)"):
             advlinear.minimise(x, y, 0.2)
 
 
@@ -570,5 +609,26 @@ def test_certificate_notices_what_is_spoiled(sample, norm, loss):
 
 
 def test_certificate_refuses_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"w and alpha need shapes \(1,\) and \(2,\)"):
+    with pytest.raises(ValueError, match=r"w needs shape \(1,\), not \(2,\)"):
         advlinear.certificate([[0.1], [0.5]], [0, 1], np.ones(2), 0.0, np.ones(2), 0.1)
+
+
+def test_small_problems_use_one_thread_and_give_the_others_back():
+    """Also where `report` raises in the middle."""
+    controller, during = threadpoolctl.ThreadpoolController().select(user_api="blas"), []
+
+    def threads():
+        return [one["num_threads"] for one in controller.info()]
+
+    def report(line):
+        during.append(threads())
+        if len(during) == 3:
+            raise KeyboardInterrupt
+
+    x, y = np.random.default_rng(0).random((50, 3)), np.tile([0, 1], 25)
+    with controller.limit(limits=2):
+        before = threads()
+        with pytest.raises(KeyboardInterrupt):
+            advlinear.minimise(x, y, 0.1, report=report)
+        assert during == [[1] * len(before)] * 3
+        assert threads() == before

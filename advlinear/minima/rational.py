@@ -1,0 +1,166 @@
+"""The bounds of advlinear/minima/certificate.py without rounding, in whole numbers.
+
+A float64 number is a whole multiple of a power of two. So the loss of the hinge, and both sides of
+the constraints on alpha in the L-infinity and the L1 ball, are quotients of whole numbers, which
+Python computes exactly. They are rounded once, outwards, at the end. (The L2 ball needs roots, and
+the logistic loss logarithms.)
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from advlinear.minima.certificate import REACH
+from advlinear.samples import Problem
+
+COLUMNS = 8  # features in a block, to save memory
+
+
+def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict[str, float]:
+    """What `certificate` returns with `exact`, of finite float64 numbers.
+
+    Raises:
+        ValueError: the loss is logistic, or the ball that of the L2 norm.
+    """
+    if problem.loss != "hinge" or problem.norm == "2":
+        raise ValueError(
+            "exact=True needs the hinge in the L-infinity or the L1 ball: roots and logarithms are "
+            "not rational"
+        )
+    total = sum(_whole(problem.weights, unit := _unit(problem.weights)).tolist())
+    least = min(problem.weights[problem.weights > 0])
+    floor = Fraction(float(least)) / (total * Fraction(2) ** unit)
+    primal, (dual, violation) = _primal(problem, w, b), _dual(problem, w, alpha)
+    return dict(
+        primal=_rounded(primal, math.inf),
+        dual=_rounded(dual, -math.inf),
+        gap=_rounded((primal - dual) / max(primal, floor), math.inf),
+        violation=_rounded(violation, math.inf),
+    )
+
+
+def _primal(problem: Problem, w: np.ndarray, b: float) -> Fraction:
+    """F(w, b). Margins and losses are whole multiples of 2^unit."""
+    unit_x, unit_w = _unit_of_samples(problem), _unit(w)
+    eps, used = Fraction(problem.eps), np.flatnonzero(w)
+    sizes = [abs(Fraction(float(one))) for one in w[used]]
+    cost = eps * (max(sizes, default=0) if problem.norm == "1" else sum(sizes))
+    unit = min(unit_x + unit_w, _unit(np.array([b])), 0)
+    if problem.box is None:  # a product of two float64 numbers, or a sum of such
+        unit = min(unit, 1 - cost.denominator.bit_length())
+    margins = np.full(len(problem.y), _multiple(Fraction(b), unit), dtype=object)
+    costs = np.full(len(problem.y), 0 if problem.box else _multiple(cost, unit), dtype=object)
+    shift = unit_x + unit_w - unit
+    for j in used:
+        x, factor = _whole(problem.x[:, j], unit_x), _whole(w[j], unit_w) << shift
+        margins += x * factor
+        if problem.box is not None:
+            costs += _room(problem, j, x, unit_x, problem.y * np.sign(w[j])) * abs(factor)
+    losses = np.maximum(_multiple(Fraction(1), unit) - (problem.y.astype(int) * margins - costs), 0)
+    weights = _whole(problem.weights, _unit(problem.weights))
+    return Fraction(int(weights @ losses), int(weights.sum())) * Fraction(2) ** unit
+
+
+def _dual(problem: Problem, w: np.ndarray, alpha: np.ndarray) -> tuple[Fraction, Fraction]:
+    """The lower bound and the violation, of alpha cut and balanced.
+
+    In `mass` alpha is a whole multiple of 2^unit / sum_i a_i, with a_i and their sum in the unit of
+    the weights.
+    """
+    weights = _whole(problem.weights, _unit(problem.weights))
+    total, unit = int(weights.sum()), min(_unit(alpha), 0)
+    mass = np.minimum(np.maximum(_whole(alpha, unit), 0) * total, weights * 2**-unit)
+    rows = {sign: np.flatnonzero((problem.y == sign) & (mass > 0)) for sign in (-1, 1)}
+    sums = {sign: int(mass[rows[sign]].sum()) for sign in (-1, 1)}
+    if not all(sums.values()):
+        return Fraction(0), Fraction(0)
+    least = min(sums.values())
+    factors = {sign: Fraction(least, one) for sign, one in sums.items()}
+    scale = Fraction(2) ** unit / total
+    value = 2 * least * scale
+    unit_x, d = _unit_of_samples(problem), problem.x.shape[1]
+    scale_x = scale * Fraction(2) ** unit_x
+    g, moves = [Fraction(0)] * d, [[Fraction(0)] * d, [Fraction(0)] * d]
+    for sign in (-1, 1):
+        for k in range(0, d, COLUMNS):
+            columns = range(k, min(k + COLUMNS, d))
+            x = _whole(problem.x[np.ix_(rows[sign], columns)], unit_x)
+            sums_of_x = mass[rows[sign]] @ x
+            for j, one in zip(columns, sums_of_x, strict=True):
+                g[j] += sign * factors[sign] * int(one) * scale_x
+                if problem.box is None:
+                    continue
+                for side in (1, -1):  # against a positive weight, and against a negative one
+                    against = np.full(len(x), sign * side)
+                    room = _room(problem, j, x[:, j - k], unit_x, against)
+                    moved = factors[sign] * int(mass[rows[sign]] @ room) * scale_x
+                    moves[side < 0][j] += moved
+    ranges = [Fraction(float(one)) for one in np.ptp(problem.x, axis=0)]
+    allowed = Fraction(problem.eps) * value
+    if problem.box is not None:
+        misses = [max(g[j] - moves[0][j], -g[j] - moves[1][j], 0) for j in range(d)]
+    elif problem.norm == "inf":
+        misses = [max(abs(one) - allowed, 0) for one in g]
+    else:
+        size = sum(abs(one) for one in g)
+        share = 1 - allowed / size if size > allowed else 0
+        misses = [abs(one) * share for one in g]
+    shares = [miss / one for miss, one in zip(misses, ranges, strict=True) if one]
+    violation = max(shares, default=Fraction(0))
+    reach = sum(abs(Fraction(float(v))) * r for v, r in zip(w, ranges, strict=True)) + 1
+    return max(value - violation * REACH * reach, Fraction(0)), violation
+
+
+def _room(problem: Problem, j: int, x: np.ndarray, unit: int, against: np.ndarray) -> np.ndarray:
+    """min(eps, distance to the box) of feature j, whole multiples of 2^unit, as x is.
+
+    against: the sign of the weight times the label; where it is positive, x falls.
+    """
+    eps = _multiple(Fraction(problem.eps), unit)
+    low, high = (
+        _multiple(Fraction(float(side[j])), unit) if np.isfinite(side[j]) else None
+        for side in problem.box
+    )
+    down = np.full(len(x), eps, dtype=object) if low is None else np.minimum(x - low, eps)
+    up = np.full(len(x), eps, dtype=object) if high is None else np.minimum(high - x, eps)
+    return np.where(against > 0, down, up)
+
+
+def _unit_of_samples(problem: Problem) -> int:
+    """The k of `_unit` for X, and in a box for its sides and eps."""
+    units = [min(_unit(column) for column in problem.x.T)]
+    if problem.box is not None:
+        units += [_unit(side[np.isfinite(side)]) for side in problem.box]
+        units.append(_unit(np.array([problem.eps])))
+    return min(units)
+
+
+def _unit(values: np.ndarray) -> int:
+    """A k such that all values are whole multiples of 2^k."""
+    return int(np.frexp(values[values != 0])[1].min(initial=2000)) - 53
+
+
+def _whole(values: Any, unit: int) -> Any:
+    """Values / 2^unit, as Python's whole numbers."""
+    mantissa, exponent = np.frexp(values)
+    whole = np.asarray(mantissa * 2.0**53).astype(np.int64).astype(object)
+    shift = np.where(np.equal(values, 0), 0, exponent - 53 - unit)
+    return whole << shift.astype(object)
+
+
+def _multiple(value: Fraction, unit: int) -> int:
+    """value / 2^unit, which is a whole number."""
+    quotient = value / Fraction(2) ** unit
+    assert quotient.denominator == 1
+    return quotient.numerator
+
+
+def _rounded(value: Fraction, towards: float) -> float:
+    """The float64 number nearest to value on the side of `towards`."""
+    found = float(value)
+    wrong = Fraction(found) < value if towards > 0 else Fraction(found) > value
+    return math.nextafter(found, towards) if wrong else found
