@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import advlinear
 import data
-from advlinear import minimum, vertex
+from advlinear import minimum
+from advlinear.minima import vertex
 
 ROUNDING = 1e-7  # HiGHS keeps each constraint of a whole program to 1e-7
 NORMS, LOSSES = ("inf", "2", "1"), ("hinge", "logistic")
