@@ -67,10 +67,6 @@ def problem(
         if box[0].ndim == 2 or box[1].ndim == 2:
             raise ValueError("box needs (low, high), each a number or one per feature (d,)")
         x = form.x
-    with np.errstate(over="ignore"):
-        ranges = np.ptp(x, axis=0)
-    if not np.isfinite(ranges).all():
-        raise ValueError(f"the range of feature {np.argmax(ranges)} of X overflows: scale X down")
     return Problem(x, y, classes, models.weights(sample_weight, y), eps, norm, loss, box)
 
 
