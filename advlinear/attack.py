@@ -11,7 +11,7 @@ import functools
 import numbers
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -83,10 +83,7 @@ class Found:
         Raises:
             ValueError: eps holds what is no number of at least 0.
         """
-        try:
-            sizes = np.asarray(eps, np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(f"eps needs numbers, not {shown(eps)}") from None
+        sizes = forms.real(eps, "eps")
         if not (sizes >= 0).all():
             wrong = shown(sizes[~(sizes >= 0)][0])
             raise ValueError(f"eps needs numbers of at least 0, not {wrong}")
@@ -121,11 +118,12 @@ class Found:
             return self._moves.restored(self._moves.on_grid(step, self.radii, self.tied))
         sizes = self._beyond
         if eps is not None:
+            eps = forms.real(eps, "eps")
             try:
-                sizes = np.broadcast_to(np.asarray(eps, np.float64), rows.shape)
-            except (TypeError, ValueError):
+                sizes = np.broadcast_to(eps, rows.shape)
+            except ValueError:
                 raise ValueError(f"eps needs a number, or {len(rows)}: one per sample") from None
-            moving = sizes[self._moves.moving] if np.ndim(eps) else sizes
+            moving = sizes[self._moves.moving] if eps.ndim else sizes
             right = (moving >= 0) & (moving < np.inf)
             if not right.all():
                 raise ValueError(
@@ -173,16 +171,19 @@ def attack(
             a `Minimum`, with its classes, or a `Best`, which counts as (w, b).
         X: samples (n, d), or (n, ...) as the model takes them; a sparse matrix; or a DataFrame,
             whose d numeric columns are attacked.
-        y: labels (n,): those of model.classes_, else 0 to K - 1; with a single score 0 and 1, or
-            -1 and +1. A tie is an error. With a target they have no part, and may be None.
+        y: labels (n,), by place and not by index: those of model.classes_, else 0 to K - 1; with a
+            single score 0 and 1, or -1 and +1. A tie is an error. With a target they have no part,
+            and may be None.
         norm: "inf", "2", "1", or "0": how many features change; or np.inf, 2, 1 or 0.
         box: None, or (low, high) that x + delta stays in: numbers, one per feature (d,), or one
-            per sample and feature (n, d). X may be outside by 1e-9 of the width, for rounding;
-            by 4.8e-7 of it, four times the machine epsilon, where X is float32.
+            per sample and feature (n, d). Where X is a DataFrame, a Series is read by the names of
+            its columns, and a DataFrame by those and by its index. X may be outside by 1e-9 of the
+            width, for rounding; by 4.8e-7 of it, four times the machine epsilon, where X is
+            float32.
         n_jobs: how many processes share the samples, as in scikit-learn: None is one, or what
             `joblib.parallel_config` says; -1 is one per core. More than one needs joblib.
         scale: None, or (d,) the unit of each feature: |delta_j| / scale_j enters the norm, and 0
-            fixes a feature.
+            freezes a feature. A Series is read by the names of the columns of X.
         target: None, or the class that the model is to predict, or one per sample (n,); not with
             norm "0" or a sparse X.
 
@@ -201,6 +202,8 @@ def attack(
     x = scaled(form.x, scale)
     sides = None if box is None else tuple(scaled(side, scale) for side in box)
     weights = linear.weights if scale is None else linear.weights * scale
+    forms.require_finite(weights, "W in units of the scale")
+    forms.require_finite(x.data if form.kind == "sparse" else x, "X in units of the scale")
     known = dict(form=form, norm=norm, box=box, scale=scale, x=x, sides=sides)
     known |= dict(model=linear, weights=weights)
     if target is None:
@@ -210,7 +213,7 @@ def attack(
 
 def _targets(target: Any, model: models.Model, n: int) -> np.ndarray:
     """The index (n,) of the class that each sample is to be taken for."""
-    target = np.asarray(target)
+    target = forms.array(target, "target")
     if target.shape not in ((), (n,)):
         raise ValueError(f"target needs a class, or one per sample ({n},), not {target.shape}")
     return models.labels_to_indices(np.broadcast_to(target, n), model.classes, "target")
@@ -228,6 +231,8 @@ def _away(known: dict, scores: np.ndarray, own: np.ndarray, n_jobs: int | None) 
     gap = np.where(moving, gaps[rows, rival], 0)
     moves = Moves(**known, own=own, rival=rival, gaps=gap, moving=moving)
     _refuse_coarse(moves, scores, radii)
+    _refuse_hidden(moves, gaps, radii)
+    _require_predicted(moves, gaps, radii)
     beyond, tied = _confirmed(moves, radii, scores)
     return Found(radii, moves.model.classes[rival], tied, moves, beyond)
 
@@ -334,6 +339,119 @@ def _refuse_coarse(moves: Moves, scores: np.ndarray, radii: np.ndarray) -> None:
             )
 
 
+def _refuse_hidden(moves: Moves, gaps: np.ndarray, radii: np.ndarray) -> None:
+    """Raise ValueError where a radius may depend on weights that rounding hides, or overflows.
+
+    The weights of a function are differences of its scores. Those that are not above their errors
+    may have any value up to these. Within the radius they are to change no margin by more than 1e-4
+    of it.
+
+    Args:
+        gaps: (n, K) the lead of the own class over each other, or of each over the target.
+    """
+    own, weights, never = moves.own, moves.weights, np.isinf(radii)
+    if moves.box is None and moves.delta is None:
+        for i in np.flatnonzero(never):
+            if (weights[own[i]] != weights).any():
+                raise ValueError(f"the radius of sample {i} overflows: change the unit of X")
+    if moves.model.blur is None:
+        return
+    errors = moves.model.blur if moves.scale is None else moves.model.blur * moves.scale
+    norm = "1" if moves.norm == "0" else moves.norm
+    sizes = np.where((moves.norm == "0") & (radii > 1), np.inf, radii)
+    sizes = np.minimum(sizes, forms.HUGE)[:, None]  # times an error of 0 it is 0
+    allowed = np.where(gaps > 0, PROMISED * gaps, np.inf)
+    for rows in blocks(np.flatnonzero(radii > 0), len(errors[0])):
+        if moves.box is None:
+            change = sizes[rows] * np.array([dual_norm(one, norm) for one in errors])
+        else:
+            x, (low, high) = dense(moves.x, rows), box_of(rows, moves.sides)
+            reach = np.minimum(sizes[rows], np.maximum(x - low, high - x))
+            change = reach @ errors.T
+        change = change + np.take_along_axis(change, own[rows, None], axis=1)
+        for i, k in np.argwhere(change > allowed[rows]):  # if all errors counted
+            row = rows[i]
+            error = errors[own[row]] + errors[k]
+            hidden = np.where(np.abs(weights[own[row]] - weights[k]) <= error, error, 0)
+            change = reach[i] @ hidden if moves.box else sizes[row, 0] * dual_norm(hidden, norm)
+            if change > allowed[row, k]:
+                raise ValueError(
+                    f"sample {row}: its radius may depend on weights that are lost in the rounding "
+                    "of the scores: pass (W, b), or a finite box"
+                )
+
+
+def _require_predicted(moves: Moves, gaps: np.ndarray, radii: np.ndarray) -> None:
+    """Raise ValueError where the model's `predict` is seen not to follow its scores.
+
+    A model may predict by a threshold of its own, or shift its scores before. Then a radius that
+    follows from the scores is too large where a class other than the rival is favoured, and an
+    infinite one may be finite. So samples are moved just less than their radii, or, where they are
+    infinite, to the edge of the box, towards every class. For each pair of classes it is the sample
+    that comes nearest, of those with a finite radius and of those without; at most 128 of either,
+    or one per class.
+
+    Args:
+        gaps: (n, K) the lead of the own class over each other, or of each over the target.
+    """
+    if moves.model.predict is None:
+        return
+    n, count = gaps.shape
+    costs = rivals.costs(moves.weights, moves.norm)[moves.own]
+    finite = np.isfinite(radii)
+    for k in range(count):
+        pair = dict(rival=np.full(n, k))
+        if moves.delta is not None:  # to the target, against the lead of class k over it
+            pair = dict(own=np.full(n, k), rival=moves.own, delta=None)
+        towards = replace(moves, **pair, gaps=gaps[:, k], moving=np.ones(n, bool))
+        possible = (radii > 0) & (moves.own != k) & (costs[:, k] > 0) & (gaps[:, k] > 0)
+        for among in (finite, ~finite):
+            rows = np.flatnonzero(possible & among)
+            left = gaps[rows, k] / costs[rows, k] - np.where(finite, radii, 0)[rows]
+            rows = rows[np.argsort(left, kind="stable")]
+            nearest = np.sort(np.unique(moves.own[rows], return_index=True)[1])
+            for part in blocks(rows[nearest[: max(1, MOST_ASKED // count)]], len(moves.weights[0])):
+                sizes = _sides(radii[part], moves.norm)[0]
+                if among is not finite:  # towards a target, one class alone may be overtaken
+                    sizes = _sides(towards.radii_of(part, gaps[part, k]), moves.norm)[1]
+                moves.model.require_largest(towards.points(part, sizes), part)
+
+
+def _require_predicted_short_of(moves: Moves, gaps: np.ndarray, solved: Callable) -> None:
+    """The same where the target is only just behind.
+
+    It leads all classes but one, over which it is a millionth short: for each target, and each
+    class that the radius of some sample depends on. Where no perturbation is enough, the lead of
+    one class over it, or the largest of all, is the least possible: for one sample per target.
+
+    Args:
+        gaps: (n, K) the lead of each class over the target.
+        solved: from rows and what is added to their gaps to sizes and perturbations.
+    """
+    if moves.model.predict is None:
+        return
+    for k in range(gaps.shape[1]):
+        change = moves.delta * (moves.weights[k] - moves.weights[moves.own])
+        used = moves.moving & (gaps[:, k] + change.sum(axis=1) >= -BEYOND * moves.gaps)
+        rows = np.flatnonzero(used)
+        rows = rows[np.unique(moves.own[rows], return_index=True)[1]]
+        short = np.full((len(rows), gaps.shape[1]), BEYOND)
+        short[:, k] = -BEYOND
+        sizes, delta = solved(rows, short * moves.gaps[rows, None])
+        reached = np.isfinite(sizes)
+        if reached.any():
+            points = moves.placed(rows[reached], delta[reached])
+            moves.model.require_largest(points, rows[reached])
+    never = np.flatnonzero(np.isinf(moves.full))
+    for row in never[np.unique(moves.own[never], return_index=True)[1]]:
+        one, others = np.array([row]), np.flatnonzero(np.arange(gaps.shape[1]) != moves.own[row])
+        a, g = moves.weights[others] - moves.weights[moves.own[row]], gaps[row, others]
+        for ahead in (np.ones(len(others)), *np.eye(len(others))):
+            delta = targets.least_lead(a, g, moves.x[one], box_of(one, moves.sides), ahead)
+            if delta is not None:
+                moves.model.require_largest(moves.placed(one, delta[None]), one)
+
+
 def _largest(moves: Moves) -> float:
     """The largest sample, in units of the scale and in the norm of the ball."""
     largest = 0.0
@@ -357,13 +475,13 @@ def _towards(known: dict, scores: np.ndarray, target: np.ndarray, n_jobs: int | 
     common = dict(weights=known["weights"], norm=known["norm"])
 
     def solved(chosen, margin):
-        per_sample = dict(gaps=gaps[chosen] + margin[:, None], target=target[chosen])
+        per_sample = dict(gaps=gaps[chosen] + margin, target=target[chosen])
         sides = box_of(chosen, known["sides"])
         return _in_parallel(
             targets.nearest, n_jobs, per_sample | dict(x=known["x"][chosen]), sides, common
         )
 
-    radii, delta = solved(rows, np.zeros(len(rows)))
+    radii, delta = solved(rows, np.zeros(gaps.shape))
     moving, hardest = (radii > 0) & np.isfinite(radii), gaps.argmax(axis=1)
     tied = (radii == 0) & (gaps[rows, hardest] == 0)
     gap = gaps[rows, hardest]
@@ -371,18 +489,21 @@ def _towards(known: dict, scores: np.ndarray, target: np.ndarray, n_jobs: int | 
         **known, own=target, rival=hardest, gaps=gap, moving=moving, delta=delta, full=radii.copy()
     )
     _refuse_coarse(moves, scores, radii)
+    _refuse_hidden(moves, gaps, radii)
+    _require_predicted(moves, gaps, radii)
+    _require_predicted_short_of(moves, gaps, solved)
     below = moves.points(rows, radii * (1 - BEYOND))
     rounding = 1e-12 * np.abs(gap)
     for part in blocks(np.flatnonzero(moving), len(moves.weights[0]), MOST_ASKED):
         rounding[part] += moves.rounding(part, radii[part]) + moves.rounding(part, 0 * radii[part])
-        early = part[moves.leads(part, below[part]) > rounding[part]]
+        early = part[~(moves.leads(part, below[part], rounding[part]) <= rounding[part])]
         if len(early):
             raise ValueError(_SURPRISE.format(early[0], "at its target", "below"))
     left = np.flatnonzero(moving)  # not seen at the target yet
     for margin in (BEYOND * gap, BEYOND * gap + rounding):
         if not len(left):
             break
-        sizes, further = solved(left, margin[left])
+        sizes, further = solved(left, margin[left, None])
         enough = np.isfinite(sizes)
         moves.full[left[enough]], delta[left[enough]] = sizes[enough], further[enough]
         tied[left] = ~enough

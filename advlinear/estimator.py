@@ -17,9 +17,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from advlinear import models
+from advlinear import forms, models
 from advlinear.attack import attack
-from advlinear.forms import refuse_sparse_columns
 from advlinear.minimum import LARGEST_GAP, Minimum, minimise
 from advlinear.worst_case import ORDER, ball, shown
 
@@ -50,7 +49,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     Args:
         eps: radius of the ball, in the units of X as `fit` gets it, so after a scaler in those of
             its output. The default, .02, suits features in [0, 1]: 2 % of their range.
-        norm, loss, box, tol: as of `advlinear.minimise`; the box in the units of eps.
+        norm, loss, box, tol: as of `advlinear.minimise`; the box in the units of eps. Where `fit`
+            gets a DataFrame, a Series in the box is read by the names of its columns.
         class_weight: None, "balanced" or a dict from labels to weights, which are multiplied with
             sample_weight. "balanced" gives all classes the same total weight.
 
@@ -88,6 +88,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     ) -> RobustClassifier:
         """Find the weights of least robust loss on X (n, d) with labels y (n,).
 
+        Labels and sample_weight (n,) go by place, and not by an index that they may have.
+
         Warns:
             UserWarning: at this eps the best weights are all 0; of more than two classes those of
                 at least one class against the rest.
@@ -95,21 +97,29 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: an argument is not as described, or a certificate is not reached.
         """
-        refuse_sparse_columns(X)
-        x, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        x, y = self._read(X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        box = self.box if self.box is None else forms.sides(self.box, *forms.names(X))
         check_classification_targets(y)
         self.classes_, own = np.unique(y, return_inverse=True)
         several = len(self.classes_) > 2
         targets = [y == label for label in self.classes_] if several else [y]
         weights = self._weights(y, own, sample_weight)
         self.certificate_ = [
-            minimise(x, target, self.eps, self.norm, self.loss, self.box, weights, self.tol)
+            minimise(x, target, self.eps, self.norm, self.loss, box, weights, self.tol)
             for target in targets
         ]
         self.coef_ = np.stack([found.w for found in self.certificate_])
         self.intercept_ = np.array([found.b for found in self.certificate_])
         self._warn_of_no_weights()
         return self
+
+    def _read(self, *given: ArrayLike, **known: Any) -> Any:
+        """`validate_data` of X, or X and y; refuses masked arrays and dates, which it takes."""
+        forms.refuse_sparse_columns(given[0])
+        found = validate_data(self, *given, **known)
+        for values, what in zip(given, "Xy", strict=False):
+            forms.array(values, what)
+        return found
 
     def _warn_of_no_weights(self) -> None:
         """No ConvergenceWarning, as each of these minima is reached and certified."""
@@ -134,7 +144,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """
         if sample_weight is None and self.class_weight is None:
             return None
-        weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, float)
+        weights = np.ones(len(y))
+        if sample_weight is not None:
+            weights = forms.real(sample_weight, "sample_weight")
         if weights.shape != y.shape:
             raise ValueError(f"sample_weight needs shape {y.shape}, not {weights.shape}")
         if not weights.any():
@@ -148,8 +160,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Scores w.x + b: (n,) for two classes, positive for classes_[1]; else (n, K)."""
         check_is_fitted(self)
-        refuse_sparse_columns(X)
-        x = validate_data(self, X, dtype=np.float64, reset=False)
+        x = self._read(X, dtype=np.float64, reset=False)
         scores = x @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
 

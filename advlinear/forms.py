@@ -21,19 +21,136 @@ if TYPE_CHECKING:
 EDGE = 1e-9  # of the box's width: what is outside by no more is taken as on the edge
 ULPS = 4  # or by so many units in the last place of 1, where X is of a coarser type than float64
 MOST = 2**20  # rows in a block, where nothing but memory limits it
+HUGE = 2.0**1000  # 1e301: sums of a million such numbers are finite
+SCALES = 1e-100, 1e100  # units of features: others overflow or underflow
 
 
-def real(X: ArrayLike, name: str = "X") -> np.ndarray:
-    """X as float64, of any shape. Raises ValueError: it is masked, or not of real numbers."""
-    if isinstance(X, np.ma.MaskedArray):
-        raise ValueError(f"{name} is a masked array: fill its gaps ({name}.filled)")
+def array(values: Any, what: str) -> np.ndarray:
+    """The values as an array of any type and shape; a PyTorch tensor, too, from any device.
+
+    Everything that users pass as numbers or labels is read here, apart from sparse samples and the
+    columns of a DataFrame X.
+
+    Args:
+        what: the name of the values in messages.
+
+    Raises:
+        ValueError: they are masked, complex, dates or durations; or a tensor that NumPy cannot
+            hold.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        try:
+            values = values.detach().cpu().numpy()
+        except Exception:  # bfloat16, sparse, quantised, or without data
+            raise ValueError(
+                f"{what} is a tensor ({values.dtype}, {values.layout}, {values.device}) that NumPy "
+                "cannot hold: pass one of float32 or float64"
+            ) from None
+    parts = values if isinstance(values, list | tuple) else [values]  # asarray would drop masks
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise ValueError(f"{what} is a masked array: fill its gaps, or leave them out")
     try:
-        x = np.asarray(X)
-        if np.iscomplexobj(x):
+        values = np.asarray(values)
+    except Exception:  # rows of different lengths, or an array of another library's device
+        raise ValueError(f"{what} needs to be an array, or what NumPy makes one of") from None
+    kinds = {values.dtype.kind}
+    if values.dtype == object:
+        kinds = {one.dtype.kind for one in values.flat if isinstance(one, np.generic)}
+        kinds |= {"c" for one in values.flat if isinstance(one, complex)}
+    if "c" in kinds:
+        raise ValueError(f"{what} holds complex numbers: pass real ones")
+    if kinds & {"M", "m"}:
+        raise ValueError(f"{what} holds dates or durations: pass them as numbers")
+    return values
+
+
+def real(values: Any, what: str = "X", copy: bool = False) -> np.ndarray:
+    """The values as float64, of any shape; a copy if asked for, and where the type changes.
+
+    Raises:
+        ValueError: as from `array`; or they are not numbers, such as text.
+    """
+    values = array(values, what)
+    try:
+        if values.dtype.kind not in "biufO":
             raise TypeError
-        return x.astype(np.float64)
+        if values.dtype == object and any(isinstance(one, str | bytes) for one in values.flat):
+            raise TypeError
+        return values.astype(np.float64, copy=copy)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} needs real numbers") from None
+        raise ValueError(f"{what} needs real numbers") from None
+
+
+def require_finite(values: np.ndarray, what: str) -> None:
+    """Raise ValueError unless all values are finite, and none is above 2^1000 in absolute value.
+
+    Sums and differences of larger ones overflow.
+    """
+    if values.min(initial=0) >= -HUGE and values.max(initial=0) <= HUGE:  # False for NaN
+        return
+    if np.isfinite(values).all():
+        raise ValueError(f"{what} holds numbers above 1e301, which overflow: change its unit")
+    raise ValueError(f"{what} holds NaN or infinite numbers")
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def names(X: Any) -> tuple[Any, Any]:
+    """The column names and the index of a DataFrame, as pandas objects; else None twice."""
+    pandas = sys.modules.get("pandas")
+    known = pandas is not None and isinstance(X, pandas.DataFrame)
+    return (X.columns, X.index) if known else (None, None)
+
+
+def in_order(values: Any, columns: Any, index: Any, what: str) -> Any:
+    """A Series or DataFrame with its entries in the order of X, by name; other values as they are.
+
+    The names of a Series are those of the columns of X. A DataFrame has those of the columns and
+    the index of X. Where X has no names, only the default index of pandas is taken, in its order.
+
+    Args:
+        columns, index: those of X, as from `names`.
+
+    Raises:
+        ValueError: a name is missing, unknown, or there twice; or X has no names.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(values, pandas.Series | pandas.DataFrame):
+        return values
+    if isinstance(values, pandas.Series):
+        return values.iloc[_places(values.index, columns, what, "column")]
+    rows = _places(values.index, index, what, "row")
+    return values.iloc[rows, _places(values.columns, columns, what, "column")]
+
+
+def _places(given: Any, wanted: Any, what: str, axis: str) -> np.ndarray:
+    """Where each of the wanted names is among those given. Raises ValueError: see `in_order`."""
+    by_place = f"pass {what} as an array to take it by place"
+    if wanted is None:
+        if not given.equals(sys.modules["pandas"].RangeIndex(len(given))):
+            raise ValueError(f"{what} has {axis} names, but X has none: {by_place}")
+        return np.arange(len(given))
+    if given.equals(wanted):
+        return np.arange(len(given))
+    for one, owner in ((given, what), (wanted, "X")):
+        if not one.is_unique:
+            twice = one[one.duplicated()].tolist()[0]
+            raise ValueError(f"{owner} has {axis} {twice!r} more than once: {by_place}")
+    missing, unknown = (
+        one.difference(other, sort=False).tolist()
+        for one, other in ((wanted, given), (given, wanted))
+    )
+    if missing:
+        raise ValueError(f"{what} lacks {axis} {missing[0]!r} of X: add it, or {by_place}")
+    if unknown:
+        numeric = " of numbers" if axis == "column" else ""
+        raise ValueError(f"{what} has {axis} {unknown[0]!r}, which is no {axis}{numeric} of X")
+    return given.get_indexer(wanted)
+
+
+# --- samples -------------------------------------------------------------------------------------
 
 
 class Form:
@@ -44,27 +161,34 @@ class Form:
         kind: "array", "sparse" or "frame".
         edge: the share of the box's width by which rounding may have put x outside: 1e-9, or
             4.8e-7 where X is float32.
+        columns, index: the names of the d features and of the n samples, or None.
     """
 
-    def __init__(self, X: Any):
-        """Raises ValueError: X is not n samples of finite real numbers."""
+    def __init__(self, X: Any, columns: Any = None, index: Any = None):
+        """Columns and index, of an array X, are as from `names`.
+
+        Raises:
+            ValueError: X is not n samples of finite real numbers.
+        """
+        self.columns, self.index = columns, index
         pandas = sys.modules.get("pandas")
         if pandas is not None and isinstance(X, pandas.DataFrame):
             self.kind, self._frame, self._columns = "frame", X, numeric_columns(X)
             x = X.iloc[:, self._columns].to_numpy(np.float64, na_value=np.nan)
             types = X.dtypes.iloc[self._columns]
+            self.columns, self.index = X.columns[self._columns], X.index
         elif hasattr(X, "tocsr"):
             self.kind = "sparse"
             if X.ndim != 2 or X.dtype.kind not in "biuf":
                 raise ValueError("X needs real numbers of shape (n, d)")
             x, types = X.tocsr().astype(np.float64), [X.dtype]
         else:
-            self.kind, x, types = "array", real(X), [np.asarray(X).dtype]
+            X = array(X, "X")
+            self.kind, x, types = "array", real(X, copy=True), [X.dtype]
         self.shape, self.edge = x.shape, max(EDGE, ULPS * coarsest(types))
         if x.ndim < 2 or not np.prod(x.shape):
             raise ValueError(f"X needs shape (n, d), not {x.shape}")
-        if not np.isfinite(x.data if self.kind == "sparse" else x).all():
-            raise ValueError("X holds NaN or infinite numbers")
+        require_finite(x.data if self.kind == "sparse" else x, "X")
         self.x = x if self.kind == "sparse" else x.reshape(len(x), -1)
 
     def __call__(self, points: Any, rows: np.ndarray) -> Any:
@@ -81,9 +205,8 @@ class Form:
             frame.isetitem(self._columns[j], points[:, j])
         return frame
 
-    def per_feature(self, values: ArrayLike) -> np.ndarray:
-        """Values as (d,) or (n, d). Raises TypeError or ValueError: they have another shape."""
-        values = np.asarray(values, np.float64)
+    def per_feature(self, values: np.ndarray) -> np.ndarray:
+        """Values as (d,) or (n, d). Raises ValueError: they have another shape."""
         n, d = self.x.shape
         if values.shape in (self.shape, (n, d)) and values.ndim > 1:
             return values.reshape(n, d)
@@ -102,7 +225,7 @@ def numeric_columns(frame: Any) -> np.ndarray:
     """The places of a DataFrame's numeric columns; the others, bool too, stay as they are.
 
     Raises:
-        ValueError: there is none, one is sparse, or numbers hide in a column of objects.
+        ValueError: there is none, one is sparse or complex, or numbers hide in a column of objects.
     """
     types = sys.modules["pandas"].api.types
     refuse_sparse_columns(frame)
@@ -110,6 +233,8 @@ def numeric_columns(frame: Any) -> np.ndarray:
     for place, (name, column) in enumerate(frame.items()):
         if types.is_bool_dtype(column.dtype):
             continue
+        if types.is_complex_dtype(column.dtype):
+            raise ValueError(f"column {name!r} of X holds complex numbers: pass real ones")
         if types.is_numeric_dtype(column.dtype):
             places.append(place)
         elif column.dtype == object and types.infer_dtype(column) in (
@@ -149,9 +274,10 @@ def bounds(box: tuple | None, form: Form) -> tuple | None:
     if box is None:
         return None
     n, d = form.x.shape
+    both = sides(box, form.columns, form.index)
     try:
-        low, high = (form.per_feature(side) for side in box)
-    except (TypeError, ValueError):
+        low, high = (form.per_feature(side) for side in both)
+    except ValueError:
         came = " ".join(repr(box).split())[:99]
         raise ValueError(
             f"box needs (low, high), each a number or of shape ({d},) or ({n}, {d}), not {came}"
@@ -161,7 +287,19 @@ def bounds(box: tuple | None, form: Form) -> tuple | None:
         place = np.unravel_index(np.argmin(ordered), ordered.shape)
         low, high = (np.broadcast_to(side, ordered.shape)[place] for side in (low, high))
         raise ValueError(f"box needs low <= high, not {low} and {high} (feature {place[-1]})")
+    for side in (low, high):
+        require_finite(side[np.isfinite(side)], "box")
     form.x = inside(form.x, low, high, form.edge)
+    return low, high
+
+
+def sides(box: Any, columns: Any, index: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides of a box as float64 arrays, in the order of X. See `in_order`, also for errors."""
+    pair = isinstance(box, tuple | list) or (isinstance(box, np.ndarray) and box.ndim > 0)
+    if not pair or len(box) != 2:  # a frame would give its column names, a dict its keys
+        came = " ".join(repr(box).split())[:99]
+        raise ValueError(f"box needs (low, high), each a number or one per feature, not {came}")
+    low, high = (real(in_order(side, columns, index, "box"), "box") for side in box)
     return low, high
 
 
@@ -196,16 +334,20 @@ def inside(x: Any, low: np.ndarray, high: np.ndarray, edge: float) -> Any:
 
 
 def units(scale: ArrayLike | None, form: Form) -> np.ndarray | None:
-    """The scale (d,). Raises ValueError: it is not d finite numbers of at least 0."""
+    """The scale (d,). Raises ValueError: it is not d numbers of 0, or from 1e-100 to 1e100."""
     if scale is None:
         return None
     d = form.x.shape[1]
+    scale = real(in_order(scale, form.columns, form.index, "scale"), "scale")
     try:
         scale = form.per_feature(scale)
-    except (TypeError, ValueError):
-        raise ValueError(f"scale needs {d} numbers, one per feature") from None
+    except ValueError:
+        raise ValueError(f"scale needs {d} numbers, one per feature, not {scale.shape}") from None
     if scale.ndim > 1:
         raise ValueError(f"scale needs {d} numbers, one per feature, not {scale.shape}")
     if not ((scale >= 0) & (scale < np.inf)).all():
         raise ValueError("scale needs finite numbers of at least 0; 0 fixes a feature")
+    used = scale[scale > 0]
+    if not ((SCALES[0] <= used) & (used <= SCALES[1])).all():
+        raise ValueError("scale needs 0 or numbers from 1e-100 to 1e100: others overflow")
     return scale

@@ -95,12 +95,12 @@ def minimise(
 
     Args:
         X: samples (n, d), real numbers.
-        y: labels (n,) of two values; the lower one counts as -1.
+        y: labels (n,) of two values, by place and not by index; the lower one counts as -1.
         eps: radius of the ball, in the units of X. 0 is the loss without an attack.
         norm: of the ball: "inf", "2" or "1", or np.inf, 2 or 1.
         loss: "hinge" or "logistic".
         box: None, or for the L-infinity ball (low, high) that perturbed samples stay in, numbers
-            or one per feature (d,).
+            or one per feature (d,). Where X is a DataFrame, a Series goes by its column names.
         sample_weight: (n,) at least 0, of which only the ratios matter.
         tol: the largest gap of the certificate.
         report: called with a line of text after each step.

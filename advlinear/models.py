@@ -9,6 +9,7 @@ Shapes: x (n, d), W (K, d), b and scores (K,) for each of K classes.
 
 from __future__ import annotations
 
+import itertools
 import numbers
 import re
 import sys
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advlinear import refusals
-from advlinear.forms import MOST, Form, dense, real
+from advlinear.forms import MOST, Form, array, dense, real, require_finite
 from advlinear.worst_case import blocks, box_of, exponent_of, shown
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 LINEAR = 1e-5  # scores are linear if they are to this share of their terms
 ROUNDING = 2.0**-50  # of terms, where nothing larger is measured
+NOT_LARGEST = "the model does not predict the class of its largest score"
 LIGHTEST = 1e-100  # of the largest sample_weight: the smallest other than 0
 FAR = 2.0**20  # features move by so many times their size, where nothing forbids it
 
@@ -35,11 +37,10 @@ def samples(X: ArrayLike) -> np.ndarray:
     """X as (n, d) float64. Raises ValueError: it is not n finite real numbers each of d."""
     if hasattr(X, "toarray"):
         raise ValueError("X is sparse, which is not taken: pass X.toarray()")
-    x = real(X)
+    x = real(X, copy=True)
     if x.ndim != 2 or not x.size:
         raise ValueError(f"X needs shape (n, d), not {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError("X holds NaN or infinite numbers")
+    require_finite(x, "X")
     return x
 
 
@@ -49,9 +50,7 @@ def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: y has another shape, a gap, or not two values.
     """
-    if isinstance(y, np.ma.MaskedArray):
-        raise ValueError("y is a masked array: leave the rows without a label out")
-    y = np.asarray(y)
+    y = array(y, "y")
     if y.shape != (n,):
         raise ValueError(f"y needs shape ({n},), one label per sample, not {y.shape}")
     try:
@@ -93,10 +92,7 @@ def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
     """
     if sample_weight is None:
         return np.ones(len(y))
-    try:
-        found = np.asarray(sample_weight, np.float64)
-    except (TypeError, ValueError):
-        raise ValueError("sample_weight needs numbers") from None
+    found = real(sample_weight, "sample_weight")
     if found.shape != y.shape:
         raise ValueError(f"sample_weight needs shape {y.shape}, not {found.shape}")
     if not ((found >= 0) & (found < np.inf)).all():
@@ -138,6 +134,13 @@ class Model:
         """A bound (m, K) of the errors of scores: four times the share of |terms| found."""
         return 4 * self.noise * (np.abs(centred(scores)) + np.abs(points) @ np.abs(self.weights).T)
 
+    def require_largest(self, points: np.ndarray, rows: np.ndarray) -> None:
+        """Raise ValueError unless a class of largest score, up to rounding, is predicted."""
+        scores = self.ask(points, rows)
+        behind = scores.max(axis=1) - scores[np.arange(len(rows)), self.predict(points, rows)]
+        if (behind > 2 * self.error(points, scores).max(axis=1)).any():
+            raise ValueError(NOT_LARGEST)
+
 
 def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tuple | None):
     """The model, the class (n,) of each sample as an index, and the scores (n, K) of X.
@@ -153,6 +156,7 @@ def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tu
     ask, given = scorer(model, form)
     n = form.x.shape[0]
     scores = ask(form.x, np.arange(n))
+    require_finite(scores, "what the model returns")
     classes, own = labels(model, scores.shape[1], y, n)
     own = scores.argmax(axis=1) if own is None else own
     if given is not None:
@@ -165,7 +169,7 @@ def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tu
         best, second = np.sort(scores, axis=1)[:, :-3:-1].T
         told = predict(form.x, np.arange(n))
         if (told != scores.argmax(axis=1))[best > second].any():
-            raise ValueError("the model does not predict the class of its largest score")
+            raise ValueError(NOT_LARGEST)
     away = ask if box is not None else _advising_a_box(ask)
     weights, noise, blur = weights_of(model, away, Domain.of(form, fixed, box), scores)
     return Model(ask, predict, classes, weights, noise, blur), own, scores
@@ -192,6 +196,7 @@ def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
     elif keras is not None and isinstance(model, keras.Model):
         raw = lambda points, rows: _keras_scores(model, form(points, rows))  # noqa: E731
     elif torch is not None and isinstance(model, torch.nn.Module):
+        _require_evaluating(model)
         raw = lambda points, rows: _torch_scores(model, form(points, rows))  # noqa: E731
     else:
         function = _scores_of_estimator(model) or (model if callable(model) else None)
@@ -205,10 +210,7 @@ def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
     def ask(points, rows):
         scores = _call(raw, points, rows)
         refusals.by_scores(scores)
-        try:
-            scores = np.asarray(scores, np.float64)
-        except (TypeError, ValueError):
-            raise ValueError("the model gives no scores: it returns no numbers") from None
+        scores = real(scores, "what the model returns")
         if scores.ndim == 2 and scores.shape[1] == 1:
             scores = scores[:, 0]
         if scores.shape[:1] != points.shape[:1] or scores.ndim > 2:
@@ -227,10 +229,9 @@ def _is_minimum(model: Any) -> bool:
 
 def given(model: tuple, d: int) -> tuple[np.ndarray, np.ndarray]:
     """W (K, d) and b (K,), or w (d,) and b (). Raises ValueError: they are not that."""
-    try:
-        W, b = (np.asarray(part, np.float64) for part in model)
-    except (TypeError, ValueError):
-        raise ValueError("(W, b) needs two arrays of numbers") from None
+    if len(model) != 2:
+        raise ValueError(f"(W, b) needs two arrays of numbers, not {len(model)}")
+    W, b = (real(part, "(W, b)") for part in model)
     W, b = (W[0], b.reshape(-1)[0]) if W.ndim == 2 and len(W) == 1 and b.size == 1 else (W, b)
     if W.shape[-1:] != (d,) or b.shape != W.shape[:-1] or W.ndim > 2:
         transposed = W.ndim == 2 and len(W) == d and b.shape == W.shape[1:]
@@ -238,8 +239,8 @@ def given(model: tuple, d: int) -> tuple[np.ndarray, np.ndarray]:
             f"(W, b) needs shapes (K, {d}) and (K,), or ({d},) and a number, not {W.shape} and "
             f"{b.shape}" + transposed * ": Keras keeps (d, K), pass W.T"
         )
-    if not (np.isfinite(W).all() and np.isfinite(b).all()):
-        raise ValueError("(W, b) holds NaN or infinite numbers")
+    for part in (W, b):
+        require_finite(part, "(W, b)")
     return W, b
 
 
@@ -280,7 +281,8 @@ def _call(function: Callable, *arguments: Any) -> Any:
 
 
 def _keras_scores(model: Any, points: np.ndarray) -> np.ndarray:
-    return sys.modules["keras"].ops.convert_to_numpy(model(_keras_input(model, points)))
+    scores = model(_keras_input(model, points), training=False)  # as `predict` of Keras does
+    return sys.modules["keras"].ops.convert_to_numpy(scores)
 
 
 def _keras_input(model: Any, points: np.ndarray) -> np.ndarray:
@@ -291,14 +293,31 @@ def _keras_input(model: Any, points: np.ndarray) -> np.ndarray:
     return points.astype(model.compute_dtype if model.compute_dtype != "bfloat16" else "float32")
 
 
+def _require_evaluating(model: Any) -> None:
+    """Raise ValueError where a module is in training mode, in which a call may change it.
+
+    Of the modules of PyTorch, those below are the same in both modes.
+    """
+    nn = sys.modules["torch"].nn
+    same = (nn.Sequential, nn.Flatten, nn.Unflatten, nn.Identity, nn.Linear)
+    same += (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    for module in model.modules():
+        if module.training and type(module) not in same:
+            raise ValueError(
+                f"the model is in training mode ({type(module).__name__}), in which a call may "
+                "change it: call model.eval()"
+            )
+
+
 def _torch_scores(model: Any, points: np.ndarray) -> np.ndarray:
     with sys.modules["torch"].no_grad():
         return model(_torch_input(model, points)).double().cpu().numpy()
 
 
 def _torch_input(model: Any, points: np.ndarray) -> Any:
-    """The points as a tensor of the precision, and on the device, of the model's parameters."""
-    first = next(model.parameters(), None)
+    """The points as a tensor of the precision, and on the device, of the model's weights."""
+    weights = itertools.chain(model.parameters(), model.buffers())
+    first = next((one for one in weights if one.is_floating_point()), None)
     known = {} if first is None else dict(dtype=first.dtype, device=first.device)
     return sys.modules["torch"].as_tensor(np.ascontiguousarray(points), **known)
 
@@ -310,7 +329,7 @@ def labels(
     model: Any, count: int, y: ArrayLike | None, n: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The classes (K,) in the order of the scores, and the index (n,) of each sample's own."""
-    y = None if y is None else np.asarray(y)
+    y = None if y is None else array(y, "y")
     if y is not None and y.shape != (n,):
         hint = ""
         if y.shape == (n, 1):
@@ -411,9 +430,7 @@ def weights_of(
             share = np.divide(1, steps, out=np.zeros(len(steps)), where=moved)
             return weights, noise, 2 * noise * (np.abs(weights) + np.outer(offset, share))
     hint, looks = "", _looks_like(scores)
-    if getattr(model, "training", False):
-        hint = " (it is in training mode: call model.eval())"
-    elif looks:
+    if looks:
         hint = f" (they look like {looks})"
     elif domain.form.kind == "frame":
         hint = " (a column of codes is no number: make it a category, or fix it with scale 0)"
@@ -521,7 +538,7 @@ def _keras_jacobian(model: Any, point: np.ndarray) -> np.ndarray | None:
     point = tf.constant(_keras_input(model, point))
     with tf.GradientTape() as tape:
         tape.watch(point)
-        scores = model(point)
+        scores = model(point, training=False)
     return tape.jacobian(scores, point).numpy().astype(np.float64).reshape(-1, tf.size(point))
 
 

@@ -126,15 +126,19 @@ class Moves:
             np.minimum(np.maximum(moved, low, out=moved), high, out=moved)
         return moved
 
-    def leads(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def leads(
+        self, rows: np.ndarray, points: np.ndarray, rounding: float | np.ndarray = 0.0
+    ) -> np.ndarray:
         """The lead (m,) of the own class over the best other, in the model's own scores of points.
 
-        It is NaN, neither above nor below 0, where what the model predicts is at odds with it.
+        It is NaN, neither above nor below 0, where it is beyond the rounding and the class that the
+        model predicts says otherwise.
         """
         lead = self.lead_in(self.model.ask(points, rows), rows)
         if self.model.predict is not None:
             right = self.model.predict(points, rows) == self.own[rows]
-            lead = np.where((right & (lead < 0)) | (~right & (lead > 0)), np.nan, lead)
+            odd = (right & (lead < -rounding)) | (~right & (lead > rounding))
+            lead = np.where(odd, np.nan, lead)
         return lead
 
     def lead_in(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from advlinear import models
+from advlinear import forms, models
 from advlinear.minimum import LARGEST_GAP, minimise
 from advlinear.worst_case import DUAL, ORDER, ROWS, ball, dual_norm, hinge, shown
 
@@ -112,10 +112,7 @@ class Path:
         Raises:
             ValueError: a radius is not between eps_min and eps_max.
         """
-        try:
-            eps = np.asarray(eps, np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(f"eps needs numbers, not {shown(eps)}") from None
+        eps = forms.real(eps, "eps")
         inside = (self.eps_min <= eps) & (eps <= self.eps_max)
         if not inside.all():
             known = f"from {self.eps_min:g} to {self.eps_max:g}"

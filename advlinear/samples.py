@@ -61,15 +61,12 @@ def problem(
     if box is not None:
         if norm != "inf":
             raise ValueError(f"a box needs the norm inf, not {norm}: leave one of the two out")
-        form = forms.Form(np.asarray(X))  # its type says by how much rounding may leave the box
+        # The type of X says by how much rounding may leave the box.
+        form = forms.Form(forms.array(X, "X"), *forms.names(X))
         box = forms.bounds(box, form)
         if box[0].ndim == 2 or box[1].ndim == 2:
             raise ValueError("box needs (low, high), each a number or one per feature (d,)")
         x = form.x
-    with np.errstate(over="ignore"):
-        ranges = np.ptp(x, axis=0)
-    if not np.isfinite(ranges).all():
-        raise ValueError(f"the range of feature {np.argmax(ranges)} of X overflows: scale X down")
     return Problem(x, y, classes, models.weights(sample_weight, y), eps, norm, loss, box)
 
 

@@ -85,6 +85,24 @@ def _one(a: np.ndarray, g: np.ndarray, x: np.ndarray, box: tuple | None, norm: s
             return None
 
 
+def least_lead(
+    a: np.ndarray, g: np.ndarray, x: np.ndarray, box: tuple | None, ahead: np.ndarray
+) -> np.ndarray | None:
+    """The delta (d,) with the least lead over the target of the rivals `ahead` (k,), 1 or 0.
+
+    The other rivals are not ahead of it. None where there is no such delta, or the program, a
+    linear one, is not solved. a (k, d), g (k,), x (1, d).
+    """
+    import scipy.optimize
+
+    rows = np.column_stack([a, -ahead])
+    low, high = (-np.inf, np.inf) if box is None else ((side - x)[0] for side in box)
+    bounds = np.append(np.broadcast_arrays(low, high, a[0])[:2], [[-np.inf], [np.inf]], axis=1).T
+    cost = np.append(np.zeros(a.shape[1]), 1.0)
+    found = scipy.optimize.linprog(cost, rows, -g, bounds=bounds, method="highs")
+    return found.x[:-1] if found.status == 0 else None
+
+
 def _linear(a, g, low, high, norm: str) -> tuple:
     """delta (d,) and multipliers (k,), or None twice where nothing is enough. By HiGHS."""
     import scipy.optimize

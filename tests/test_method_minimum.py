@@ -457,7 +457,7 @@ REFUSED = [
     (dict(y=np.ma.array([0, 1], mask=[0, 1])), "y is a masked array"),
     (dict(X=[[0.5], [np.nan]]), "X holds NaN or infinite numbers"),
     (dict(X=[[0.5], [np.inf]]), "X holds NaN or infinite numbers"),
-    (dict(X=[[0.5], [0.1j]]), "X needs real numbers"),
+    (dict(X=[[0.5], [0.1j]]), "X holds complex numbers"),
     (dict(X=[["a"], ["b"]]), "X needs real numbers"),
     (dict(X=[0.5, 0.1]), r"X needs shape \(n, d\), not \(2,\)"),
     (dict(X=np.ma.array([[0.5], [0.1]], mask=[[0], [1]])), "X is a masked array"),
@@ -475,7 +475,7 @@ REFUSED = [
     (dict(sample_weight=[1, -1]), "sample_weight needs finite numbers of at least 0"),
     (dict(sample_weight=[1, np.nan]), "sample_weight needs finite numbers of at least 0"),
     (dict(sample_weight=[1, 0]), "sample_weight needs a number above 0 in each class"),
-    (dict(sample_weight="ab"), "sample_weight needs numbers"),
+    (dict(sample_weight="ab"), "sample_weight needs real numbers"),
     (dict(tol=0), "tol must be between 0 and 1, not 0"),
 ]
 

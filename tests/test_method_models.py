@@ -432,6 +432,13 @@ def test_a_keras_model(trained, sample):
         advlinear.attack(probabilities, sample.x_test[:9], np.zeros(9, int))
     with pytest.raises(ValueError, match=r"a list is no model: .* Keras keeps"):
         advlinear.attack(model.get_weights(), rows, y)
+    random = [keras.layers.RandomFlip(), keras.layers.RandomRotation(0.5)]
+    random += [keras.layers.GaussianNoise(1.0)]
+    random += [keras.layers.Dropout(0.5), keras.layers.RandomTranslation(0.5, 0.5)]
+    augmented = keras.Sequential([keras.Input((28, 28, 1)), *random, *model.layers])
+    np.testing.assert_array_equal(
+        advlinear.attack(augmented, sample.x_test[:9], y).radii, images.radii
+    )
 
 
 def test_a_torch_model():
@@ -447,8 +454,92 @@ def test_a_torch_model():
 
     y = np.where(scores(x) > 0, 1, -1)
     check_network(model, scores, np.float64(model[1].weight.detach().numpy()[0]), x, y)
-    with pytest.raises(ValueError, match=r"not linear.*call model.eval\(\)"):
-        advlinear.attack(torch.nn.Sequential(model, torch.nn.Dropout(0.5)), x, y)
+
+
+def test_a_torch_model_in_training_mode_is_refused_before_it_is_called():
+    """Whichever of its modules is; its running statistics stay, and then eval() uses them."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+    x = np.random.default_rng(0).random((30, 4))
+    for _ in range(50):
+        model(torch.randn(64, 4))
+    y = model.eval()(torch.as_tensor(x, dtype=torch.float32)).argmax(axis=1).numpy()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    known = advlinear.attack(model, x, y).radii
+    for training in (model, model[1]):
+        model.eval()
+        training.train()
+        with pytest.raises(ValueError, match=r"training mode \(BatchNorm1d\).*call model.eval\(\)"):
+            advlinear.attack(model, x, y)
+    for off in (torch.nn.Dropout(0.5), torch.nn.Sequential(torch.nn.RReLU())):
+        with pytest.raises(ValueError, match=r"training mode .*call model.eval\(\)"):
+            advlinear.attack(torch.nn.Sequential(model.eval(), off), x, y)
+    np.testing.assert_array_equal(advlinear.attack(model.eval(), x, y).radii, known)
+    assert all((value == state[name]).all() for name, value in model.state_dict().items())
+    assert all(one.grad is None for one in model.parameters())
+    norm = model[1]
+    scale = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach().double().numpy()
+    W = model[0].weight.detach().double().numpy() * scale[:, None]
+    gaps = model(torch.as_tensor(x, dtype=torch.float32)).detach().double().numpy()
+    gaps = gaps[np.arange(30), y][:, None] - gaps
+    with np.errstate(invalid="ignore"):
+        radii = np.nanmin(gaps / np.abs(W[y][:, None] - W).sum(axis=2), axis=1)
+    np.testing.assert_allclose(known, radii, rtol=1e-4)
+
+
+def test_torch_tensors_are_taken_as_weights_samples_and_labels():
+    """With gradients; a tensor that NumPy cannot hold is refused by name."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(5, 3), torch.rand(20, 5, requires_grad=True)
+    torch.nn.init.normal_(layer.weight)
+    y = layer(x).argmax(axis=1)
+    W, b = (part.detach().numpy() for part in (layer.weight, layer.bias))
+    known = advlinear.attack((W, b), x.detach().numpy(), y.numpy(), "2", (0, 1))
+    ones = torch.ones(5, requires_grad=True)
+    for found in (
+        advlinear.attack((layer.weight, layer.bias), x, y, "2", (0, 1)),
+        advlinear.attack((layer.weight, layer.bias), x, y, "2", (0 * ones, ones), scale=ones),
+    ):
+        np.testing.assert_array_equal(found.radii, known.radii)
+        np.testing.assert_array_equal(found.perturbed(), known.perturbed())
+    function = lambda points: layer(torch.as_tensor(points, dtype=torch.float32))  # noqa: E731
+    probed = advlinear.attack(function, x, y, "2", (0, 1))
+    np.testing.assert_allclose(probed.radii, known.radii, rtol=1e-4)
+    one = (x[:, 0] > 0.5).int()
+    taken = advlinear.minimise(x, one, 0.1, sample_weight=torch.ones(20))
+    assert taken.primal == advlinear.minimise(x.detach().numpy(), one.numpy(), 0.1).primal
+    for spoiled in (x.bfloat16(), x.to_sparse(), x.to("meta")):
+        with pytest.raises(ValueError, match=r"X is a tensor .* that NumPy cannot hold: pass one"):
+            advlinear.attack((W, b), spoiled, y)
+    for spoiled in (layer.weight.bfloat16(), layer.weight.to("meta")):
+        with pytest.raises(ValueError, match=r"\(W, b\) is a tensor .* that NumPy cannot hold"):
+            advlinear.attack((spoiled, b), x, y)
+    with pytest.raises(ValueError, match="X holds complex numbers"):
+        advlinear.attack((W, b), x + 1j, y)
+
+
+def test_torch_buffers_set_the_precision_like_parameters():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    class Frozen(torch.nn.Module):
+        def __init__(self, W, b):
+            super().__init__()
+            self.register_buffer("count", torch.tensor(3))
+            self.register_buffer("W", W)
+            self.register_buffer("b", b)
+
+        def forward(self, points):
+            return points @ self.W.T + self.b
+
+    x, y, W, b = gaussian(20, 5, 3, seed=0)
+    for kind, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-12)):
+        model = Frozen(torch.as_tensor(W, dtype=kind), torch.as_tensor(b, dtype=kind)).eval()
+        weights = model.W.double().numpy(), model.b.double().numpy()
+        known = advlinear.attack(weights, x, y, "2", (0, 1))
+        found = advlinear.attack(model, x, y, "2", (0, 1))
+        np.testing.assert_allclose(found.radii, known.radii, rtol=tolerance, atol=1e-6)
 
 
 def check_messages(messages, X, y):
@@ -703,7 +794,7 @@ def test_numbers_and_text_of_numpy_are_shown_as_those_of_python():
             lambda: advlinear.path(X, Y > 0, 0.1, 0.2, tol="a"),
             "tol must be from 0 to 1, .* not 'a'",
         ),
-        (lambda: path.at("a"), "eps needs numbers, not 'a'"),
+        (lambda: path.at("a"), "eps needs real numbers"),
         (lambda: path.bounds(long), "eps must be from 0.1 to 0.2, not -0.5"),
         (lambda: found.curve(long), "eps needs numbers of at least 0, not -0.5"),
         (lambda: found.perturbed(long[:30]), "eps must be finite and at least 0, not -0."),
@@ -1024,13 +1115,13 @@ def test_one_radius_per_sample():
     np.testing.assert_allclose(np.abs(moved - x).max(axis=1), found.radii / 2, rtol=1e-12)
     for wrong, message in (
         (np.ones(19), "eps needs a number, or 20"),
-        ("a", "eps needs a number, or 20"),
+        ("a", "eps needs real numbers"),
         (-found.radii, "eps must be finite"),
     ):
         with pytest.raises(ValueError, match=message):
             found.perturbed(wrong)
     for wrong in ("a", np.nan, [0.1, np.nan], -1):
-        with pytest.raises(ValueError, match="eps needs numbers"):
+        with pytest.raises(ValueError, match=r"eps needs (real )?numbers"):
             found.curve(wrong)
 
 
