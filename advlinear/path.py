@@ -62,6 +62,7 @@ LOST = 5e-10  # relative; what the lower bound may lose below proved[0], to hold
 TIMES, LEAST_REACH = 2, 1000  # `reach` is at least so many norms, and so much over the range
 LARGEST = 1e100  # of the numbers in X, and of 1 / their range: no overflow, no underflow
 FINEST = 1e-12  # relative; breakpoints that change no minimum by more are not told apart
+SAME = 3e-13  # relative; models whose norm and loss differ by less are one
 BEYOND = 1e-6  # relative; the path is followed so far below eps_min
 SHIFT = 1e-9  # the largest shift of a sample's target, so that no two of them tie
 WATCHED, CLOSE = 2000, 0.01  # watched: so many samples, and all that are so close to the kink
@@ -449,7 +450,8 @@ def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray
             continue
         while best:
             last = best[-1]
-            if p[k] > p[last]:
+            same = s[k] > s[last] * (1 - SAME) and p[k] < p[last] * (1 + SAME)
+            if p[k] > p[last] and not same:
                 crossing = (p[k] - p[last]) / (p[k] * s[last] - p[last] * s[k])
                 crossing *= 1 if p[last] else 1 - FINEST
                 if not radii or crossing > radii[-1] * (1 + 2 * FINEST):
@@ -582,6 +584,7 @@ class _Walk:
             *alpha_rate, slope_rate = lu_solve(factors, direction, 1, check_finite=False)
             point = self._point(exact + exact_s * rate)
             if sample is None:
+                point[self.used[position]] = 0.0  # not what rounding leaves of it
                 del self.used[position], self.signs[position], self.watched[position]
             else:
                 alpha.append(1 / n if self.side[sample] < 0 else 0.0)

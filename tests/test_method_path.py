@@ -277,6 +277,207 @@ def test_every_corner_of_mnist_above_a_radius(mnist):
         assert np.count_nonzero(best.w) == pixels
 
 
+# --- rounding: in rational arithmetic -------------------------------------------------------------
+
+
+def fractions(values):
+    """Rational numbers of the same value, as nested lists."""
+    return [fractions(v) if np.ndim(v) else Fraction(float(v)) for v in values]
+
+
+def exact_dual_norm(w, norm):
+    """||w|| for the L-infinity and L1 ball; for the L2 ball its square."""
+    if norm == "2":
+        return sum(v * v for v in w)
+    return sum(map(abs, w)) if norm == "inf" else max(map(abs, w))
+
+
+def no_larger(w, norm, bound):
+    """Whether ||w|| <= bound, in rational arithmetic."""
+    return exact_dual_norm(w, norm) <= (bound * bound if norm == "2" else bound)
+
+
+def exact_margins(x, y, w, b):
+    """The margins without an attack."""
+    return [
+        yi * (sum(v * wj for v, wj in zip(xi, w, strict=True)) + b)
+        for xi, yi in zip(x, y, strict=True)
+    ]
+
+
+def mean_hinge(margins):
+    return sum(max(Fraction(0), 1 - m) for m in margins) / len(margins)
+
+
+def cancelling(seed, n, d):
+    """Samples of offsets up to 1e12 and scales from 1e-8 to 1e8; some are equal."""
+    random = np.random.default_rng(seed)
+    scale = 10.0 ** random.integers(-8, 9) * 10.0 ** random.uniform(-1, 1, d)
+    offset = random.choice([0, 1, 1e4, 1e8, 1e12]) * random.choice([-1, 0, 1], d)
+    x = random.choice([random.normal(size=(n, d)), random.integers(0, 4, (n, d)) / 3])
+    if random.random() < 0.3:
+        x[: n // 2] = x[n - n // 2 :]
+    return (x + offset) * scale, np.append(random.choice([-1.0, 1.0], n - 2), [-1, 1]), random
+
+
+def found_of(x, y, norm="inf", low=0.0, high=1.0):
+    """What collects models and dual solutions, with none in it."""
+    return module._Found(x, y, np.array([-1, 1]), norm, low, high, 0.0)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+@pytest.mark.parametrize("seed", range(100))
+def test_bounds_of_a_model_hold_in_exact_arithmetic(norm, seed):
+    """Of any weights, and of those that `at` returns, whose margins cancel."""
+    x, y, random = cancelling(seed, random_size(seed, 9), random_size(seed + 1, 6))
+    found = found_of(x, y, norm)
+    span = np.ptp(x, axis=0).max() or 1.0
+    for _ in range(20):
+        w = random.normal(size=x.shape[1]) / span * 10.0 ** random.uniform(-2, 3)
+        w *= random.integers(0, 2, len(w))
+        sample = random.integers(len(y))
+        found.add_model(w, float(y[sample] - x[sample] @ w))  # a margin of 1, but for rounding
+    found._look_at_models()
+    (s, p, b), weights = found._lines[0], found._weights[0].toarray()
+    exact_x, exact_y = fractions(x), fractions(y)
+    for k in range(len(s)):
+        w, bias = fractions(weights[k]), Fraction(b[k])
+        assert mean_hinge(exact_margins(exact_x, exact_y, w, bias)) <= Fraction(p[k])
+        assert no_larger(w, norm, Fraction(s[k]))
+        eps = random.choice([0.0, random.uniform(0, 1), 1 - 1e-9]) / max(s[k], 1e-9)
+        one = module.Path(
+            *(0.0, np.inf, norm, np.array([-1, 1]), len(y), found._weights[0][[k]]),
+            *(b[[k]], s[[k]], p[[k]], np.zeros(0), np.array([0.0]), np.array([1e-9]), np.inf),
+        )
+        best = one.at(eps)
+        returned = fractions(best.w)
+        margins = exact_margins(exact_x, exact_y, returned, Fraction(best.b))
+        # In the L2 ball the norm of what is returned is bounded by s / (1 - eps s), checked first.
+        size = exact_dual_norm(returned, norm)
+        if norm == "2":
+            size = Fraction(float(np.linalg.norm(best.w)) * (1 - 1e-14))
+        loss = mean_hinge([m - Fraction(eps) * size for m in margins])
+        assert loss <= Fraction(best.primal)
+
+
+def random_size(seed, most):
+    """A number from 2 to `most`."""
+    return int(np.random.default_rng([seed, most]).integers(2, most + 1))
+
+
+def test_the_plain_hinge_is_an_upper_bound_for_many_samples():
+    """200,000 equal terms, whose partial sums all round in the same direction."""
+    x, y = np.zeros((200_000, 1)), np.repeat([-1.0, 1.0], 100_000)
+    found = found_of(x, y)
+    for b in np.random.default_rng(0).uniform(0, 1, 20):
+        found.add_model(np.zeros(1), b)
+    found._look_at_models()
+    _, p, b = found._lines[0]
+    for value, bias in zip(p, b, strict=True):
+        assert mean_hinge([-Fraction(bias), Fraction(bias)]) <= Fraction(value)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+@pytest.mark.parametrize("seed", range(100))
+def test_bounds_of_a_dual_solution_hold_in_exact_arithmetic(norm, seed):
+    """alpha is exactly balanced; r and D are on the safe side of its size and sum."""
+    x, y, random = cancelling(seed, random_size(seed, 9), random_size(seed + 1, 6))
+    n, found = len(y), found_of(x, y, norm)
+    alphas = random.uniform(-0.1, 1.1, (20, n)) * random.integers(0, 2, (20, n))
+    alphas = alphas * 10.0 ** random.choice([0, -9, -15], (20, 1))
+    for alpha in alphas / n:
+        found.add_alpha(alpha)
+    found._look_at_alphas()
+    balanced, both = module._balanced(alphas / n * n, y > 0)
+    assert len(both) == found._points[0].shape[1]
+    exact_x, exact_y = fractions(x), fractions(y)
+    for alpha, one, r, dual in zip(balanced, both, *found._points[0], strict=True):
+        exact = fractions(alpha)
+        assert all(0 <= a <= 1 for a in exact)
+        assert sum(a * yi for a, yi in zip(exact, exact_y, strict=True)) == 0
+        assert sum(exact) == 2 * Fraction(one)
+        assert Fraction(dual) <= sum(exact) / n
+        terms = [a * yi for a, yi in zip(exact, exact_y, strict=True)]
+        pull = [
+            sum(t * v for t, v in zip(terms, column, strict=True))
+            for column in zip(*exact_x, strict=True)
+        ]
+        other = {"inf": "1", "2": "2", "1": "inf"}[norm]  # of the ball, not of its dual
+        assert no_larger(pull, other, Fraction(r) * sum(exact))
+    of_float = np.clip(alphas, 0, 1)[[0]]
+    least = min(of_float[0, y > 0].sum(), of_float[0, y < 0].sum())
+    if least > 0:  # nothing is given away
+        assert both[0] == pytest.approx(least, rel=1e-12)
+
+
+def by_hand(proved, dual, reach, s=0.0, p=1.0):
+    """A Path of one model whose lower bounds are these."""
+    from scipy.sparse import csr_array
+
+    return module.Path(
+        *(0.0, 10.0, "inf", np.array([0, 1]), 2, csr_array(np.zeros((1, 1))), np.zeros(1)),
+        *(np.array([s]), np.array([p]), np.zeros(0), np.array(proved), np.array(dual), reach),
+    )
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_lower_bounds_between_radii_are_rounded_down(seed):
+    """The chord of 1 / dual, and below proved[0] the line that `reach` gives."""
+    random = np.random.default_rng(seed)
+    proved = np.sort(random.uniform(0.1, 5, 3)) * 10.0 ** -random.integers(0, 9)
+    dual = np.sort(random.uniform(0.01, 1, 3))
+    reach = random.uniform(0, 1) / proved[0]
+    found = by_hand(proved, dual, reach)
+    radii = random.uniform(proved[0], proved[2], 200)
+    (r, d), reach = (fractions(proved), fractions(dual)), Fraction(reach)
+    for eps, bound in zip(radii, found.bounds(radii)[1], strict=True):
+        k = 0 if eps < proved[1] else 1
+        share = (Fraction(eps) - r[k]) / (r[k + 1] - r[k])
+        chord = 1 / (share / d[k + 1] + (1 - share) / d[k])
+        assert chord * (1 - Fraction(1, 10**14)) <= Fraction(bound) <= chord
+    radii = random.uniform(0, proved[0], 200)
+    for eps, bound in zip(radii, found.bounds(radii)[1], strict=True):
+        line = d[0] * (1 - (r[0] - Fraction(eps)) * reach)
+        assert line - Fraction(1, 10**14) <= Fraction(bound) <= line
+    np.testing.assert_allclose(found.bounds(proved)[1], dual, rtol=1e-14)
+    assert found.bounds(10.0)[1] <= dual[2]
+
+
+def gap_of(primal, dual, n):
+    return (primal - dual) / max(primal, 1 / n)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_path_never_says_more_than_exact_arithmetic(seed):
+    """From radius 0 on: of the model, and of the exact minimum, or of what `reach` says."""
+    x, y, random = cancelling(seed, random_size(seed, 5), random_size(seed + 1, 2))
+    high = random.uniform(0.1, 1) * (np.ptp(x, axis=0).max() or 1.0)
+    large = np.abs(x).max() / (np.ptp(x, axis=0).max() or 1.0) > 1e7  # the bias is rounded by 1e-9
+    try:
+        found = advlinear.path(x, y, 0, high, tol=0.99 if large else random.choice([0, 1e-4]))
+    except ValueError:
+        assert large
+        return
+    exact_x, exact_y = fractions(x), fractions(y)
+    lines = exact_lines(exact_x, exact_y)
+    beside = np.concatenate([found.radii, found.proved, found.proved * (1 + 1e-15)])
+    radii = [0.0, high, *random.uniform(0, high, 3), *beside, *found.proved[:1] / 2]
+    for eps in radii:
+        if not 0 <= eps <= high:
+            continue
+        best, exact_eps = found.at(eps), Fraction(float(eps))
+        w, b = fractions(best.w), Fraction(best.b)
+        cost = exact_eps * exact_dual_norm(w, "inf")
+        margins = [m - cost for m in exact_margins(exact_x, exact_y, w, b)]
+        assert mean_hinge(margins) <= Fraction(best.primal)
+        reach = found.reach if found.reach < np.inf and eps < found.proved[0] else None
+        for s, p in lines:
+            size = s / (1 - exact_eps * s) if exact_eps * s < 1 else None
+            if size is not None and (reach is None or size <= Fraction(reach)):
+                assert Fraction(best.dual) <= p / (1 - exact_eps * s)
+        assert 0 <= gap_of(best.primal, best.dual, len(y)) <= found.gap + 1e-15
+
+
 # --- the other balls ------------------------------------------------------------------------------
 
 
