@@ -14,15 +14,16 @@ of them prove that 1 / minimum(eps) is at most the chord through their points (r
 
 Rounding. A `Path` states these bounds for exact arithmetic on the float64 numbers X, w and b. Let
 u = 2^-53 and gamma_k = k u / (1 - k u), which bounds the relative error of k roundings in any order
-(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). X is centred first: rounding
-x - c is one of the k, and a shift of X changes b alone, so that an offset of X costs nothing here.
+(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
 
-- p is the mean of max(0, t - margin), rounded up, where t is 1 + the largest error of a margin
-  + what it costs to round w / (1 - eps s) and b / (1 - eps s), u (|w|.|x| + |b|).
+- p is the mean of max(0, 1 + e - margin), rounded up. Here e = gamma_k (|w|.|x| + |b|), with the
+  largest |x| of each feature, is what rounding may change: in the margin itself, in 1 - eps s, and
+  in w / (1 - eps s) and b / (1 - eps s), the weights and the bias at a radius eps.
 - n alpha is rounded to whole multiples of a power of 2, so that sums of them are exact, and made
-  balanced exactly. So D is known, and r is the computed size + gamma_k times the range, rounded up.
-- The separating model of the largest margin is scaled up until its margins are at least t, so that
-  p = 0: the minimum is 0 below 1 / s, radii[0].
+  balanced exactly. So D is known, and x may be centred: an offset costs nothing. r is the computed
+  size plus gamma_k times half the range.
+- The separating model of the largest margin is scaled up until its margins are at least 1 + e, so
+  that p = 0: the minimum is 0 below radii[0], just below 1 / s.
 
 So one interval is left without a bound, where rounding does not tell whether the classes are
 separable: from radii[0], or from eps_min where they are not separable, to the least r, which is
@@ -31,7 +32,7 @@ proved[0]. There weak duality still gives, for all weights,
     loss(w, b) >= D (1 - (r - eps) ||w||),
 
 so that the lower bound D (1 - (r - eps) reach) holds for all weights of ||w|| <= reach. At eps = 0
-no more can be had in float64, as r = 0 is an equation. `reach` is at least twice the norm of the
+float64 allows no more, as r = 0 is an equation. `reach` is at least twice the norm of the
 best weights, and 1000 / the range of X. From proved[0] on, a bound holds for all weights whatever.
 
 In the L-infinity ball P is piecewise linear, the path of the 1-norm support vector machine (Zhu,
@@ -42,8 +43,6 @@ are both best at its own r. In the other balls `minimise` is asked at one radius
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,7 +61,7 @@ LOST = 5e-10  # relative; what the lower bound may lose below proved[0], to hold
 TIMES, LEAST_REACH = 2, 1000  # `reach` is at least so many norms, and so much over the range
 LARGEST = 1e100  # of the numbers in X, and of 1 / their range: no overflow, no underflow
 FINEST = 1e-12  # relative; breakpoints that change no minimum by more are not told apart
-SAME = 3e-13  # relative; models whose norm and loss differ by less are one
+SAME = 3e-13  # relative; weights below it are 0, and models that differ by less are one
 BEYOND = 1e-6  # relative; the path is followed so far below eps_min
 SHIFT = 1e-9  # the largest shift of a sample's target, so that no two of them tie
 WATCHED, CLOSE = 2000, 0.01  # watched: so many samples, and all that are so close to the kink
@@ -243,7 +242,7 @@ def path(
 class _Found:
     """Models and dual solutions, each reduced to what it proves in exact arithmetic.
 
-    The samples are taken as away = x - centre, which changes b alone, so that offsets cost nothing.
+    For dual solutions, which are balanced, x may be replaced by away = x - centre.
     """
 
     def __init__(self, x, y, classes, norm: str, eps_min: float, eps_max: float, tol: float):
@@ -253,7 +252,7 @@ class _Found:
         self.centre = low / 2 + high / 2
         self.away = x - self.centre
         self.furthest = np.abs(self.away).max(axis=0)
-        self.largest = np.maximum(np.abs(low), np.abs(high))
+        self.largest = np.maximum(-low, high)
         self._block = int(np.sqrt(len(y))) + 1  # samples in a partial sum
         self._models, self._alphas = [], []  # not looked at yet
         self._weights, self._lines, self._points = [], [], []
@@ -281,16 +280,12 @@ class _Found:
 
         w, b = (np.array(parts) for parts in zip(*self._models, strict=True))
         used = np.flatnonzero(w.any(axis=0))
-        some, away = w[:, used], self.away[:, used]
-        size, terms = np.abs(some), np.count_nonzero(some, axis=1)
-        at_centre = np.array(
-            [_dot(self.centre[used], *model) for model in zip(some, b, strict=True)]
-        )
-        error = _gamma(terms + 7) * (size @ self.furthest[used] + np.abs(at_centre))
-        error += 2 * UNIT * (size @ self.largest[used] + np.abs(b))  # of `Path.at`
+        some, x = w[:, used], self.x[:, used]
+        terms = np.count_nonzero(some, axis=1)
+        error = _gamma(terms + 7) * (np.abs(some) @ self.largest[used] + np.abs(b))
         p, least = np.zeros(len(w)), np.full(len(w), np.inf)
         for rows in self._blocks():
-            margins = (away[rows] @ some.T + at_centre) * self.y[rows, None]
+            margins = (x[rows] @ some.T + b) * self.y[rows, None]
             p += np.maximum(1 + error - margins, 0).sum(axis=0)
             least = np.minimum(least, margins.min(axis=0))
         p *= (1 + self._sum_error(7)) / len(self.y)
@@ -421,19 +416,6 @@ def _balanced(alpha: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.n
     return alpha, least
 
 
-def _dot(centre: np.ndarray, w: np.ndarray, b: float) -> float:
-    """centre . w + b with one rounding: products of halves are exact, and so is fsum."""
-    parts = [part * half for part in _halves(w) for half in _halves(centre)]
-    return math.fsum(itertools.chain([b], *parts))
-
-
-def _halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two numbers of at most 26 digits that add up to each value (Dekker, 1971)."""
-    scaled = values * (2.0**27 + 1)
-    high = scaled - (scaled - values)
-    return high, values - high
-
-
 def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which of the lines (1 - eps s) / p are the largest somewhere, and where one follows another.
 
@@ -492,7 +474,7 @@ def _keep_corners(found: _Found, tol: float, report: Callable) -> None:
     def keep(corner: _Corner, following: _Corner) -> None:
         found.add_alpha(corner.alpha)
         for one in (corner, following):
-            found.add_model(one.w, _dot(-found.centre, one.w, one.b))
+            found.add_model(one.w, one.b - found.centre @ one.w)
 
     walk = _Walk(found.away, found.y).corners()
     kept = last = next(walk)
@@ -584,7 +566,6 @@ class _Walk:
             *alpha_rate, slope_rate = lu_solve(factors, direction, 1, check_finite=False)
             point = self._point(exact + exact_s * rate)
             if sample is None:
-                point[self.used[position]] = 0.0  # not what rounding leaves of it
                 del self.used[position], self.signs[position], self.watched[position]
             else:
                 alpha.append(1 / n if self.side[sample] < 0 else 0.0)
@@ -699,7 +680,8 @@ class _Walk:
         every[self.kink] = alpha
         total = every.sum()
         eps = c / total if c > 0 else 0.0
-        return _Corner(point[1:], point[0], s, total - c * s, every, total, eps)
+        w = np.where(np.abs(point[1:]) > SAME * s, point[1:], 0.0)  # what rounding leaves of 0
+        return _Corner(w, point[0], s, total - c * s, every, total, eps)
 
 
 def _time_to_zero(value: ArrayLike, rate: ArrayLike, tiny: ArrayLike) -> np.ndarray:
@@ -731,19 +713,19 @@ def _sandwich(found: _Found, tol: float, report: Callable) -> None:
         found.add_model(best.w / size, best.b / size)
         found.add_alpha(best.alpha)
 
-    asked = {found.eps_min * (1 - BEYOND), found.eps_max}
-    for eps in asked:
+    asked, solved = set(), [found.eps_min * (1 - BEYOND), found.eps_max]
+    for eps in solved:
         solve(eps)
     while True:
         whole = found.path()
         radii, gaps = whole._gaps()
-        report(f"{len(asked)} radii, largest gap {gaps.max():.1e}")
+        report(f"{len(solved)} minima, largest gap {gaps.max():.1e}")
         eps = float(radii[np.argmax(gaps)])
         low, high = eps, whole.proved[whole.proved > eps].min(initial=found.eps_max)
         margin, shares = max(found.eps_min, found.margin), (0, 1 / 8, 1 / 4, 1 / 2)
         if margin <= eps < whole.proved[0]:
             low, shares = margin, (1 / 2, 3 / 4, 1 / 4, 7 / 8)
-        elif eps in asked:
+        elif eps in solved:
             return
         if gaps.max() <= tol:
             return
@@ -752,6 +734,7 @@ def _sandwich(found: _Found, tol: float, report: Callable) -> None:
                 asked.add(eps)
                 try:
                     solve(eps)
+                    solved.append(eps)
                     break
                 except ValueError:
                     pass

@@ -10,7 +10,7 @@ import pytest
 import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.preprocessing import minmax_scale
 
 import advlinear
@@ -209,9 +209,8 @@ def test_with_a_tolerance_few_models_bound_the_minimum_to_it(tol):
     assert len(found.s) < len(every.s)
 
 
-def test_separable_classes_have_minimum_0_below_their_margin(sample):
+def margin_of(x, y):
     """The largest margin over ||w||_1 by a linear program: least ||u + v||_1 with margins >= 1."""
-    x, y = sample.flat("train")
     n, d = x.shape
     yx = y[:, None] * x
     hard = scipy.optimize.linprog(
@@ -221,15 +220,52 @@ def test_separable_classes_have_minimum_0_below_their_margin(sample):
         bounds=[(0, None)] * (2 * d) + [(None, None)],
         method="highs",
     )
+    return 1 / hard.fun
+
+
+def test_separable_classes_have_minimum_0_below_their_margin(sample):
+    x, y = sample.flat("train")
+    n = len(y)
     found = advlinear.path(x, y, 0, 0.5)
     margin = found.radii[0]
-    assert margin == pytest.approx(1 / hard.fun, rel=1e-7)
+    assert margin == pytest.approx(margin_of(x, y), rel=1e-7)
     for eps in (0, 0.5 * margin, margin * (1 - 1e-6)):
         best = found.at(eps)
         assert best.primal == best.dual == 0
         assert (y * (x @ best.w + best.b) - eps * np.abs(best.w).sum()).min() >= 1 - 1e-9
     above = found.at(margin * (1 + 1e-6))
     assert above.dual > 0.01 / n  # the minimum jumps
+
+
+@pytest.mark.parametrize("power", [1, 0.5, 0.7])
+def test_a_path_from_0_knows_both_sides_of_the_margin(power):
+    x, y = cancer()
+    found = advlinear.path(x**power, y, 0, 0.1, tol=0)
+    margin = found.radii[0]
+    assert margin == pytest.approx(margin_of(x**power, y), rel=1e-6)
+    assert found.gap <= 1e-7
+    assert found.proved[0] == pytest.approx(margin, rel=1e-8)
+    assert found.reach >= 1.99 * np.abs(found.at(found.proved[0]).w).sum()
+    assert (found.bounds(found.radii)[1] > 0).all()
+    assert found.at(margin * (1 - 1e-11)).primal == 0
+    for eps in (0.9 * margin, 1.1 * margin):
+        expected = advlinear.minimise(x**power, y, eps)
+        assert found.at(eps).primal == pytest.approx(expected.primal, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_path_from_0_is_not_refused(seed):
+    """Parts of small data sets, to various powers; half of them are separable."""
+    random = np.random.default_rng(seed)
+    load = [load_breast_cancer, load_digits, load_iris, load_wine][seed % 4]
+    x, y = load(return_X_y=True)
+    pair = random.choice(np.unique(y), 2, replace=False)
+    rows = random.permutation(np.flatnonzero(np.isin(y, pair)))[: random.integers(20, 200)]
+    x, y = minmax_scale(x)[rows] ** random.choice([1, 0.5, 2, 0.3]), y[rows]
+    found = advlinear.path(x, y, 0, 0.2, tol=random.choice([0, 1e-4]))
+    assert 0 <= found.gap <= 1e-4
+    assert (found.bounds(found.radii)[1] > 0).all()
+    assert found.reach == np.inf or found.at(0.2).dual > 0
 
 
 def test_above_some_radius_no_weights_are_best(tiny):
@@ -269,6 +305,7 @@ def test_every_corner_of_mnist_above_a_radius(mnist):
     lines = []
     found = advlinear.path(x, y, 0.2, 0.5, tol=0, report=lines.append)
     assert found.gap <= 1e-11
+    assert len(found.s) == 993
     assert len(lines) > 10
     for eps, value, pixels in ((0.2, 0.0754299, 32), (0.3, 0.1219451, 2), (0.5, 0.9353336, 0)):
         best = found.at(eps)
@@ -333,7 +370,7 @@ def test_bounds_of_a_model_hold_in_exact_arithmetic(norm, seed):
     found = found_of(x, y, norm)
     span = np.ptp(x, axis=0).max() or 1.0
     for _ in range(20):
-        w = random.normal(size=x.shape[1]) / span * 10.0 ** random.uniform(-2, 3)
+        w = random.normal(size=x.shape[1]) / span * 10.0 ** random.uniform(-9, 3)
         w *= random.integers(0, 2, len(w))
         sample = random.integers(len(y))
         found.add_model(w, float(y[sample] - x[sample] @ w))  # a margin of 1, but for rounding
@@ -375,6 +412,19 @@ def test_the_plain_hinge_is_an_upper_bound_for_many_samples():
     _, p, b = found._lines[0]
     for value, bias in zip(p, b, strict=True):
         assert mean_hinge([-Fraction(bias), Fraction(bias)]) <= Fraction(value)
+
+
+def test_the_plain_hinge_is_an_upper_bound_for_many_weights():
+    """20,000 equal terms of a margin of about 1, whose partial sums round in the same direction."""
+    random, d = np.random.default_rng(0), 20_000
+    for value in random.uniform(1, 2, 20):
+        x, y = np.full((2, d), value), np.array([-1.0, 1.0])
+        x[0] *= -1
+        found, w = found_of(x, y), 1 / value / d
+        found.add_model(np.full(d, w), 0.0)
+        found._look_at_models()
+        margin = d * Fraction(value) * Fraction(w)
+        assert mean_hinge([margin, margin]) <= Fraction(found._lines[0][1, 0])
 
 
 @pytest.mark.parametrize("norm", ["inf", "2", "1"])
@@ -476,6 +526,8 @@ def test_a_path_never_says_more_than_exact_arithmetic(seed):
             if size is not None and (reach is None or size <= Fraction(reach)):
                 assert Fraction(best.dual) <= p / (1 - exact_eps * s)
         assert 0 <= gap_of(best.primal, best.dual, len(y)) <= found.gap + 1e-15
+    if found.proved[0] <= high:
+        assert found.reach >= 1.99 * np.abs(found.at(found.proved[0]).w).sum()
 
 
 # --- the other balls ------------------------------------------------------------------------------
@@ -561,6 +613,51 @@ def test_what_does_not_get_closer_is_refused(stand_in, monkeypatch):
     assert len(set(stand_in)) == len(stand_in)
 
 
+@pytest.mark.parametrize("norm", ["2", "1"])
+def test_the_margin_in_the_other_balls_takes_few_minima(norm):
+    """Of separable classes; the interval that is left open at the margin is halved each time."""
+    x, y = load_iris(return_X_y=True)
+    x, y, lines = minmax_scale(x)[y > 0], y[y > 0], []
+    x = x + 0.1 * np.sign(y - 1.5)[:, None]
+    found = advlinear.path(x, y, 0, 1, norm, tol=1e-2, report=lines.append)
+    assert found.gap <= 1e-2
+    assert len(lines) < 60
+    margin = found.radii[0]
+    assert found.proved[0] == pytest.approx(margin, rel=1e-3)
+    for eps, separable in ((margin * (1 - 1e-3), True), (found.proved[0] * (1 + 1e-3), False)):
+        expected = advlinear.minimise(x, y, eps, norm)
+        assert (expected.primal < 1e-9) == separable
+        assert found.at(eps).primal == pytest.approx(expected.primal, rel=1e-2, abs=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["2", "1"])
+def test_reach_is_large_for_the_range_of_the_features(norm):
+    """Also where w = 0 is best at proved[0] at first, so that any reach were twice its norm."""
+    x, y = load_breast_cancer(return_X_y=True)
+    x, y = x[:142], y[:142]
+    found = advlinear.path(x, y, 0, 600, norm, tol=1e-2)
+    assert found.gap <= 1e-2
+    assert found.reach >= 999 / np.linalg.norm(np.ptp(x, axis=0) / 2, int(norm))
+    assert found.reach >= 1.99 * np.linalg.norm(found.at(found.proved[0]).w, COST[norm])
+
+
+def test_radii_where_minimise_has_no_certificate_are_avoided(monkeypatch):
+    """It fails at every second call: then at a larger tolerance, or at another radius."""
+    x, y = few_samples("normal", 30, 2, 0)
+    calls, minimise = [], module.minimise
+
+    def failing(x, y, eps, norm, tol):
+        calls.append((eps, tol))
+        if tol < 1e-3 or (len(calls) > 4 and (len(calls) // 2) % 2):
+            raise ValueError("no certificate")
+        return minimise(x, y, eps, norm, tol=tol / 10)
+
+    monkeypatch.setattr(module, "minimise", failing)
+    found = advlinear.path(x, y, 0.1, 0.4, 2, tol=1e-3)
+    assert found.gap <= 1e-3
+    assert len({eps for eps, _ in calls}) * 2 == len(calls)
+
+
 # --- what it refuses ------------------------------------------------------------------------------
 
 REFUSED = [
@@ -573,6 +670,8 @@ REFUSED = [
     (dict(tol=0, norm=2), "tol must be .* above 0 in the L2 and L1 balls"),
     (dict(y=[0, 0]), "y needs labels of two classes"),
     (dict(X=[[0.5], [np.nan]]), "X holds NaN"),
+    (dict(X=[[1e101], [0]]), r"X must be below 1e\+100, and its range above .*: scale X"),
+    (dict(X=[[1e-101], [0]]), r"X must be below 1e\+100, and its range above .*: scale X"),
 ]
 
 
