@@ -137,7 +137,7 @@ def solve(equations):
 
 
 def exact_path(lines, low, high):
-    """The lines (s, p) that are best somewhere between the radii, and where they hand over."""
+    """The lines (s, p) that are best somewhere between the radii, and the breakpoints."""
     crossings = {low, high}
     for (s, p), (t, q) in itertools.combinations(lines, 2):
         if p * t != q * s:
@@ -415,16 +415,29 @@ def test_the_plain_hinge_is_an_upper_bound_for_many_samples():
 
 
 def test_the_plain_hinge_is_an_upper_bound_for_many_weights():
-    """20,000 equal terms of a margin of about 1, whose partial sums round in the same direction."""
-    random, d = np.random.default_rng(0), 20_000
-    for value in random.uniform(1, 2, 20):
+    """Thousands of equal terms of a margin of 1, whose partial sums round in one direction."""
+    random = np.random.default_rng(0)
+    for value, d in zip(random.uniform(1, 2, 40), random.integers(1000, 20_000, 40), strict=True):
         x, y = np.full((2, d), value), np.array([-1.0, 1.0])
         x[0] *= -1
-        found, w = found_of(x, y), 1 / value / d
+        found, w = found_of(x, y), (1 - 1e-14) / value / d
         found.add_model(np.full(d, w), 0.0)
         found._look_at_models()
-        margin = d * Fraction(value) * Fraction(w)
+        margin = int(d) * Fraction(value) * Fraction(w)
         assert mean_hinge([margin, margin]) <= Fraction(found._lines[0][1, 0])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_plain_hinge_is_an_upper_bound_for_small_weights(seed):
+    """Margins of 1, but for weights of 1e-9, which the bias rounds."""
+    random = np.random.default_rng(seed)
+    x, w = random.normal(size=(5, 2)), 1e-9 * random.normal(size=2)
+    found = found_of(x, np.ones(5))
+    found.add_model(w, 1 - float(x[0] @ w))
+    found._look_at_models()
+    p, b = found._lines[0][1:, 0]
+    margins = exact_margins(fractions(x), [1] * 5, fractions(w), Fraction(b))
+    assert mean_hinge(margins) <= Fraction(p)
 
 
 @pytest.mark.parametrize("norm", ["inf", "2", "1"])
