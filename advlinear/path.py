@@ -162,7 +162,7 @@ class Path:
         )
         chord = 1 / (weight / self.dual[left] + other / self.dual[right])
         lost = np.where(above == 0, self.reach * np.where(above == 0, short, 1), 0)
-        return chord * np.maximum(1 - 10 * UNIT - lost * (1 + 4 * UNIT), 0)
+        return chord * np.maximum(1 - 10 * UNIT - lost, 0)
 
     @property
     def gap(self) -> float:

@@ -473,6 +473,18 @@ def test_bounds_of_a_dual_solution_hold_in_exact_arithmetic(norm, seed):
         assert both[0] == pytest.approx(least, rel=1e-12)
 
 
+def test_an_offset_costs_the_lower_bound_nothing():
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 9, (10, 3)) / 4, np.repeat([-1.0, 1.0], 5)
+    points, alpha = [], random.uniform(0, 0.1, 10)
+    for offset in (0, 2.0**40):
+        found = found_of(x + offset, y)
+        found.add_alpha(alpha)
+        found._look_at_alphas()
+        points.append(found._points[0])
+    np.testing.assert_array_equal(*points)
+
+
 def by_hand(proved, dual, reach, s=0.0, p=1.0):
     """A Path of one model whose lower bounds are these."""
     from scipy.sparse import csr_array
