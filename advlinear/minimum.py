@@ -30,7 +30,7 @@ ADVICE = (
     "eps by a thousandth"
 )
 TINY = 1e-100  # of the largest range; a smaller eps is solved as 0
-INSIDE = 1e-9  # so much less than eps the L2 and L1 balls are solved for; alpha is then inside
+INSIDE = 1e-3  # of tol: by that share of eps a smaller L2 or L1 ball is solved for
 BLOCK = 1024  # samples taken at a time, to save memory
 FIRST_TOL = 1e-2  # of the first look, on a sixteenth of the samples
 FEWEST = 1500  # or at least so many
@@ -130,7 +130,8 @@ class Program:
 
     Attributes:
         operator, cone: of the interior point, over features centred and scaled to a range of 1.
-        ball: the cone of eps itself, where `cone` is that of an eps that is smaller by 1e-9.
+        ball: the cone of eps itself, where `cone` is that of a slightly smaller eps: so alpha ends
+            further inside its constraint than rounding reaches.
         sample_weight: (n,) the shares s_i of the samples times n; lightest: the smallest.
         start: theta inside the cone.
         loss, tol: as of `minimise`.
@@ -200,7 +201,7 @@ def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
     centre, span = centre[used], span[used]
     scaled = functools.partial(_scaled, problem, used, centre, span)
     operator, ball, start = scaled(eps)
-    cone = ball if problem.norm == "inf" else _cone(problem.norm, eps * (1 - INSIDE) / span)
+    cone = ball if problem.norm == "inf" else _cone(problem.norm, eps * (1 - INSIDE * tol) / span)
     sample_weight = shares * len(x)
     return (
         Program(
@@ -418,7 +419,7 @@ def _simplest(program: Program, theta, alphas: list) -> tuple[np.ndarray, list]:
     operator, sample_weight = program.operator, program.sample_weight
     margins = operator.matvec(theta)
     if margins.min() > 0:
-        enough = 1 + INSIDE
+        enough = 1 + INSIDE * program.tol
         if program.loss == "logistic":
             enough = np.log(2 * len(sample_weight) / (program.lightest * program.tol))
         return theta * max(1, enough / margins.min()), [*alphas, np.zeros(len(sample_weight))]

@@ -12,6 +12,29 @@ alpha with 0 <= alpha_i <= 1/n and sum_i alpha_i y_i = 0 put D = sum_i alpha_i a
 of sum_i alpha_i y_i x_i over D, in the ball's norm: minimum(eps) >= D for eps >= r. Mixtures of two
 of them prove that 1 / minimum(eps) is at most the chord through their points (r, 1 / D).
 
+Rounding. A `Path` states these bounds for exact arithmetic on the float64 numbers X, w and b. Let
+u = 2^-53 and gamma_k = k u / (1 - k u), which bounds the relative error of k roundings in any order
+(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+
+- p is the mean of max(0, 1 + e - margin), rounded up. Here e = gamma_k (|w|.|x| + |b|), with the
+  largest |x| of each feature, is what rounding may change: in the margin itself, in 1 - eps s, and
+  in w / (1 - eps s) and b / (1 - eps s), the weights and the bias at a radius eps.
+- n alpha is rounded to whole multiples of a power of 2, so that sums of them are exact, and made
+  balanced exactly. So D is known, and x may be centred: an offset costs nothing. r is the computed
+  size plus gamma_k times half the range.
+- The separating model of the largest margin is scaled up until its margins are at least 1 + e, so
+  that p = 0: the minimum is 0 below radii[0], just below 1 / s.
+
+So one interval is left without a bound, where rounding does not tell whether the classes are
+separable: from radii[0], or from eps_min where they are not separable, to the least r, which is
+proved[0]. There weak duality still gives, for all weights,
+
+    loss(w, b) >= D (1 - (r - eps) ||w||),
+
+so that the lower bound D (1 - (r - eps) reach) holds for all weights of ||w|| <= reach. At eps = 0
+float64 allows no more, as r = 0 is an equation. `reach` is at least twice the norm of the
+best weights, and 1000 / the range of X. From proved[0] on, a bound holds for all weights whatever.
+
 In the L-infinity ball P is piecewise linear, the path of the 1-norm support vector machine (Zhu,
 Rosset, Hastie and Tibshirani, NeurIPS 2003). `_Walk` follows it by the parametric simplex method: a
 corner of P is a model, and a piece of P is an alpha, which proves that the models at its two ends
@@ -28,16 +51,20 @@ import numpy as np
 
 from advlinear import forms, models
 from advlinear.minimum import LARGEST_GAP, minimise
-from advlinear.worst_case import DUAL, ORDER, ROWS, ball, dual_norm, hinge, shown
+from advlinear.worst_case import ORDER, ROWS, ball, dual_norm, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-TOLERANCE = 1e-9  # relative; a margin that is so near 1, or a sum of alpha so near 0, is so
-FINEST = 1e-12  # relative; corners that change no minimum by more are not told apart
-JUMP = 1e-6  # relative; at worst, how closely the radius that a bound holds from is known
+UNIT = 2.0**-53  # the largest relative error of one operation in float64
+LOST = 5e-10  # relative; what the lower bound may lose below proved[0], to hold up to `reach`
+TIMES, LEAST_REACH = 2, 1000  # `reach` is at least so many norms, and so much over the range
+LARGEST = 1e100  # of the numbers in X, and of 1 / their range: no overflow, no underflow
+FINEST = 1e-12  # relative; breakpoints that change no minimum by more are not told apart
+SAME = 3e-13  # relative; weights below it are 0, and models that differ by less are one
+BEYOND = 1e-6  # relative; the path is followed so far below eps_min
 SHIFT = 1e-9  # the largest shift of a sample's target, so that no two of them tie
-NEAR, REACH = 2000, 0.01  # watched: so many samples, and all that are so close to the knee
+WATCHED, CLOSE = 2000, 0.01  # watched: so many samples, and all that are so close to the kink
 ZERO = 1e-10  # relative to the largest rate; a smaller one is rounding
 
 
@@ -57,7 +84,9 @@ class Path:
 
     Model k is best from radii[k - 1] to radii[k]. At a radius eps in between its weights are
     w[k] / (1 - eps s[k]), its bias b[k] / (1 - eps s[k]), its robust hinge p[k] / (1 - eps s[k]).
-    `bounds(radii)` gives the minima at the corners.
+    `bounds(radii)` gives the minima at the breakpoints. Both bounds allow for all rounding: the
+    exact loss of the float64 numbers that `at` returns is at most `primal`, and no weights have a
+    loss below `dual`; from eps_min or radii[0] to proved[0], no weights of norm at most `reach`.
 
     Attributes:
         eps_min, eps_max, norm: of the problem.
@@ -65,11 +94,13 @@ class Path:
         n: how many samples.
         w: (K, d) weights of the K models, a SciPy CSR array.
         b: (K,) their biases.
-        s: (K,) the norms of these weights.
-        p: (K,) the plain hinge of these models.
-        radii: (K - 1,) rising; radii[k] is where model k hands over to model k + 1.
+        s: (K,) the norms of these weights, rounded up.
+        p: (K,) the plain hinge of these models, an upper bound.
+        radii: (K - 1,) rising, the breakpoints: above radii[k] model k + 1 is better than model k.
         proved: (J,) rising radii at which a dual solution bounds the minimum from below.
         dual: (J,) these lower bounds. In between 1 / dual may be interpolated linearly.
+        reach: below proved[0] the lower bound holds for weights of norm ||w|| at most this; inf
+            where it holds for all, as the minimum is 0 there, or proved[0] is at most eps_min.
     """
 
     eps_min: float
@@ -84,6 +115,7 @@ class Path:
     radii: np.ndarray
     proved: np.ndarray
     dual: np.ndarray
+    reach: float
 
     def __repr__(self) -> str:
         return (
@@ -118,29 +150,36 @@ class Path:
             known = f"from {self.eps_min:g} to {self.eps_max:g}"
             raise ValueError(f"eps must be {known}, not {shown(eps[~inside][0])}")
         k = np.searchsorted(self.radii, eps, side="right")
-        inverse = np.interp(eps, self.proved, 1 / self.dual, left=np.inf)
-        return self.p[k] / (1 - eps * self.s[k]), 1 / inverse
+        primal = self.p[k] / (1 - eps * self.s[k])
+        return primal, np.where(primal > 0, self._lower(eps), 0.0)
+
+    def _lower(self, eps: np.ndarray) -> np.ndarray:
+        """The lower bound: the chord of 1 / dual, and below proved[0] what `reach` allows."""
+        above = np.searchsorted(self.proved, eps, side="right")
+        left, right = np.clip([above - 1, above], 0, len(self.proved) - 1)
+        width, short = self.proved[right] - self.proved[left], self.proved[right] - eps
+        weight = np.divide(short, width, out=np.ones(eps.shape), where=left < right)
+        other = np.divide(
+            eps - self.proved[left], width, out=np.zeros(eps.shape), where=left < right
+        )
+        chord = 1 / (weight / self.dual[left] + other / self.dual[right])
+        lost = np.where(above == 0, self.reach * np.where(above == 0, short, 1), 0)
+        return chord * np.maximum(1 - 10 * UNIT - lost, 0)
 
     @property
     def gap(self) -> float:
-        """The largest (primal - dual) / max(primal, 1 / n) over all radii from eps_min to eps_max.
-
-        But for those, less than a millionth below proved[0], where rounding does not tell whether
-        the classes are separable: there the minimum jumps to 0.
-        """
+        """The largest (primal - dual) / max(primal, 1 / n) over all radii of the interval."""
         return float(self._gaps()[1].max())
 
     def _gaps(self) -> tuple[np.ndarray, np.ndarray]:
         """The radii where the gap may be largest, and the gaps there.
 
-        From a radius in `radii` or `proved` to the next, 1 over either bound is a straight line, so
-        that the gap is largest at one of the two.
+        From a radius in `radii` or `proved` to the next, dual / primal is a quotient of straight
+        lines, below proved[0] their product: so it is least at one of the two.
         """
-        below = self.proved[0] * (1 - JUMP)
         ends = self.eps_min, self.eps_max
-        eps = np.concatenate([ends, self.radii, self.proved, [below]])
-        unclear = (eps > below) & (eps < self.proved[0])
-        eps = eps[(eps >= self.eps_min) & (eps <= self.eps_max) & ~unclear]
+        eps = np.concatenate([ends, self.radii, np.nextafter(self.radii, 0), self.proved])
+        eps = eps[(eps >= self.eps_min) & (eps <= self.eps_max)]
         primal, dual = self.bounds(eps)
         return eps, (primal - dual) / np.maximum(primal, 1 / self.n)
 
@@ -181,12 +220,17 @@ def path(
             f"tol must be from 0 to 1, and above 0 in the L2 and L1 balls, not {shown(tol)}"
         )
     classes, y = models.two_classes(y, len(x))
-    found = _Found(x, y, classes, norm, eps_min, eps_max)
+    size, span = np.abs(x).max(), np.ptp(x, axis=0).max()
+    if size > LARGEST or 0 < span < 1 / LARGEST:
+        raise ValueError(
+            f"X must be below {LARGEST:g}, and its range above 1 / {LARGEST:g}: scale X"
+        )
+    found = _Found(x, y, classes, norm, eps_min, eps_max, tol)
     found.add_model(np.zeros(x.shape[1]), np.sign(y.sum()))
     counts = np.where(y > 0, np.count_nonzero(y > 0), np.count_nonzero(y < 0))
     found.add_alpha(counts.min() / counts / len(y))  # which proves w = 0 best where it is
     if norm == "inf":
-        _keep_corners(found, max(tol, FINEST), report or (lambda line: None))
+        _keep_corners(found, max(0.999 * tol, FINEST), report or (lambda line: None))
     else:
         _sandwich(found, tol, report or (lambda line: None))
     whole = found.path()
@@ -200,13 +244,24 @@ def path(
 
 
 class _Found:
-    """Models and dual solutions, each reduced to what it proves, from the numbers themselves."""
+    """Models and dual solutions, each reduced to what it proves in exact arithmetic.
 
-    def __init__(self, x, y, classes, norm: str, eps_min: float, eps_max: float):
+    For dual solutions, which are balanced, x may be replaced by away = x - centre.
+    """
+
+    def __init__(self, x, y, classes, norm: str, eps_min: float, eps_max: float, tol: float):
         self.x, self.y, self.classes, self.norm = x, y, classes, norm
-        self.eps_min, self.eps_max = eps_min, eps_max
+        self.eps_min, self.eps_max, self.tol = eps_min, eps_max, tol
+        low, high = x.min(axis=0), x.max(axis=0)
+        self.centre = low / 2 + high / 2
+        self.away = x - self.centre
+        self.furthest = np.abs(self.away).max(axis=0)
+        self.largest = np.maximum(-low, high)
+        self._block = int(np.sqrt(len(y))) + 1  # samples in a partial sum
         self._models, self._alphas = [], []  # not looked at yet
         self._weights, self._lines, self._points = [], [], []
+        self.margin = 0.0  # below it the minimum is 0
+        self._separating = 0.0, None  # the largest margin of a model, and the model
 
     def add_model(self, w: np.ndarray, b: float) -> None:
         """w (d,) and b as they enter P: divided by 1 + eps ||w||."""
@@ -215,41 +270,60 @@ class _Found:
             self._look_at_models()
 
     def add_alpha(self, alpha: np.ndarray) -> None:
-        """alpha (n,); rounding is taken out of it, so that it keeps the constraints."""
+        """alpha (n,), which is balanced and cut to what is allowed."""
         self._alphas.append(alpha)
         if len(self._alphas) == ROWS:
             self._look_at_alphas()
 
     def _look_at_models(self) -> None:
+        """Bounds of the norm and the plain hinge of each model.
+
+        They allow for what `Path.at` rounds: 1 - eps s, the loss, each weight and the bias.
+        """
         from scipy.sparse import csr_array  # here, as `attack` does not need it
 
         w, b = (np.array(parts) for parts in zip(*self._models, strict=True))
-        margins = (self.x @ w.T + b) * self.y[:, None]
-        least = margins.min(axis=0)
-        separates = (least < 1) & (least > 1 - TOLERANCE)  # but for rounding, by a margin of 1
-        factor = np.ones(len(w))
-        factor[separates] = (1 + 2 * np.finfo(float).eps) / least[separates]
-        w, b = w * factor[:, None], b * factor
-        p = hinge(margins * factor).mean(axis=0)
-        s = np.linalg.norm(w, DUAL[self.norm], axis=1)
+        used = np.flatnonzero(w.any(axis=0))
+        some, x = w[:, used], self.x[:, used]
+        terms = np.count_nonzero(some, axis=1)
+        error = _gamma(terms + 7) * (np.abs(some) @ self.largest[used] + np.abs(b))
+        p, least = np.zeros(len(w)), np.full(len(w), np.inf)
+        for rows in self._blocks():
+            margins = (x[rows] @ some.T + b) * self.y[rows, None]
+            p += np.maximum(1 + error - margins, 0).sum(axis=0)
+            least = np.minimum(least, margins.min(axis=0))
+        p *= (1 + self._sum_error(7)) / len(self.y)
+        s = np.array([dual_norm(one, self.norm) for one in w]) * (1 + _gamma(terms + 6))
         self._lines.append(np.stack([s, p, b]))
         self._weights.append(csr_array(w))
         self._models = []
+        least -= 3 * error
+        separates = np.flatnonzero(least > 0)
+        for k in separates[np.argsort(s[separates] / least[separates])[:1]]:
+            if least[k] / s[k] > self._separating[0]:
+                self._separating = least[k] / s[k], (w[k] / least[k], b[k] / least[k])
 
     def _look_at_alphas(self) -> None:
-        n, ones = len(self.y), self.y > 0
-        alpha = np.clip(self._alphas, 0, 1 / n)
-        sums = np.stack([alpha[:, ones].sum(axis=1), alpha[:, ~ones].sum(axis=1)])
-        both = sums.min(axis=0)
-        kept = both > TOLERANCE / n
-        alpha, sums, both = alpha[kept], sums[:, kept], both[kept]
-        alpha[:, ones] *= (both / sums[0])[:, None]
-        alpha[:, ~ones] *= (both / sums[1])[:, None]
-        pull = (alpha * self.y) @ self.x
-        size = np.linalg.norm(pull, ORDER[self.norm], axis=1) / (2 * both)
-        size[size <= FINEST * np.abs(self.x).max()] = 0  # rounding
-        self._points.append(np.stack([size, 2 * both]))
+        """Bounds of the radius r from which each alpha bounds the minimum, and of its sum D."""
+        n, d = self.away.shape
+        alpha, both = _balanced(np.array(self._alphas) * n, self.y > 0)
+        alpha *= self.y
+        pull = np.zeros((len(both), d))
+        for rows in self._blocks():
+            pull += alpha[:, rows] @ self.away[rows]
+        error = self._sum_error(6 if self.norm == "inf" else d + 6) * self.furthest
+        mean = np.abs(pull) / (2 * both)[:, None] + error
+        r = np.linalg.norm(mean, ORDER[self.norm], axis=1)
+        self._points.append(np.stack([r, np.nextafter(2 * both / n, 0)]))
         self._alphas = []
+
+    def _blocks(self) -> list[slice]:
+        """The samples in parts, so that sums round less."""
+        return [slice(k, k + self._block) for k in range(0, len(self.y), self._block)]
+
+    def _sum_error(self, more: int) -> float:
+        """Of a sum over the samples in blocks, with so many more operations on each term."""
+        return float(_gamma(2 * self._block + more))
 
     def path(self) -> Path:
         """Of all that is found, what matters between eps_min and eps_max."""
@@ -257,17 +331,35 @@ class _Found:
 
         if self._models:
             self._look_at_models()
+        if self._separating[1] is not None:
+            self.add_model(*self._separating[1])
+            self._separating = self._separating[0], None
+            self._look_at_models()
         if self._alphas:
             self._look_at_alphas()
-        s, p, b = np.concatenate(self._lines, axis=1)
-        best, radii = upper_envelope(s, p)
-        first, last = np.searchsorted(radii, [self.eps_min, self.eps_max], side="right")
-        best, radii = best[first : last + 1], radii[first:last]
-        proved, dual = np.concatenate(self._points, axis=1)
+        (s, p, b), (proved, dual) = (
+            np.concatenate(parts, axis=1) for parts in (self._lines, self._points)
+        )
         order = np.argsort(proved)
         # A bound holds at all larger radii; of radii that rounding does not tell apart, the last.
         proved, dual = proved[order], np.maximum.accumulate(dual[order])
         apart = np.append(np.diff(proved) > FINEST * proved[1:], True)
+        proved, dual, reach = proved[apart], dual[apart], np.inf
+        if (p == 0).any():
+            self.margin = (1 - FINEST) / s[p == 0].min()
+        start = max(self.eps_min, self.margin)
+        kept = np.arange(len(s))
+        if start < min(proved[0], self.eps_max):
+            first, norm = self._first_point(s[p > 0], p[p > 0], proved, dual)
+            proved, dual = proved[first:], dual[first:]
+            size = np.linalg.norm(self.furthest, ORDER[self.norm])
+            reach = max(LOST, self.tol / 10) / (proved[0] - start)
+            reach = max(reach, TIMES * norm, LEAST_REACH / size)
+            kept = np.flatnonzero((p == 0) | (s < reach * (1 - proved[0] * s)))
+        best, radii = upper_envelope(s[kept], p[kept])
+        best = kept[best]
+        first, last = np.searchsorted(radii, [self.eps_min, self.eps_max], side="right")
+        best, radii = best[first : last + 1], radii[first:last]
         return Path(
             self.eps_min,
             self.eps_max,
@@ -279,9 +371,53 @@ class _Found:
             s[best],
             p[best],
             radii,
-            proved[apart],
-            dual[apart],
+            proved,
+            dual,
+            reach,
         )
+
+    def _first_point(self, s, p, proved, dual) -> tuple[int, float]:
+        """The first point that proves a model best, to the tolerance, and the norm of its weights.
+
+        The first of all, if none does.
+        """
+        chosen = None
+        for j, (eps, value) in enumerate(zip(proved, dual, strict=True)):
+            shrunk = 1 - eps * s
+            k = np.argmax(shrunk / np.where(shrunk > 0, p, 1))
+            if value * shrunk[k] >= p[k] * (1 - (self.tol or LARGEST_GAP)):
+                return j, s[k] / shrunk[k]
+            chosen = chosen or (j, s[k] / shrunk[k])
+        return chosen
+
+
+def _gamma(count: ArrayLike) -> np.ndarray:
+    """The relative error of so many roundings (Higham, Accuracy and Stability, section 3.1)."""
+    rounded = np.multiply(count, UNIT)
+    return rounded / (1 - rounded)
+
+
+def _balanced(alpha: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """alpha (m, n) within [0, 1] and of equal sums over the two classes, exactly; and these sums.
+
+    The larger sum is scaled down to the other. All is rounded down to whole multiples of a power
+    of 2, so large that no sum of them rounds; then the largest number of a class gives up what
+    this class still has more. Left out is an alpha that is 0 on a whole class.
+    """
+    alpha, classes = np.clip(alpha, 0, 1), (positive, ~positive)
+    sums = np.array([alpha[:, one].sum(axis=1) for one in classes])
+    kept = sums.min(axis=0) > 0
+    alpha, sums = alpha[kept], sums[:, kept]
+    least = sums.min(axis=0)
+    unit = np.ldexp(1.0, np.frexp(least)[1] - 52)[:, None]
+    for one, total in zip(classes, sums, strict=True):
+        alpha[:, one] = np.floor(alpha[:, one] * (least / total)[:, None] / unit) * unit
+    sums = np.array([alpha[:, one].sum(axis=1) for one in classes])
+    least = sums.min(axis=0)
+    for one, total in zip(classes, sums, strict=True):
+        largest = np.flatnonzero(one)[alpha[:, one].argmax(axis=1)]
+        alpha[np.arange(len(alpha)), largest] -= total - least
+    return alpha, least
 
 
 def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -300,7 +436,8 @@ def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray
             continue
         while best:
             last = best[-1]
-            if p[k] > p[last]:
+            same = s[k] > s[last] * (1 - SAME) and p[k] < p[last] * (1 + SAME)
+            if p[k] > p[last] and not same:
                 crossing = (p[k] - p[last]) / (p[k] * s[last] - p[last] * s[k])
                 crossing *= 1 if p[last] else 1 - FINEST
                 if not radii or crossing > radii[-1] * (1 + 2 * FINEST):
@@ -340,10 +477,10 @@ def _keep_corners(found: _Found, tol: float, report: Callable) -> None:
 
     def keep(corner: _Corner, following: _Corner) -> None:
         found.add_alpha(corner.alpha)
-        found.add_model(corner.w, corner.b)
-        found.add_model(following.w, following.b)
+        for one in (corner, following):
+            found.add_model(one.w, one.b - found.centre @ one.w)
 
-    walk = _Walk(found.x, found.y).corners()
+    walk = _Walk(found.away, found.y).corners()
     kept = last = next(walk)
     following = None  # the corner after the kept one, once this is known to be kept
     for count, corner in enumerate(walk, 1):
@@ -355,7 +492,7 @@ def _keep_corners(found: _Found, tol: float, report: Callable) -> None:
         last = corner
         if count % 1000 == 0:
             report(f"eps {corner.eps:.4f}: {count} steps, {np.count_nonzero(corner.w)} features")
-        if corner.eps <= found.eps_min * (1 - JUMP):
+        if corner.eps <= found.eps_min * (1 - BEYOND):
             break
     keep(last, last)
 
@@ -374,13 +511,13 @@ class _Walk:
     """The parametric simplex method for P(s): from w = 0 on, a step for each change of the basis.
 
     The bias is column 0 of `data`, and feature j column j + 1. In use are the bias and k features;
-    k samples are at the knee, where the margin is 1. These two sets are the basis. While it stays,
-    k + 1 equations (a margin of 1 at the knee, ||w'|| = s) give the weights, which are linear in s.
-    The transposed equations give alpha at the knee, and c, minus the slope of P; alpha is 1/n below
-    the knee and 0 above. Where a weight or another sample's slack reaches 0, P has a corner. There
-    alpha moves along a line until a sample may leave the knee or a feature may come into use.
+    k samples are at the kink, where the margin is 1. These two sets are the basis. While it stays,
+    k + 1 equations (a margin of 1 at the kink, ||w'|| = s) give the weights, which are linear in s.
+    The transposed equations give alpha at the kink, and c, minus the slope of P; alpha is 1/n below
+    the kink and 0 above. Where a weight or another sample's slack reaches 0, P has a corner. There
+    alpha moves along a line until a sample may leave the kink or a feature may come into use.
 
-    Many samples may reach the knee at once. So each margin is compared to a target of its own, by
+    Many samples may reach the kink at once. So each margin is compared to a target of its own, by
     at most SHIFT above 1, which decides the order. The corners are computed without the shifts.
     """
 
@@ -392,10 +529,10 @@ class _Walk:
         # With w = 0 the slope of the loss in b is (-(y > 0).sum() + passed targets y b) / n.
         first = int(np.argsort(y * self.target)[np.count_nonzero(y > 0)])
         bias = y[first] * self.target[first]
-        self.side = np.where(y * bias < self.target, -1, 1)  # below the knee, at it (0), above it
+        self.side = np.where(y * bias < self.target, -1, 1)  # below the kink, at it (0), above it
         self.side[first] = 0
-        self.knee, self.used, self.signs = [first], [0], [0.0]
-        self._watch(np.array([bias]), NEAR)
+        self.kink, self.used, self.signs = [first], [0], [0.0]
+        self._watch(np.array([bias]), WATCHED)
 
     def corners(self) -> Iterator[_Corner]:
         """From w = 0 to P = 0, or to where no more weight is of use; the last one has c = 0."""
@@ -403,19 +540,19 @@ class _Walk:
 
         n, d = self.data.shape
         s, exact_s, point = 0.0, 0.0, np.zeros(d)  # `exact` is without the shifts
-        point[0] = self.data[self.knee[0], 0]
+        point[0] = self.data[self.kink[0], 0]
         alpha = -self.below[:1] / n / point[0]  # balances the samples below
-        pull = self.below / n + alpha @ self.data[self.knee]
+        pull = self.below / n + alpha @ self.data[self.kink]
         feature = int(np.argmax(np.abs(pull)))
         if np.abs(pull[feature]) <= ZERO * self.size[feature]:  # classes of the same mean
             yield self._corner(point, 0.0, alpha, 0.0)
             return
         self._use(feature, np.sign(pull[feature]))
         while True:
-            matrix = np.vstack([self.data[np.ix_(self.knee, self.used)], self.signs])
+            matrix = np.vstack([self.data[np.ix_(self.kink, self.used)], self.signs])
             factors = lu_factor(matrix, check_finite=False)
             sides = np.zeros((len(self.used), 3))
-            sides[:-1, 0], sides[:-1, 1], sides[-1, 2] = self.target[self.knee], 1, 1
+            sides[:-1, 0], sides[:-1, 1], sides[-1, 2] = self.target[self.kink], 1, 1
             shifted, exact, rate = lu_solve(factors, sides, check_finite=False).T
             *alpha, slope = lu_solve(factors, -self.below[self.used] / n, 1, check_finite=False)
             yield self._corner(point, exact_s, np.array(alpha), -slope)
@@ -437,8 +574,11 @@ class _Walk:
             else:
                 alpha.append(1 / n if self.side[sample] < 0 else 0.0)
                 alpha_rate.append(self.side[sample])
-                self.knee.append(sample)
+                self.kink.append(sample)
                 self._put(sample, 0)
+                if self.side.min() == 0:  # no sample is below the kink: P = 0
+                    yield self._corner(point, exact_s, np.zeros(len(self.kink)), 0.0)
+                    return
             end = self._change_basis(np.array(alpha), np.array(alpha_rate), -slope, -slope_rate)
             if end is not None:
                 yield self._corner(point, exact_s, end, 0.0)
@@ -453,7 +593,7 @@ class _Walk:
         signs = np.array(self.signs)
         times = _time_to_zero(signs * weights, signs * rate, ZERO * np.abs(rate).max())
         position = int(np.argmin(times))
-        for count in (0, NEAR, 10 * NEAR, len(self.data)):
+        for count in (0, WATCHED, 10 * WATCHED, len(self.data)):
             if count:
                 self._watch(weights, count)
             near = np.array(self.watched)
@@ -474,13 +614,13 @@ class _Walk:
         return time, position, int(self.near[k]) if arrivals[k] < times[position] else None
 
     def _change_basis(self, alpha, alpha_rate, c: float, c_rate: float) -> np.ndarray | None:
-        """Move alpha (at the knee) and c until a sample leaves it or a feature comes into use.
+        """Move alpha (at the kink) and c until a sample leaves it or a feature comes into use.
 
         Returns the alpha at which c reaches 0, if that comes first: the end of the path.
         """
         n = len(self.data)
-        pull = self.below / n + alpha @ self.data[self.knee]
-        pull_rate = alpha_rate @ self.data[self.knee]
+        pull = self.below / n + alpha @ self.data[self.kink]
+        pull_rate = alpha_rate @ self.data[self.kink]
         tiny = ZERO * np.abs(alpha_rate).max()
         enters = np.stack(
             [
@@ -496,11 +636,11 @@ class _Walk:
             ]
         )
         end = _time_to_zero(c, c_rate, 0)
-        if end * (1 - ZERO) <= min(enters.min(), leaves.min()):  # at P = 0 all reach 0 together
+        if end * (1 - ZERO) <= min(enters.min(), leaves.min()):
             return alpha + end * alpha_rate
         if leaves.min() <= enters.min():
             below, position = np.unravel_index(np.argmin(leaves), leaves.shape)
-            self._put(self.knee.pop(position), -1 if below else 1)
+            self._put(self.kink.pop(position), -1 if below else 1)
         else:
             negative, feature = np.unravel_index(np.argmin(enters), enters.shape)
             self._use(int(feature), -1.0 if negative else 1.0)
@@ -513,12 +653,12 @@ class _Walk:
         self.watched.append(self.columns[feature, self.near])
 
     def _put(self, sample: int, side: int) -> None:
-        """Note on which side of the knee a sample now is."""
+        """Note on which side of the kink a sample now is."""
         self.below += ((side < 0) - float(self.side[sample] < 0)) * self.data[sample]
         self.side[sample] = side
 
     def _watch(self, weights: np.ndarray, count: int) -> None:
-        """Look at the margins of all samples; from now on at those of `count` near the knee.
+        """Look at the margins of all samples; from now on at those of `count` near the kink.
 
         That is enough until a margin may have changed by `reach`: never, if there are few samples,
         and soon, if all of many are watched. Also sums `below` anew, against rounding.
@@ -527,10 +667,10 @@ class _Walk:
         self.centre = self._point(weights)
         columns = self.columns[self.used]
         distance = np.abs(weights @ columns - self.target)
-        furthest = max(np.partition(distance, min(count, n) - 1)[min(count, n) - 1], REACH)
+        furthest = max(np.partition(distance, min(count, n) - 1)[min(count, n) - 1], CLOSE)
         self.near = np.flatnonzero(distance <= furthest)
         self.watched = list(columns[:, self.near])
-        self.reach = np.inf if n <= NEAR else furthest if count < n else 0.0
+        self.reach = np.inf if n <= WATCHED else furthest if count < n else 0.0
         self.below = self.data[self.side < 0].sum(axis=0)
 
     def _point(self, weights: np.ndarray) -> np.ndarray:
@@ -541,10 +681,11 @@ class _Walk:
 
     def _corner(self, point, s: float, alpha, c: float) -> _Corner:
         every = np.where(self.side < 0, 1 / len(self.side), 0.0)
-        every[self.knee] = alpha
+        every[self.kink] = alpha
         total = every.sum()
         eps = c / total if c > 0 else 0.0
-        return _Corner(point[1:], point[0], s, total - c * s, every, total, eps)
+        w = np.where(np.abs(point[1:]) > SAME * s, point[1:], 0.0)  # what rounding leaves of 0
+        return _Corner(w, point[0], s, total - c * s, every, total, eps)
 
 
 def _time_to_zero(value: ArrayLike, rate: ArrayLike, tiny: ArrayLike) -> np.ndarray:
@@ -563,15 +704,43 @@ def _sandwich(found: _Found, tol: float, report: Callable) -> None:
     """Add the minima at the ends to `found`, then where the gap is largest, until it is small.
 
     What `minimise` finds at one radius is a line and a point, which bound the minima at others.
+    Between the margin of the classes and proved[0] the radius in the middle is next. Beside the
+    margin `minimise` may have no certificate: then others are tried, up to four.
     """
-    solved, todo = set(), [found.eps_min * (1 - JUMP), found.eps_max]
-    while not solved.issuperset(todo):
-        for eps in todo:
+
+    def solve(eps: float) -> None:
+        try:
             best = minimise(found.x, found.y, eps, norm=found.norm, tol=tol / 10)
-            size = 1 + eps * dual_norm(best.w, found.norm)
-            found.add_model(best.w / size, best.b / size)
-            found.add_alpha(best.alpha)
-            solved.add(eps)
-        radii, gaps = found.path()._gaps()
+        except ValueError:
+            best = minimise(found.x, found.y, eps, norm=found.norm, tol=tol)
+        size = 1 + eps * dual_norm(best.w, found.norm)
+        found.add_model(best.w / size, best.b / size)
+        found.add_alpha(best.alpha)
+
+    asked, solved = set(), [found.eps_min * (1 - BEYOND), found.eps_max]
+    for eps in solved:
+        solve(eps)
+    while True:
+        whole = found.path()
+        radii, gaps = whole._gaps()
         report(f"{len(solved)} minima, largest gap {gaps.max():.1e}")
-        todo = [radii[np.argmax(gaps)]] if gaps.max() > tol else []
+        eps = float(radii[np.argmax(gaps)])
+        low, high = eps, whole.proved[whole.proved > eps].min(initial=found.eps_max)
+        margin, shares = max(found.eps_min, found.margin), (0, 1 / 8, 1 / 4, 1 / 2)
+        if margin <= eps < whole.proved[0]:
+            low, shares = margin, (1 / 2, 3 / 4, 1 / 4, 7 / 8)
+        elif eps in solved:
+            return
+        if gaps.max() <= tol:
+            return
+        for eps in (float(low + (high - low) * share) for share in shares):
+            if eps not in asked:
+                asked.add(eps)
+                try:
+                    solve(eps)
+                    solved.append(eps)
+                    break
+                except ValueError:
+                    pass
+        else:
+            return

@@ -10,7 +10,7 @@ import pytest
 import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.preprocessing import minmax_scale
 
 import advlinear
@@ -137,7 +137,7 @@ def solve(equations):
 
 
 def exact_path(lines, low, high):
-    """The lines (s, p) that are best somewhere between the radii, and where they hand over."""
+    """The lines (s, p) that are best somewhere between the radii, and the breakpoints."""
     crossings = {low, high}
     for (s, p), (t, q) in itertools.combinations(lines, 2):
         if p * t != q * s:
@@ -166,7 +166,7 @@ def test_corners_are_those_of_rational_arithmetic(seed):
     found = advlinear.path(quarters / 4, y, 0.001, 1.2, tol=0)
     np.testing.assert_allclose(found.radii, np.float64(radii), rtol=3e-12)
     np.testing.assert_allclose(found.s, np.float64([s for s, _ in best]), rtol=3e-12)
-    np.testing.assert_allclose(found.p, np.float64([p for _, p in best]), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(found.p, np.float64([p for _, p in best]), rtol=0, atol=3e-14)
 
 
 def test_breast_cancer_above_a_radius_exactly():
@@ -209,9 +209,8 @@ def test_with_a_tolerance_few_models_bound_the_minimum_to_it(tol):
     assert len(found.s) < len(every.s)
 
 
-def test_separable_classes_have_minimum_0_below_their_margin(sample):
+def margin_of(x, y):
     """The largest margin over ||w||_1 by a linear program: least ||u + v||_1 with margins >= 1."""
-    x, y = sample.flat("train")
     n, d = x.shape
     yx = y[:, None] * x
     hard = scipy.optimize.linprog(
@@ -221,15 +220,52 @@ def test_separable_classes_have_minimum_0_below_their_margin(sample):
         bounds=[(0, None)] * (2 * d) + [(None, None)],
         method="highs",
     )
+    return 1 / hard.fun
+
+
+def test_separable_classes_have_minimum_0_below_their_margin(sample):
+    x, y = sample.flat("train")
+    n = len(y)
     found = advlinear.path(x, y, 0, 0.5)
     margin = found.radii[0]
-    assert margin == pytest.approx(1 / hard.fun, rel=1e-7)
+    assert margin == pytest.approx(margin_of(x, y), rel=1e-7)
     for eps in (0, 0.5 * margin, margin * (1 - 1e-6)):
         best = found.at(eps)
         assert best.primal == best.dual == 0
         assert (y * (x @ best.w + best.b) - eps * np.abs(best.w).sum()).min() >= 1 - 1e-9
     above = found.at(margin * (1 + 1e-6))
     assert above.dual > 0.01 / n  # the minimum jumps
+
+
+@pytest.mark.parametrize("power", [1, 0.5, 0.7])
+def test_a_path_from_0_knows_both_sides_of_the_margin(power):
+    x, y = cancer()
+    found = advlinear.path(x**power, y, 0, 0.1, tol=0)
+    margin = found.radii[0]
+    assert margin == pytest.approx(margin_of(x**power, y), rel=1e-6)
+    assert found.gap <= 1e-7
+    assert found.proved[0] == pytest.approx(margin, rel=1e-8)
+    assert found.reach >= 1.99 * np.abs(found.at(found.proved[0]).w).sum()
+    assert (found.bounds(found.radii)[1] > 0).all()
+    assert found.at(margin * (1 - 1e-11)).primal == 0
+    for eps in (0.9 * margin, 1.1 * margin):
+        expected = advlinear.minimise(x**power, y, eps)
+        assert found.at(eps).primal == pytest.approx(expected.primal, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_path_from_0_is_not_refused(seed):
+    """Parts of small data sets, to various powers; half of them are separable."""
+    random = np.random.default_rng(seed)
+    load = [load_breast_cancer, load_digits, load_iris, load_wine][seed % 4]
+    x, y = load(return_X_y=True)
+    pair = random.choice(np.unique(y), 2, replace=False)
+    rows = random.permutation(np.flatnonzero(np.isin(y, pair)))[: random.integers(20, 200)]
+    x, y = minmax_scale(x)[rows] ** random.choice([1, 0.5, 2, 0.3]), y[rows]
+    found = advlinear.path(x, y, 0, 0.2, tol=random.choice([0, 1e-4]))
+    assert 0 <= found.gap <= 1e-4
+    assert (found.bounds(found.radii)[1] > 0).all()
+    assert found.reach == np.inf or found.at(0.2).dual > 0
 
 
 def test_above_some_radius_no_weights_are_best(tiny):
@@ -247,15 +283,16 @@ def test_above_some_radius_no_weights_are_best(tiny):
 
 def test_classes_of_the_same_mean_are_best_told_apart_by_nothing():
     found = advlinear.path([[0, 1], [0, 1], [0, 1]], [0, 1, 1], 0, 1, tol=0)
-    assert found.at(0).primal == found.at(0).dual == pytest.approx(2 / 3, rel=1e-15)
+    assert found.at(0).primal == pytest.approx(2 / 3, rel=1e-14)
+    assert found.at(0).dual == pytest.approx(2 / 3, rel=1e-14)
     assert not found.at(0).w.any()
 
 
 def test_which_samples_are_watched_does_not_matter(tiny, monkeypatch):
-    """Two of them and those that are very near the knee, so that all are looked at often."""
+    """Two of them and those that are very near the kink, so that all are looked at often."""
     expected = advlinear.path(*tiny.flat("train"), 0.02, 1, tol=0)
-    monkeypatch.setattr(module, "NEAR", 2)
-    monkeypatch.setattr(module, "REACH", 1e-6)
+    monkeypatch.setattr(module, "WATCHED", 2)
+    monkeypatch.setattr(module, "CLOSE", 1e-6)
     found = advlinear.path(*tiny.flat("train"), 0.02, 1, tol=0)
     np.testing.assert_allclose(found.radii, expected.radii, rtol=1e-10)
     np.testing.assert_allclose(found.p, expected.p, rtol=0, atol=1e-12)
@@ -268,12 +305,254 @@ def test_every_corner_of_mnist_above_a_radius(mnist):
     lines = []
     found = advlinear.path(x, y, 0.2, 0.5, tol=0, report=lines.append)
     assert found.gap <= 1e-11
+    assert len(found.s) == 993
     assert len(lines) > 10
     for eps, value, pixels in ((0.2, 0.0754299, 32), (0.3, 0.1219451, 2), (0.5, 0.9353336, 0)):
         best = found.at(eps)
         assert best.primal == pytest.approx(value, rel=0, abs=5.01e-8)
         assert objective(x, y, best.w, best.b, eps) == pytest.approx(best.primal, rel=1e-12)
         assert np.count_nonzero(best.w) == pixels
+
+
+# --- rounding: in rational arithmetic -------------------------------------------------------------
+
+
+def fractions(values):
+    """Rational numbers of the same value, as nested lists."""
+    return [fractions(v) if np.ndim(v) else Fraction(float(v)) for v in values]
+
+
+def exact_dual_norm(w, norm):
+    """||w|| for the L-infinity and L1 ball; for the L2 ball its square."""
+    if norm == "2":
+        return sum(v * v for v in w)
+    return sum(map(abs, w)) if norm == "inf" else max(map(abs, w))
+
+
+def no_larger(w, norm, bound):
+    """Whether ||w|| <= bound, in rational arithmetic."""
+    return exact_dual_norm(w, norm) <= (bound * bound if norm == "2" else bound)
+
+
+def exact_margins(x, y, w, b):
+    """The margins without an attack."""
+    return [
+        yi * (sum(v * wj for v, wj in zip(xi, w, strict=True)) + b)
+        for xi, yi in zip(x, y, strict=True)
+    ]
+
+
+def mean_hinge(margins):
+    return sum(max(Fraction(0), 1 - m) for m in margins) / len(margins)
+
+
+def cancelling(seed, n, d):
+    """Samples of offsets up to 1e12 and scales from 1e-8 to 1e8; some are equal."""
+    random = np.random.default_rng(seed)
+    scale = 10.0 ** random.integers(-8, 9) * 10.0 ** random.uniform(-1, 1, d)
+    offset = random.choice([0, 1, 1e4, 1e8, 1e12]) * random.choice([-1, 0, 1], d)
+    x = random.choice([random.normal(size=(n, d)), random.integers(0, 4, (n, d)) / 3])
+    if random.random() < 0.3:
+        x[: n // 2] = x[n - n // 2 :]
+    return (x + offset) * scale, np.append(random.choice([-1.0, 1.0], n - 2), [-1, 1]), random
+
+
+def found_of(x, y, norm="inf", low=0.0, high=1.0):
+    """What collects models and dual solutions, with none in it."""
+    return module._Found(x, y, np.array([-1, 1]), norm, low, high, 0.0)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+@pytest.mark.parametrize("seed", range(100))
+def test_bounds_of_a_model_hold_in_exact_arithmetic(norm, seed):
+    """Of any weights, and of those that `at` returns, whose margins cancel."""
+    x, y, random = cancelling(seed, random_size(seed, 9), random_size(seed + 1, 6))
+    found = found_of(x, y, norm)
+    span = np.ptp(x, axis=0).max() or 1.0
+    for _ in range(20):
+        w = random.normal(size=x.shape[1]) / span * 10.0 ** random.uniform(-9, 3)
+        w *= random.integers(0, 2, len(w))
+        sample = random.integers(len(y))
+        found.add_model(w, float(y[sample] - x[sample] @ w))  # a margin of 1, but for rounding
+    found._look_at_models()
+    (s, p, b), weights = found._lines[0], found._weights[0].toarray()
+    exact_x, exact_y = fractions(x), fractions(y)
+    for k in range(len(s)):
+        w, bias = fractions(weights[k]), Fraction(b[k])
+        assert mean_hinge(exact_margins(exact_x, exact_y, w, bias)) <= Fraction(p[k])
+        assert no_larger(w, norm, Fraction(s[k]))
+        eps = random.choice([0.0, random.uniform(0, 1), 1 - 1e-9]) / max(s[k], 1e-9)
+        one = module.Path(
+            *(0.0, np.inf, norm, np.array([-1, 1]), len(y), found._weights[0][[k]]),
+            *(b[[k]], s[[k]], p[[k]], np.zeros(0), np.array([0.0]), np.array([1e-9]), np.inf),
+        )
+        best = one.at(eps)
+        returned = fractions(best.w)
+        margins = exact_margins(exact_x, exact_y, returned, Fraction(best.b))
+        # In the L2 ball the norm of what is returned is bounded by s / (1 - eps s), checked first.
+        size = exact_dual_norm(returned, norm)
+        if norm == "2":
+            size = Fraction(float(np.linalg.norm(best.w)) * (1 - 1e-14))
+        loss = mean_hinge([m - Fraction(eps) * size for m in margins])
+        assert loss <= Fraction(best.primal)
+
+
+def random_size(seed, most):
+    """A number from 2 to `most`."""
+    return int(np.random.default_rng([seed, most]).integers(2, most + 1))
+
+
+def test_the_plain_hinge_is_an_upper_bound_for_many_samples():
+    """200,000 equal terms, whose partial sums all round in the same direction."""
+    x, y = np.zeros((200_000, 1)), np.repeat([-1.0, 1.0], 100_000)
+    found = found_of(x, y)
+    for b in np.random.default_rng(0).uniform(0, 1, 20):
+        found.add_model(np.zeros(1), b)
+    found._look_at_models()
+    _, p, b = found._lines[0]
+    for value, bias in zip(p, b, strict=True):
+        assert mean_hinge([-Fraction(bias), Fraction(bias)]) <= Fraction(value)
+
+
+def test_the_plain_hinge_is_an_upper_bound_for_many_weights():
+    """Thousands of equal terms of a margin of 1, whose partial sums round in one direction."""
+    random = np.random.default_rng(0)
+    for value, d in zip(random.uniform(1, 2, 40), random.integers(1000, 20_000, 40), strict=True):
+        x, y = np.full((2, d), value), np.array([-1.0, 1.0])
+        x[0] *= -1
+        found, w = found_of(x, y), (1 - 1e-14) / value / d
+        found.add_model(np.full(d, w), 0.0)
+        found._look_at_models()
+        margin = int(d) * Fraction(value) * Fraction(w)
+        assert mean_hinge([margin, margin]) <= Fraction(found._lines[0][1, 0])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_plain_hinge_is_an_upper_bound_for_small_weights(seed):
+    """Margins of 1, but for weights of 1e-9, which the bias rounds."""
+    random = np.random.default_rng(seed)
+    x, w = random.normal(size=(5, 2)), 1e-9 * random.normal(size=2)
+    found = found_of(x, np.ones(5))
+    found.add_model(w, 1 - float(x[0] @ w))
+    found._look_at_models()
+    p, b = found._lines[0][1:, 0]
+    margins = exact_margins(fractions(x), [1] * 5, fractions(w), Fraction(b))
+    assert mean_hinge(margins) <= Fraction(p)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+@pytest.mark.parametrize("seed", range(100))
+def test_bounds_of_a_dual_solution_hold_in_exact_arithmetic(norm, seed):
+    """alpha is exactly balanced; r and D are on the safe side of its size and sum."""
+    x, y, random = cancelling(seed, random_size(seed, 9), random_size(seed + 1, 6))
+    n, found = len(y), found_of(x, y, norm)
+    alphas = random.uniform(-0.1, 1.1, (20, n)) * random.integers(0, 2, (20, n))
+    alphas = alphas * 10.0 ** random.choice([0, -9, -15], (20, 1))
+    for alpha in alphas / n:
+        found.add_alpha(alpha)
+    found._look_at_alphas()
+    balanced, both = module._balanced(alphas / n * n, y > 0)
+    assert len(both) == found._points[0].shape[1]
+    exact_x, exact_y = fractions(x), fractions(y)
+    for alpha, one, r, dual in zip(balanced, both, *found._points[0], strict=True):
+        exact = fractions(alpha)
+        assert all(0 <= a <= 1 for a in exact)
+        assert sum(a * yi for a, yi in zip(exact, exact_y, strict=True)) == 0
+        assert sum(exact) == 2 * Fraction(one)
+        assert Fraction(dual) <= sum(exact) / n
+        terms = [a * yi for a, yi in zip(exact, exact_y, strict=True)]
+        pull = [
+            sum(t * v for t, v in zip(terms, column, strict=True))
+            for column in zip(*exact_x, strict=True)
+        ]
+        other = {"inf": "1", "2": "2", "1": "inf"}[norm]  # of the ball, not of its dual
+        assert no_larger(pull, other, Fraction(r) * sum(exact))
+    of_float = np.clip(alphas, 0, 1)[[0]]
+    least = min(of_float[0, y > 0].sum(), of_float[0, y < 0].sum())
+    if least > 0:  # nothing is given away
+        assert both[0] == pytest.approx(least, rel=1e-12)
+
+
+def test_an_offset_costs_the_lower_bound_nothing():
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 9, (10, 3)) / 4, np.repeat([-1.0, 1.0], 5)
+    points, alpha = [], random.uniform(0, 0.1, 10)
+    for offset in (0, 2.0**40):
+        found = found_of(x + offset, y)
+        found.add_alpha(alpha)
+        found._look_at_alphas()
+        points.append(found._points[0])
+    np.testing.assert_array_equal(*points)
+
+
+def by_hand(proved, dual, reach, s=0.0, p=1.0):
+    """A Path of one model whose lower bounds are these."""
+    from scipy.sparse import csr_array
+
+    return module.Path(
+        *(0.0, 10.0, "inf", np.array([0, 1]), 2, csr_array(np.zeros((1, 1))), np.zeros(1)),
+        *(np.array([s]), np.array([p]), np.zeros(0), np.array(proved), np.array(dual), reach),
+    )
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_lower_bounds_between_radii_are_rounded_down(seed):
+    """The chord of 1 / dual, and below proved[0] the line that `reach` gives."""
+    random = np.random.default_rng(seed)
+    proved = np.sort(random.uniform(0.1, 5, 3)) * 10.0 ** -random.integers(0, 9)
+    dual = np.sort(random.uniform(0.01, 1, 3))
+    reach = random.uniform(0, 1) / proved[0]
+    found = by_hand(proved, dual, reach)
+    radii = random.uniform(proved[0], proved[2], 200)
+    (r, d), reach = (fractions(proved), fractions(dual)), Fraction(reach)
+    for eps, bound in zip(radii, found.bounds(radii)[1], strict=True):
+        k = 0 if eps < proved[1] else 1
+        share = (Fraction(eps) - r[k]) / (r[k + 1] - r[k])
+        chord = 1 / (share / d[k + 1] + (1 - share) / d[k])
+        assert chord * (1 - Fraction(1, 10**14)) <= Fraction(bound) <= chord
+    radii = random.uniform(0, proved[0], 200)
+    for eps, bound in zip(radii, found.bounds(radii)[1], strict=True):
+        line = d[0] * (1 - (r[0] - Fraction(eps)) * reach)
+        assert line - Fraction(1, 10**14) <= Fraction(bound) <= line
+    np.testing.assert_allclose(found.bounds(proved)[1], dual, rtol=1e-14)
+    assert found.bounds(10.0)[1] <= dual[2]
+
+
+def gap_of(primal, dual, n):
+    return (primal - dual) / max(primal, 1 / n)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_path_never_says_more_than_exact_arithmetic(seed):
+    """From radius 0 on: of the model, and of the exact minimum, or of what `reach` says."""
+    x, y, random = cancelling(seed, random_size(seed, 5), random_size(seed + 1, 2))
+    high = random.uniform(0.1, 1) * (np.ptp(x, axis=0).max() or 1.0)
+    large = np.abs(x).max() / (np.ptp(x, axis=0).max() or 1.0) > 1e7  # the bias is rounded by 1e-9
+    try:
+        found = advlinear.path(x, y, 0, high, tol=0.99 if large else random.choice([0, 1e-4]))
+    except ValueError:
+        assert large
+        return
+    exact_x, exact_y = fractions(x), fractions(y)
+    lines = exact_lines(exact_x, exact_y)
+    beside = np.concatenate([found.radii, found.proved, found.proved * (1 + 1e-15)])
+    radii = [0.0, high, *random.uniform(0, high, 3), *beside, *found.proved[:1] / 2]
+    for eps in radii:
+        if not 0 <= eps <= high:
+            continue
+        best, exact_eps = found.at(eps), Fraction(float(eps))
+        w, b = fractions(best.w), Fraction(best.b)
+        cost = exact_eps * exact_dual_norm(w, "inf")
+        margins = [m - cost for m in exact_margins(exact_x, exact_y, w, b)]
+        assert mean_hinge(margins) <= Fraction(best.primal)
+        reach = found.reach if found.reach < np.inf and eps < found.proved[0] else None
+        for s, p in lines:
+            size = s / (1 - exact_eps * s) if exact_eps * s < 1 else None
+            if size is not None and (reach is None or size <= Fraction(reach)):
+                assert Fraction(best.dual) <= p / (1 - exact_eps * s)
+        assert 0 <= gap_of(best.primal, best.dual, len(y)) <= found.gap + 1e-15
+    if found.proved[0] <= high:
+        assert found.reach >= 1.99 * np.abs(found.at(found.proved[0]).w).sum()
 
 
 # --- the other balls ------------------------------------------------------------------------------
@@ -359,6 +638,51 @@ def test_what_does_not_get_closer_is_refused(stand_in, monkeypatch):
     assert len(set(stand_in)) == len(stand_in)
 
 
+@pytest.mark.parametrize("norm", ["2", "1"])
+def test_the_margin_in_the_other_balls_takes_few_minima(norm):
+    """Of separable classes; the interval that is left open at the margin is halved each time."""
+    x, y = load_iris(return_X_y=True)
+    x, y, lines = minmax_scale(x)[y > 0], y[y > 0], []
+    x = x + 0.1 * np.sign(y - 1.5)[:, None]
+    found = advlinear.path(x, y, 0, 1, norm, tol=1e-2, report=lines.append)
+    assert found.gap <= 1e-2
+    assert len(lines) < 60
+    margin = found.radii[0]
+    assert found.proved[0] == pytest.approx(margin, rel=1e-3)
+    for eps, separable in ((margin * (1 - 1e-3), True), (found.proved[0] * (1 + 1e-3), False)):
+        expected = advlinear.minimise(x, y, eps, norm)
+        assert (expected.primal < 1e-9) == separable
+        assert found.at(eps).primal == pytest.approx(expected.primal, rel=1e-2, abs=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["2", "1"])
+def test_reach_is_large_for_the_range_of_the_features(norm):
+    """Also where w = 0 is best at proved[0] at first, so that any reach were twice its norm."""
+    x, y = load_breast_cancer(return_X_y=True)
+    x, y = x[:142], y[:142]
+    found = advlinear.path(x, y, 0, 600, norm, tol=1e-2)
+    assert found.gap <= 1e-2
+    assert found.reach >= 999 / np.linalg.norm(np.ptp(x, axis=0) / 2, int(norm))
+    assert found.reach >= 1.99 * np.linalg.norm(found.at(found.proved[0]).w, COST[norm])
+
+
+def test_radii_where_minimise_has_no_certificate_are_avoided(monkeypatch):
+    """It fails at every second call: then at a larger tolerance, or at another radius."""
+    x, y = few_samples("normal", 30, 2, 0)
+    calls, minimise = [], module.minimise
+
+    def failing(x, y, eps, norm, tol):
+        calls.append((eps, tol))
+        if tol < 1e-3 or (len(calls) > 4 and (len(calls) // 2) % 2):
+            raise ValueError("no certificate")
+        return minimise(x, y, eps, norm, tol=tol / 10)
+
+    monkeypatch.setattr(module, "minimise", failing)
+    found = advlinear.path(x, y, 0.1, 0.4, 2, tol=1e-3)
+    assert found.gap <= 1e-3
+    assert len({eps for eps, _ in calls}) * 2 == len(calls)
+
+
 # --- what it refuses ------------------------------------------------------------------------------
 
 REFUSED = [
@@ -371,6 +695,8 @@ REFUSED = [
     (dict(tol=0, norm=2), "tol must be .* above 0 in the L2 and L1 balls"),
     (dict(y=[0, 0]), "y needs labels of two classes"),
     (dict(X=[[0.5], [np.nan]]), "X holds NaN"),
+    (dict(X=[[1e101], [0]]), r"X must be below 1e\+100, and its range above .*: scale X"),
+    (dict(X=[[1e-101], [0]]), r"X must be below 1e\+100, and its range above .*: scale X"),
 ]
 
 
