@@ -409,7 +409,7 @@ def _parser() -> cli.Parser:
         "names",
         nargs="+",
         metavar="STUDY",
-        help=f"{', '.join(STUDIES)}; docs/findings.md says what they show",
+        help=f"{', '.join(STUDIES)}; docs/article.md says what they show",
     )
     parser.add_data()
     parser.add_results()

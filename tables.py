@@ -23,10 +23,7 @@ import numpy as np
 
 from recipes import LOSSES, NORMS
 
-PAGES = (
-    ROOT / "README.md",
-    *(ROOT / "docs" / f"{n}.md" for n in ("findings", "method", "reference")),
-)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 # The article's own numbers: its table for clean images, the rest read off its figure.
 ARTICLE = {
     "regular": (".9990", ".25", ".00", ".00", ""),
@@ -278,7 +275,6 @@ def _benchmark(stored: runs.Results) -> str:
     titles = {
         "epoch": "an epoch of robust training, ε = .2",
         "attack": "test accuracy at 101 radii",
-        "optimum": "the exact minimum, ε = .2",
         "classes": "the attack on 1,000 classes: 5,000 samples of 2,048 features",
     }
     text = _head("", "median", "ratio")
@@ -298,7 +294,7 @@ def _minima(stored: runs.Results) -> str:
     table, found = stored.study("benchmark-minimum"), {}
     for what, seconds, gap in zip(*(table[n] for n in ("what", "seconds", "gap")), strict=True):
         other = next((end for end in solvers if end and what.endswith(end)), "")
-        told = "no solution" if np.isnan(gap) else f"{max(gap, 0):.0e}"
+        told = "stopped" if np.isnan(gap) else f"{max(gap, 0):.0e}"
         found.setdefault(what.removesuffix(other), {})[other] = [_time(seconds), told]
     heads = [f"{solver}{part}" for solver in solvers.values() for part in ("", ": gap")]
     text = _head("data, ε", *heads)
