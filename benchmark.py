@@ -29,7 +29,7 @@ import data
 import recipes
 import train
 from advlinear import worst_case
-from advlinear.minimum import losses_of
+from advlinear.minima.losses import losses_of
 
 EPS = 0.2  # the article's main radius
 RADII = 101  # from 0 to 0.5

@@ -27,7 +27,8 @@ import numpy as np
 import advlinear
 import data
 import recipes
-from advlinear.minimum import LARGEST_GAP, losses_of
+from advlinear.minima.losses import losses_of
+from advlinear.minimum import LARGEST_GAP
 
 PATH_END = 0.5
 FINE = 1e-9  # the gap that is tried first: it leaves fewer tiny weights in place of 0

@@ -7,17 +7,28 @@ of each radius.
 
 from __future__ import annotations
 
+import functools
 import numbers
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from advlinear import forms, models, rivals, targets
 from advlinear.forms import dense
 from advlinear.moves import BELOW, BEYOND, Moves, by_pair, scaled
-from advlinear.worst_case import ORDER, ball, blocks, box_of, dual_norm, exponent_of, robust_correct
+from advlinear.worst_case import (
+    ORDER,
+    ball,
+    blocks,
+    box_of,
+    dual_norm,
+    exponent_of,
+    robust_correct,
+    shown,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -62,15 +73,23 @@ class Found:
     def curve(self, eps: ArrayLike) -> np.ndarray:
         """Accuracy under the worst case at each radius: the share of radii > eps.
 
+        Args:
+            eps: one radius, or several of any shape; each is that of all n samples. For a radius
+                per sample, eps (n,), take (found.radii > eps).mean().
+
+        Returns:
+            An accuracy per radius, of the shape of eps.
+
         Raises:
             ValueError: eps holds what is no number of at least 0.
         """
         try:
             sizes = np.asarray(eps, np.float64)
         except (TypeError, ValueError):
-            raise ValueError(f"eps needs numbers, not {eps!r}") from None
+            raise ValueError(f"eps needs numbers, not {shown(eps)}") from None
         if not (sizes >= 0).all():
-            raise ValueError(f"eps needs numbers of at least 0, not {eps!r}")
+            wrong = shown(sizes[~(sizes >= 0)][0])
+            raise ValueError(f"eps needs numbers of at least 0, not {wrong}")
         return robust_correct(self.radii, sizes) / len(self.radii)
 
     def perturbed(self, eps: ArrayLike | None = None, step: float | None = None) -> Any:
@@ -107,11 +126,34 @@ class Found:
             except (TypeError, ValueError):
                 raise ValueError(f"eps needs a number, or {len(rows)}: one per sample") from None
             moving = sizes[self._moves.moving] if np.ndim(eps) else sizes
-            if not ((moving >= 0) & (moving < np.inf)).all():
-                raise ValueError(f"eps must be finite and at least 0, not {eps}")
+            right = (moving >= 0) & (moving < np.inf)
+            if not right.all():
+                raise ValueError(
+                    f"eps must be finite and at least 0, not {shown(moving[~right][0])}"
+                )
         return self._moves.restored(lambda part: self._moves.points(part, sizes[part]))
 
 
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
+
+
+def _without_eps(function: Callable[Args, Result]) -> Callable[Args, Result]:
+    """The function, which tells a caller who passes eps to it what takes eps."""
+
+    @functools.wraps(function)
+    def checked(*args: Args.args, **kwargs: Args.kwargs) -> Result:
+        if "eps" in kwargs:
+            raise TypeError(
+                "attack takes no eps, as it finds all radii: curve(eps) and perturbed(eps) of its "
+                "result do"
+            )
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@_without_eps
 def attack(
     model: Any,
     X: Any,
@@ -127,7 +169,8 @@ def attack(
     Args:
         model: a fitted scikit-learn classifier, outlier detector or pipeline whose scores are
             linear; a Keras or PyTorch model of logits; a function from X (m, ...) to scores (m, K),
-            or (m,) for two classes; or (W, b) with W (K, d) and b (K,), or w (d,) and a number.
+            or (m,) for two classes; or (W, b) with W (K, d) and b (K,), or w (d,) and a number; or
+            a `Minimum`, with its classes, or a `Best`, which counts as (w, b).
         X: samples (n, d), or (n, ...) as the model takes them; a sparse matrix; or a DataFrame,
             whose d numeric columns are attacked.
         y: labels (n,): those of model.classes_, else 0 to K - 1; with a single score 0 and 1, or
@@ -359,7 +402,7 @@ def _in_parallel(work, n_jobs: int | None, per_sample: dict, box, common: dict) 
     `joblib.parallel_config` has done that.
     """
     if n_jobs is not None and (not isinstance(n_jobs, numbers.Integral) or n_jobs == 0):
-        raise ValueError(f"n_jobs needs a whole number other than 0, not {n_jobs!r}")
+        raise ValueError(f"n_jobs needs a whole number other than 0, not {shown(n_jobs)}")
     if n_jobs == 1 or (n_jobs is None and "joblib" not in sys.modules):
         return work(**per_sample, box=box, **common)
     try:

@@ -102,9 +102,10 @@ def numeric_columns(frame: Any) -> np.ndarray:
     """The places of a DataFrame's numeric columns; the others, bool too, stay as they are.
 
     Raises:
-        ValueError: there is none, or numbers hide in a column of objects.
+        ValueError: there is none, one is sparse, or numbers hide in a column of objects.
     """
     types = sys.modules["pandas"].api.types
+    refuse_sparse_columns(frame)
     places = []
     for place, (name, column) in enumerate(frame.items()):
         if types.is_bool_dtype(column.dtype):
@@ -119,6 +120,17 @@ def numeric_columns(frame: Any) -> np.ndarray:
     if not places:
         raise ValueError("X has no column of numbers")
     return np.array(places)
+
+
+def refuse_sparse_columns(X: Any) -> None:
+    """Raise ValueError for a DataFrame with a column of pandas' SparseDtype."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(X, pandas.DataFrame):
+        for name, kind in X.dtypes.items():
+            if isinstance(kind, pandas.SparseDtype):
+                raise ValueError(
+                    f"column {name!r} of X is sparse: change its type to {kind.subtype}"
+                )
 
 
 def dense(x: Any, rows: np.ndarray) -> np.ndarray:

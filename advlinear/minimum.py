@@ -1,9 +1,9 @@
 """The least robust loss of a linear model of two classes, and the dual solution that proves it.
 
 advlinear/minima/certificate.py states the problem, its dual, and what both bounds prove.
-`minimise` finds w, b and alpha by the interior point of advlinear/interior.py and, where the
+`minimise` finds w, b and alpha by the interior point of advlinear/minima/interior.py and, where the
 minimum is that of a linear program whose weights are mostly 0, goes on to a vertex
-(advlinear/vertex.py).
+(advlinear/minima/vertex.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advlinear import interior, samples, vertex
-from advlinear.minima import certificate
+from advlinear import models, samples
+from advlinear.minima import certificate, cones, interior, operators, threads, vertex
+from advlinear.minima.losses import losses_of
 from advlinear.samples import Problem
-from advlinear.worst_case import hinge
+from advlinear.worst_case import shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -108,17 +109,10 @@ def minimise(
         ValueError: an argument is not as described, or no certificate with such a gap is reached.
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
-    if not 0 < tol < 1:
-        raise ValueError(f"tol must be between 0 and 1, not {tol!r}")
-    used = problem.weights > 0
-    if used.all():
-        w, b, alpha, proof = _solve(problem, tol, report)
-    else:
-        of_weight = {name: getattr(problem, name)[used] for name in ("x", "y", "weights")}
-        w, b, inner, _ = _solve(replace(problem, **of_weight), tol, report)
-        alpha = np.zeros(len(used))
-        alpha[used] = inner
-        proof = certificate.bounds(problem, w, b, alpha)
+    if not models.is_number(tol) or not 0 < tol < 1:
+        raise ValueError(f"tol must be between 0 and 1, not {shown(tol)}")
+    with threads.limited(problem.x.shape[1]):
+        w, b, alpha, proof = _solve_weighted(problem, tol, report)
     if not -1e-12 <= proof["gap"] <= tol:
         raise ValueError(
             f"no certificate: the gap is {proof['gap']:.1e}, above tol {tol:g}: {ADVICE}"
@@ -135,20 +129,20 @@ class Program:
     """What the interior point is given, and what its bounds are held against.
 
     Attributes:
-        rows, cone: as in advlinear/interior.py, over features centred and scaled to a range of 1.
+        operator, cone: of the interior point, over features centred and scaled to a range of 1.
         ball: the cone of eps itself, where `cone` is that of an eps that is smaller by 1e-9.
-        costs: (n,) the shares s_i of the samples times n; floor: the smallest.
+        sample_weight: (n,) the shares s_i of the samples times n; lightest: the smallest.
         start: theta inside the cone.
         loss, tol: as of `minimise`.
         exact: at eps = 0 alpha keeps the constraint to rounding, as there is no room to spare.
         report: called with a line of text after each step.
     """
 
-    rows: interior.Plain | interior.Split | interior.Boxed
-    cone: interior.Nonnegative | interior.Largest | interior.Lorentz
-    ball: interior.Nonnegative | interior.Largest | interior.Lorentz
-    costs: np.ndarray
-    floor: float
+    operator: operators.Plain | operators.Split | operators.Boxed
+    cone: cones.NormCone
+    ball: cones.NormCone
+    sample_weight: np.ndarray
+    lightest: float
     start: np.ndarray
     loss: str
     tol: float
@@ -157,7 +151,19 @@ class Program:
 
     @property
     def ends_on_vertex(self) -> bool:
-        return self.loss == "hinge" and isinstance(self.rows, interior.Split | interior.Boxed)
+        return self.loss == "hinge" and isinstance(self.operator, operators.Split | operators.Boxed)
+
+
+def _solve_weighted(problem: Problem, tol: float, report: Callable | None) -> tuple:
+    """What `_solve` returns; samples of weight 0 are left out of the solver, not of the proof."""
+    used = problem.weights > 0
+    if used.all():
+        return _solve(problem, tol, report)
+    of_weight = {name: getattr(problem, name)[used] for name in ("x", "y", "weights")}
+    w, b, inner, _ = _solve(replace(problem, **of_weight), tol, report)
+    alpha = np.zeros(len(used))
+    alpha[used] = inner
+    return w, b, alpha, certificate.bounds(problem, w, b, alpha)
 
 
 def _solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
@@ -167,9 +173,9 @@ def _solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
 
     def prove(theta, alphas):
         """The best proof for theta: one for all weights, if there is one that is near enough."""
-        theta, alphas = _simplest(program, program.ball.tight(theta), alphas)
+        theta, alphas = _simplest(program, program.ball.tightest(theta), alphas)
         w = np.zeros(d)
-        w[used] = program.rows.weights(theta) / span
+        w[used] = program.operator.weights(theta) / span
         b = float(theta[-1] - w[used] @ centre)
         if not (np.isfinite(w).all() and np.isfinite(b)):
             raise ValueError("no certificate: the steps of the solver overflow: " + ADVICE)
@@ -193,11 +199,22 @@ def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
         used, span = np.arange(1), np.ones(len(span))
     centre, span = centre[used], span[used]
     scaled = functools.partial(_scaled, problem, used, centre, span)
-    rows, ball, start = scaled(eps)
+    operator, ball, start = scaled(eps)
     cone = ball if problem.norm == "inf" else _cone(problem.norm, eps * (1 - INSIDE) / span)
-    costs = shares * len(x)
+    sample_weight = shares * len(x)
     return (
-        Program(rows, cone, ball, costs, costs.min(), start, problem.loss, tol, eps == 0, report),
+        Program(
+            operator,
+            cone,
+            ball,
+            sample_weight,
+            sample_weight.min(),
+            start,
+            problem.loss,
+            tol,
+            eps == 0,
+            report,
+        ),
         used,
         centre,
         span,
@@ -205,28 +222,28 @@ def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
 
 
 def _scaled(problem: Problem, used, centre, span, eps: float) -> tuple:
-    """The rows and the cone of the interior point, and a theta inside."""
+    """The operator and the cone of the interior point, and a theta inside."""
     x, y, box, norm = problem.x, problem.y, problem.box, problem.norm
     scale, d = eps / span, len(used)
     boxed = box is not None and eps > 0
     both = np.empty((len(y), 2 * d if boxed else d))
     for k in range(0, len(y), BLOCK):
-        rows, sign = slice(k, k + BLOCK), y[k : k + BLOCK, None]
-        yx = sign * (x[rows, used] - centre) / span
-        both[rows, :d] = yx
+        part, sign = slice(k, k + BLOCK), y[k : k + BLOCK, None]
+        yx = sign * (x[part, used] - centre) / span
+        both[part, :d] = yx
         if boxed:  # y x - plus beside -y x - minus: what a unit of u and of v adds to the margins
-            low, high = x[rows, used] - box[0][used], box[1][used] - x[rows, used]
-            both[rows, :d] -= np.minimum(eps, np.where(sign > 0, low, high)) / span
-            both[rows, d:] = -yx - np.minimum(eps, np.where(sign > 0, high, low)) / span
+            low, high = x[part, used] - box[0][used], box[1][used] - x[part, used]
+            both[part, :d] -= np.minimum(eps, np.where(sign > 0, low, high)) / span
+            both[part, d:] = -yx - np.minimum(eps, np.where(sign > 0, high, low)) / span
     if norm == "inf" and eps > 0:
-        rows = interior.Boxed(both, y) if boxed else interior.Split(both, y, scale)
-        return rows, interior.Nonnegative(2 * d), np.append(np.full(2 * d, 0.5 / d), 0.0)
-    return interior.Plain(both, y), _cone(norm, scale), np.append(1.0, np.zeros(d + 1))
+        operator = operators.Boxed(both, y) if boxed else operators.Split(both, y, scale)
+        return operator, cones.Nonnegative(2 * d), np.append(np.full(2 * d, 0.5 / d), 0.0)
+    return operators.Plain(both, y), _cone(norm, scale), np.append(1.0, np.zeros(d + 1))
 
 
-def _cone(norm: str, scale: np.ndarray) -> interior.Lorentz | interior.Largest:
+def _cone(norm: str, scale: np.ndarray) -> cones.NormCone:
     """The cone of Plain: t is at least the dual norm of w times the scale."""
-    return interior.Lorentz(scale) if norm == "2" and scale.any() else interior.Largest(scale)
+    return cones.Lorentz(scale) if norm == "2" and scale.any() else cones.Largest(scale)
 
 
 def _by_parts(program: Program, prove: Callable) -> tuple:
@@ -236,17 +253,18 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
     side. Those near 1, and those found on the wrong side, are solved for exactly. Features far
     from use are left out, too, where `vertex.finish` adds those that it misses.
     """
-    rows, costs, ball, n = program.rows, program.costs, program.ball, len(program.costs)
-    if program.loss == "logistic" or n * rows.width**2 <= SMALL:
+    operator, ball, sample_weight = program.operator, program.ball, program.sample_weight
+    n = len(sample_weight)
+    if program.loss == "logistic" or n * operator.n_columns**2 <= SMALL:
         point = _interior(program, np.arange(n), np.zeros(n), program.tol)
-        if program.loss == "hinge" and rows.dot(ball.tight(point.theta)).min() > 0:
+        if program.loss == "hinge" and operator.matvec(ball.tightest(point.theta)).min() > 0:
             found = prove(point.theta, [])  # its margins prove the loss 0
             if found[-1]["gap"] <= program.tol:
                 return found
         return prove(*_finish(program, point))
     count = max(n // 16, FEWEST)
     chosen = np.random.default_rng(0).permutation(n)[:count]
-    chosen = np.union1d(chosen, [np.argmax(rows.y), np.argmin(rows.y)])  # both classes
+    chosen = np.union1d(chosen, [np.argmax(operator.y), np.argmin(operator.y)])  # both classes
     point, wrong = _interior(program, chosen, np.zeros(n), FIRST_TOL), np.zeros(0, dtype=np.int64)
     columns = None
     if program.ends_on_vertex:
@@ -254,20 +272,20 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
         close = (close | (point.theta[:-1] > point.z)).reshape(2, -1).any(axis=0)
         columns = np.flatnonzero(np.tile(close, 2)) if close.any() else None
     count = n // 8
-    margins = rows.dot(ball.tight(point.theta))
+    margins = operator.matvec(ball.tightest(point.theta))
     while True:
         nearest = np.argsort(np.abs(margins - 1), kind="stable")[:count]
         chosen = np.union1d(nearest, wrong)
         if len(chosen) == n:
             columns = None
-        fixed = np.where(margins < 1, costs, 0.0)
-        fixed[chosen] = 0
-        point = _interior(program, chosen, fixed, program.tol, columns)
+        alpha_outside = np.where(margins < 1, sample_weight, 0.0)
+        alpha_outside[chosen] = 0
+        point = _interior(program, chosen, alpha_outside, program.tol, columns)
         found = prove(*_finish(program, point))
         if found[-1]["gap"] <= program.tol or len(chosen) == n:
             return found
-        margins = rows.dot(ball.tight(point.theta))
-        wrong = np.union1d(chosen, np.flatnonzero((margins < 1) != (fixed > 0)))
+        margins = operator.matvec(ball.tightest(point.theta))
+        wrong = np.union1d(chosen, np.flatnonzero((margins < 1) != (alpha_outside > 0)))
         count = min(2 * count, n)
 
 
@@ -277,43 +295,44 @@ def _finish(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
         return _vertex_without_attack(program, point)
     if program.ends_on_vertex:
         return _vertex(program, point)
-    if isinstance(program.rows, interior.Split | interior.Boxed):
+    if isinstance(program.operator, operators.Split | operators.Boxed):
         return _sparse(program, point)
-    return program.ball.tight(point.theta), [point.alpha]
+    return program.ball.tightest(point.theta), [point.alpha]
 
 
-def _interior(program: Program, samples, fixed, tol, columns=None) -> interior.Point:
+def _interior(program: Program, samples, alpha_outside, tol, columns=None) -> interior.Point:
     """The interior point over some samples and columns of theta (all by default).
 
-    Of the other samples alpha is `fixed` (n,), and of the other columns theta is 0.
+    Of the other samples alpha is `alpha_outside` (n,), and of the other columns theta is 0.
     """
-    n, costs = len(program.costs), program.costs[samples]
-    rows, cone, ball, start = program.rows, program.cone, program.ball, program.start
-    pull = rows.adjoint(fixed)
+    n, sample_weight = len(program.sample_weight), program.sample_weight[samples]
+    operator, cone, ball, start = program.operator, program.cone, program.ball, program.start
+    linear_term = operator.rmatvec(alpha_outside)
     if columns is not None:
         kept = np.append(columns, len(start) - 1)
-        rows, cone = rows.subset(samples, columns), interior.Nonnegative(len(columns))
+        operator, cone = operator.subset(samples, columns), cones.Nonnegative(len(columns))
         ball = cone
-        start, pull = start[kept], pull[kept]
+        start, linear_term = start[kept], linear_term[kept]
     elif len(samples) < n:
-        rows = rows.subset(samples)
-    known, floor = float(fixed.sum()), program.floor
+        operator = operator.subset(samples)
+    known, lightest = float(alpha_outside.sum()), program.lightest
     late = 0
 
-    def judge(point, number):
+    def stopping_rule(point, number):
         nonlocal late
-        theta = ball.tight(point.theta)
-        margins, total = rows.dot(theta), point.alpha.sum() + known
-        primal = (costs @ losses_of(program.loss, margins) + known - pull @ theta) / n
-        value = total if program.loss == "hinge" else _entropy(point.alpha, costs)
-        gap = (primal - value / n) / max(primal, floor / n)
-        left = rows.adjoint(point.alpha) + pull
+        theta = ball.tightest(point.theta)
+        margins, total = operator.matvec(theta), point.alpha.sum() + known
+        losses = losses_of(program.loss, margins)
+        primal = (sample_weight @ losses + known - linear_term @ theta) / n
+        value = total if program.loss == "hinge" else _entropy(point.alpha, sample_weight)
+        gap = (primal - value / n) / max(primal, lightest / n)
+        left = operator.rmatvec(point.alpha) + linear_term
         if program.exact:
-            largest = certificate.REACH * (1 + np.abs(rows.weights(theta)).sum())
-            inside = np.abs(left[1:-1]).max() * largest <= tol / 4 * max(primal * n, floor)
+            largest = certificate.REACH * (1 + np.abs(operator.weights(theta)).sum())
+            inside = np.abs(left[1:-1]).max() * largest <= tol / 4 * max(primal * n, lightest)
         else:
-            inside = ball.room(left, _inside(n) * total + 2 * abs(left[-1])) >= 0
-        inside &= abs(left[-1]) <= tol / 100 * max(primal * n, floor)
+            inside = ball.dual_slack(left, _inside(n) * total + 2 * abs(left[-1])) >= 0
+        inside &= abs(left[-1]) <= tol / 100 * max(primal * n, lightest)
         if program.report:
             program.report(
                 f"{len(samples)} samples, step {number}: loss {primal:.7f}, gap {gap:.1e}"
@@ -322,10 +341,12 @@ def _interior(program: Program, samples, fixed, tol, columns=None) -> interior.P
         late += abs(gap) <= tol / 2
         done = (abs(gap) <= tol / 2 and inside) or late == LATE
         separated = not known and margins.min() > 0
-        return done or separated or primal < -1, 0.1 * tol * max(primal * n, floor)
+        return done or separated or primal < -1, 0.1 * tol * max(primal * n, lightest)
 
-    point = interior.solve(rows, cone, costs, pull, program.loss, start, judge)
-    alpha = fixed.copy()
+    point = interior.solve(
+        operator, cone, sample_weight, linear_term, program.loss, start, stopping_rule
+    )
+    alpha = alpha_outside.copy()
     alpha[samples] = point.alpha
     if columns is None:
         return interior.Point(point.theta, alpha, point.z)
@@ -339,16 +360,11 @@ def _inside(n: int) -> float:
     return (6 * np.sqrt(n) + 20) * U
 
 
-def _entropy(alpha: np.ndarray, costs: np.ndarray) -> float:
+def _entropy(alpha: np.ndarray, sample_weight: np.ndarray) -> float:
     """sum_i c_i h(alpha_i / c_i) of the logistic loss."""
-    kept = (alpha > 0) & (alpha < costs)
-    a = alpha[kept] / costs[kept]
-    return float(-costs[kept] @ (a * np.log(a) + (1 - a) * np.log1p(-a)))
-
-
-def losses_of(loss: str, margins: np.ndarray) -> np.ndarray:
-    """The loss "hinge" or "logistic" at margins of any shape."""
-    return hinge(margins) if loss == "hinge" else np.logaddexp(0, -margins)
+    kept = (alpha > 0) & (alpha < sample_weight)
+    a = alpha[kept] / sample_weight[kept]
+    return float(-sample_weight[kept] @ (a * np.log(a) + (1 - a) * np.log1p(-a)))
 
 
 def _vertex(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
@@ -357,22 +373,26 @@ def _vertex(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
     The vertex's alpha would be on the boundary of the constraints, but for a margin for rounding.
     """
     margin = 4 * _inside(len(point.alpha)) * point.alpha.sum()
-    found = vertex.finish(program.rows, program.costs, point.theta, point.alpha, point.z, margin)
+    found = vertex.finish(
+        program.operator, program.sample_weight, point.theta, point.alpha, point.z, margin
+    )
     if found is None:
-        return program.ball.tight(point.theta), [point.alpha]
+        return program.ball.tightest(point.theta), [point.alpha]
     return found[0], [found[1], point.alpha]
 
 
 def _vertex_without_attack(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
     """The same at eps = 0, where all balls are one and alpha has no room beside the vertices."""
     w, b = point.theta[1:-1], point.theta[-1:]
-    rows = interior.Split(program.rows.yx, program.rows.y, np.zeros(len(w)))
+    operator = operators.Split(program.operator.yx, program.operator.y, np.zeros(len(w)))
     theta = np.concatenate([np.maximum(w, 0), np.maximum(-w, 0), b])
-    found = vertex.finish(rows, program.costs, theta, point.alpha, np.zeros(2 * len(w)), 0.0)
+    found = vertex.finish(
+        operator, program.sample_weight, theta, point.alpha, np.zeros(2 * len(w)), 0.0
+    )
     if found is None:
-        return program.ball.tight(point.theta), [point.alpha]
+        return program.ball.tightest(point.theta), [point.alpha]
     theta, alpha = found
-    return np.concatenate([[0.0], rows.weights(theta), theta[-1:]]), [alpha, point.alpha]
+    return np.concatenate([[0.0], operator.weights(theta), theta[-1:]]), [alpha, point.alpha]
 
 
 def _sparse(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
@@ -380,11 +400,11 @@ def _sparse(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
 
     Nor may it lose that all margins are positive: the interior point may have stopped for that.
     """
-    tight = program.ball.tight(point.theta)
+    tight = program.ball.tightest(point.theta)
     sparse = np.append(np.where(point.theta[:-1] > point.z, tight[:-1], 0), tight[-1])
-    margins = [program.rows.dot(one) for one in (tight, sparse)]
-    losses = [program.costs @ losses_of(program.loss, one) for one in margins]
-    no_larger = losses[1] - losses[0] <= program.tol / 4 * max(losses[0], program.floor)
+    margins = [program.operator.matvec(one) for one in (tight, sparse)]
+    losses = [program.sample_weight @ losses_of(program.loss, one) for one in margins]
+    no_larger = losses[1] - losses[0] <= program.tol / 4 * max(losses[0], program.lightest)
     separates = margins[1].min() > 0 or not margins[0].min() > 0
     return sparse if no_larger and separates else tight, [point.alpha]
 
@@ -395,16 +415,18 @@ def _simplest(program: Program, theta, alphas: list) -> tuple[np.ndarray, list]:
     No weights where they are as good; and where all margins are positive those times what brings
     the loss (near) 0, with alpha 0.
     """
-    rows, costs = program.rows, program.costs
-    margins = rows.dot(theta)
+    operator, sample_weight = program.operator, program.sample_weight
+    margins = operator.matvec(theta)
     if margins.min() > 0:
         enough = 1 + INSIDE
         if program.loss == "logistic":
-            enough = np.log(2 * len(costs) / (program.floor * program.tol))
-        return theta * max(1, enough / margins.min()), [*alphas, np.zeros(len(costs))]
-    none, sums = np.zeros(len(theta)), [costs[rows.y == sign].sum() for sign in (-1, 1)]
+            enough = np.log(2 * len(sample_weight) / (program.lightest * program.tol))
+        return theta * max(1, enough / margins.min()), [*alphas, np.zeros(len(sample_weight))]
+    none, sums = np.zeros(len(theta)), [sample_weight[operator.y == sign].sum() for sign in (-1, 1)]
     odds = sums[1] / sums[0]
     none[-1] = np.sign(odds - 1) if program.loss == "hinge" else np.log(odds)
-    least, without = (costs @ losses_of(program.loss, rows.dot(one)) for one in (theta, none))
-    as_good = without - least <= program.tol / 4 * max(least, program.floor)
+    least, without = (
+        sample_weight @ losses_of(program.loss, operator.matvec(one)) for one in (theta, none)
+    )
+    as_good = without - least <= program.tol / 4 * max(least, program.lightest)
     return none if as_good else theta, alphas

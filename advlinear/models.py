@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advlinear import refusals
 from advlinear.forms import MOST, Form, dense, real
-from advlinear.worst_case import blocks, box_of, exponent_of
+from advlinear.worst_case import blocks, box_of, exponent_of, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -66,10 +67,20 @@ def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
     return classes, np.where(y == classes[1], 1.0, -1.0)
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is one real number; True, False and durations are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.timedelta64)
+
+
 def radius(eps: float) -> float:
     """eps as a float. Raises ValueError: it is no number, negative or not finite."""
-    if not isinstance(eps, numbers.Real) or isinstance(eps, bool) or not 0 <= eps < np.inf:
-        raise ValueError(f"eps must be a finite number of at least 0, not {eps!r}")
+    if isinstance(eps, dict) or np.ndim(eps):
+        raise ValueError(
+            "eps must be one number: for a radius per feature, r (d,), divide X and the box by r, "
+            "pass eps=1, and divide the w found by r, which is exact"
+        )
+    if not is_number(eps) or not 0 <= eps < np.inf:
+        raise ValueError(f"eps must be a finite number of at least 0, not {shown(eps)}")
     return float(eps)
 
 
@@ -155,7 +166,8 @@ def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tu
         told = predict(form.x, np.arange(n))
         if (told != scores.argmax(axis=1))[best > second].any():
             raise ValueError("the model does not predict the class of its largest score")
-    weights, noise, blur = weights_of(model, ask, Domain.of(form, fixed, box), scores)
+    away = ask if box is not None else _advising_a_box(ask)
+    weights, noise, blur = weights_of(model, away, Domain.of(form, fixed, box), scores)
     return Model(ask, predict, classes, weights, noise, blur), own, scores
 
 
@@ -165,6 +177,8 @@ def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tu
 def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
     """`Model.ask`, and the weights (K, d) if they are given."""
     weights, d = None, form.x.shape[1]
+    refusals.by_name(model)
+    model = (model.w, model.b) if _is_minimum(model) else model
     keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
     if isinstance(model, tuple):
         W, b = given(model, d)
@@ -190,6 +204,7 @@ def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
 
     def ask(points, rows):
         scores = _call(raw, points, rows)
+        refusals.by_scores(scores)
         try:
             scores = np.asarray(scores, np.float64)
         except (TypeError, ValueError):
@@ -203,6 +218,11 @@ def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
         return scores if scores.ndim == 2 else np.stack([-scores / 2, scores / 2], axis=1)
 
     return ask, weights
+
+
+def _is_minimum(model: Any) -> bool:
+    """Whether it is a `Minimum`, or a `Best`, which has no classes."""
+    return hasattr(model, "primal") and hasattr(model, "w") and hasattr(model, "b")
 
 
 def given(model: tuple, d: int) -> tuple[np.ndarray, np.ndarray]:
@@ -224,24 +244,26 @@ def given(model: tuple, d: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scores_of_estimator(model: Any) -> Callable | None:
-    """What gives an estimator's scores. Raises ValueError: it has not one per class, but votes."""
-    votes = _final(model)
-    if type(votes).__name__ in ("SVC", "NuSVC") and len(getattr(votes, "classes_", ())) > 2:
-        raise ValueError(
-            f"{type(votes).__name__} of more than two classes lets pairs of classes vote, and has "
-            "no linear score per class: use LinearSVC, or OneVsRestClassifier(SVC(...))"
-        )
+    """What gives an estimator's scores; None if it has none per class."""
     for name in ("decision_function", "predict_joint_log_proba"):
         if hasattr(model, name):
             return getattr(model, name)
     return None
 
 
-def _final(model: Any) -> Any:
-    """What a search or a pipeline ends in."""
-    while hasattr(model, "best_estimator_") or hasattr(model, "steps"):
-        model = model.best_estimator_ if hasattr(model, "best_estimator_") else model.steps[-1][1]
-    return model
+def _advising_a_box(ask: Callable) -> Callable:
+    """The same, for points away from X; where the model has no scores, the message adds what to do.
+
+    As log-odds that are infinite where a probability is 1 in float64.
+    """
+
+    def asked(points, rows):
+        try:
+            return ask(points, rows)
+        except ValueError as error:
+            raise ValueError(f"{error}, away from X: give a box that features stay in") from None
+
+    return asked
 
 
 def _call(function: Callable, *arguments: Any) -> Any:
@@ -295,25 +317,36 @@ def labels(
             hint = ": pass y.ravel()"
         elif y.ndim == 2 and len(y) == n:
             hint = ": if they are one-hot, pass y.argmax(axis=1)"
+            if ((y != 0).sum(axis=1) != 1).any():
+                hint = ": if a sample has several labels, attack a classifier of each label k "
+                hint += "with y[:, k]"
         raise ValueError(f"y needs shape ({n},), one label per sample, not {y.shape}{hint}")
-    classes = getattr(model, "classes_", None)
+    classes, hint = getattr(model, "classes" if _is_minimum(model) else "classes_", None), ""
     if classes is None:
+        if count == 2:
+            hint = " (the model gives the scores of two classes; labels are no scores)"
+        if _is_minimum(model):
+            hint = " (a Best has none of its own: pass y == path.classes[1])"
         negative = hasattr(model, "decision_function")  # an outlier detector: +1 is an inlier
         negative |= count == 2 and y is not None and bool((y == -1).any())
         classes = np.array([-1, 1]) if negative else np.arange(count)
     if len(classes) != count:
         raise ValueError(f"the model has {len(classes)} classes, but {count} scores per sample")
     classes = np.asarray(classes)
-    return classes, None if y is None else labels_to_indices(y, classes)
+    return classes, None if y is None else labels_to_indices(y, classes, hint=hint)
 
 
-def labels_to_indices(y: np.ndarray, classes: np.ndarray, what: str = "y") -> np.ndarray:
+def labels_to_indices(
+    y: np.ndarray, classes: np.ndarray, what: str = "y", hint: str = ""
+) -> np.ndarray:
     """The place (n,) of each label among the classes. Raises ValueError: it is none of them."""
+    if np.ndim(y) != 1:
+        raise ValueError(f"{what} has shape {np.shape(y)}: several labels per sample are not taken")
     matches = np.asarray(y)[:, None] == classes
     known = np.broadcast_to(matches, (len(y), len(classes))).any(axis=1)
     if not known.all():
-        unknown = y[~known][0]
-        raise ValueError(f"label {unknown!r} in {what} is none of the classes {classes.tolist()}")
+        label, known = shown(y[~known][0]), classes.tolist()
+        raise ValueError(f"label {label} in {what} is none of the classes {known}{hint}")
     return matches.argmax(axis=1)
 
 
@@ -377,14 +410,26 @@ def weights_of(
             moved = ~domain.fixed & (steps > 0)
             share = np.divide(1, steps, out=np.zeros(len(steps)), where=moved)
             return weights, noise, 2 * noise * (np.abs(weights) + np.outer(offset, share))
-    hint = ""
+    hint, looks = "", _looks_like(scores)
     if getattr(model, "training", False):
         hint = " (it is in training mode: call model.eval())"
-    elif (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) < 1e-5).all():
-        hint = " (they look like probabilities: pass the logits)"
+    elif looks:
+        hint = f" (they look like {looks})"
     elif domain.form.kind == "frame":
         hint = " (a column of codes is no number: make it a category, or fix it with scale 0)"
     raise ValueError(f"the model is not linear: its scores are not X @ W.T + b{hint}")
+
+
+def _looks_like(scores: np.ndarray) -> str:
+    """What scores (n, K) that are not linear may be, and what to pass instead; else ""."""
+    single = 2 * scores[:, 1]  # see `Model.ask`
+    if (scores[:, 0] == -scores[:, 1]).all():
+        if (single == np.rint(single)).all():
+            return "labels: pass the model, not its predict"
+        sums_to_1 = (single <= 1).all()
+    else:
+        single, sums_to_1 = scores, (np.abs(scores.sum(axis=1) - 1) < 1e-5).all()
+    return "probabilities: pass the logits" if (single >= 0).all() and sums_to_1 else ""
 
 
 def _candidates(model: Any, ask: Callable, domain: Domain, count: int) -> Iterator[tuple]:

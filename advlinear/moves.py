@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from advlinear.forms import MOST, Form, dense
-from advlinear.models import Model
-from advlinear.worst_case import blocks, box_of, distance, room, step
+from advlinear.models import Model, is_number
+from advlinear.worst_case import blocks, box_of, distance, room, shown, step
 
 BEYOND = 1e-6  # of a radius: moved so much further, a sample is on the other side
 BELOW = (1 - BEYOND) / (1 + BEYOND)  # from the size above the radius to that below it
@@ -188,8 +188,8 @@ class Moves:
         Raises:
             ValueError: see `Found.perturbed`.
         """
-        if not (np.ndim(size) == 0 and 0 < size < np.inf):
-            raise ValueError(f"step must be finite and above 0, not {size!r}")
+        if not is_number(size) or not 0 < size < np.inf:
+            raise ValueError(f"step must be a finite number above 0, not {shown(size)}")
         low, high = (0.0, 0.0) if self.sides is None else self.sides
         start = np.where(np.isfinite(low), low, 0.0)
         _require_whole((np.where(np.isfinite(high), high, start) - start) / size, "box")

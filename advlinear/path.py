@@ -28,7 +28,7 @@ import numpy as np
 
 from advlinear import models
 from advlinear.minimum import LARGEST_GAP, minimise
-from advlinear.worst_case import DUAL, ORDER, ROWS, ball, dual_norm, hinge
+from advlinear.worst_case import DUAL, ORDER, ROWS, ball, dual_norm, hinge, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -98,7 +98,7 @@ class Path:
             ValueError: eps is not between eps_min and eps_max.
         """
         if np.ndim(eps):
-            raise ValueError(f"eps needs one number, not {eps!r}: `bounds` takes several")
+            raise ValueError(f"eps needs one number, not {shown(eps)}: `bounds` takes several")
         primal, dual = self.bounds(eps)
         k = np.searchsorted(self.radii, eps, side="right")
         chosen, shrunk = slice(*self.w.indptr[k : k + 2]), 1 - eps * self.s[k]
@@ -112,9 +112,14 @@ class Path:
         Raises:
             ValueError: a radius is not between eps_min and eps_max.
         """
-        eps = np.asarray(eps, np.float64)
-        if not ((self.eps_min <= eps) & (eps <= self.eps_max)).all():
-            raise ValueError(f"eps must be from {self.eps_min:g} to {self.eps_max:g}, not {eps}")
+        try:
+            eps = np.asarray(eps, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"eps needs numbers, not {shown(eps)}") from None
+        inside = (self.eps_min <= eps) & (eps <= self.eps_max)
+        if not inside.all():
+            known = f"from {self.eps_min:g} to {self.eps_max:g}"
+            raise ValueError(f"eps must be {known}, not {shown(eps[~inside][0])}")
         k = np.searchsorted(self.radii, eps, side="right")
         inverse = np.interp(eps, self.proved, 1 / self.dual, left=np.inf)
         return self.p[k] / (1 - eps * self.s[k]), 1 / inverse
@@ -174,8 +179,10 @@ def path(
     eps_min, eps_max = models.radius(eps_min), models.radius(eps_max)
     if eps_min > eps_max:
         raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")
-    if not 0 <= tol < 1 or (tol == 0 and norm != "inf"):
-        raise ValueError(f"tol must be from 0 to 1, and above 0 in the L2 and L1 balls, not {tol}")
+    if not models.is_number(tol) or not 0 <= tol < 1 or (tol == 0 and norm != "inf"):
+        raise ValueError(
+            f"tol must be from 0 to 1, and above 0 in the L2 and L1 balls, not {shown(tol)}"
+        )
     classes, y = models.two_classes(y, len(x))
     found = _Found(x, y, classes, norm, eps_min, eps_max)
     found.add_model(np.zeros(x.shape[1]), np.sign(y.sum()))

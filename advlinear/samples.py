@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advlinear import forms, models
-from advlinear.worst_case import ball
+from advlinear.worst_case import ball, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -57,7 +57,7 @@ def problem(
     classes, y = models.two_classes(y, len(x))
     norm = ball(norm)
     if loss not in LOSSES:
-        raise ValueError(f"loss must be hinge or logistic, not {loss!r}")
+        raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
     if box is not None:
         if norm != "inf":
             raise ValueError(f"a box needs the norm inf, not {norm}: leave one of the two out")

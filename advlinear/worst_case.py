@@ -21,6 +21,7 @@ a box is a pair (low, high) of numbers, arrays (d,), or arrays (n, d).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,12 @@ def hinge(margins: np.ndarray) -> np.ndarray:
     return np.maximum(0, 1 - margins)
 
 
+def shown(value: Any) -> str:
+    """An argument in a message: in one line, and a number or text of NumPy as that of Python."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return " ".join(repr(value).split())[:99]
+
+
 def ball(norm: str | float, known: Iterable[str] = ORDER) -> str:
     """The name of a ball: "inf", "2" or "1", from these and such as 2.0, "l2" and "Linf".
 
@@ -42,14 +49,14 @@ def ball(norm: str | float, known: Iterable[str] = ORDER) -> str:
     """
     name, known = str(norm).lower().removeprefix("l").removesuffix(".0"), list(known)
     if isinstance(norm, bool) or name not in known:
-        raise ValueError(f"norm must be {', '.join(known[:-1])} or {known[-1]}, not {norm!r}")
+        raise ValueError(f"norm must be {', '.join(known[:-1])} or {known[-1]}, not {shown(norm)}")
     return name
 
 
 def require_ball(norm: str) -> None:
     """Raise ValueError unless the norm is "inf", "2" or "1"."""
     if str(norm) not in DUAL:
-        raise ValueError(f"norm must be inf, 2 or 1, not {norm!r}")
+        raise ValueError(f"norm must be inf, 2 or 1, not {shown(norm)}")
 
 
 def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
@@ -352,7 +359,7 @@ def _by_label(x: np.ndarray, y: np.ndarray, w: np.ndarray, box: bool) -> list[tu
         shapes = ", ".join(str(np.shape(value)) for value in (x, y, w))
         raise ValueError(f"x, y, w need shapes (n, d), (n,), (d,), not {shapes}")
     if not (np.abs(y) == 1).all():
-        raise ValueError(f"labels y must be -1 or +1, not {y[np.abs(y) != 1][0]!r}")
+        raise ValueError(f"labels y must be -1 or +1, not {shown(y[np.abs(y) != 1][0])}")
     if box and not ((x >= 0) & (x <= 1)).all():
         raise ValueError("with the box all pixels must be in [0, 1]")
     return [(sign, y == sign, (0.0, 1.0) if box else None) for sign in (-1, 1)]

@@ -1,7 +1,8 @@
 """What the scripts share; no experiment in here.
 
 A script imports this before NumPy and TensorFlow. From then on Ctrl-C, or a library that is not
-installed, ends the script with one line in place of Python's traceback.
+installed, ends the script with one line in place of Python's traceback. A standard stream that was
+closed (`2>&-`) leads nowhere.
 """
 
 import importlib.util
@@ -38,6 +39,17 @@ def _end_in_one_line(kind, error, traceback):
     _end(2, f"error: {missing_library(error.name)}")
 
 
+def _open_standard_streams() -> None:
+    """Let those that are closed, which Python has as None, lead nowhere.
+
+    Each gets its old number, the lowest that is free. Else the next file opened would get it, and
+    with it what libraries in C print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)
+
+
 def _import_when_used(name: str) -> None:
     """Let `import NAME` do nothing until the library is used: --help is answered without it."""
     if name not in sys.modules and (spec := importlib.util.find_spec(name)):
@@ -48,6 +60,7 @@ def _import_when_used(name: str) -> None:
 
 _script = getattr(sys.modules["__main__"], "__file__", None)
 if _script and Path(_script).resolve().parent == ROOT:  # not in a notebook or a test
+    _open_standard_streams()
     sys.excepthook = _end_in_one_line
     _import_when_used("numpy")
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # until `cli.run` does it

@@ -194,8 +194,7 @@ def run(main, parser: Parser) -> None:
         show, warnings.showwarning = warnings.showwarning, tell
         try:
             main(**vars(parser.parse_args()))
-            if sys.stdout:  # which is None where it was closed from the start
-                sys.stdout.flush()
+            sys.stdout.flush()
         except InputError as error:
             parser.end(2, f"error: {error}")
         except ModuleNotFoundError as error:

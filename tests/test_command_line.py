@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import common
 from common import cli, runs
@@ -253,6 +254,27 @@ def test_stdout_that_nobody_reads_on(plot):
         err = process.stderr.read()
         assert process.wait() == 1
     assert "Error" not in err
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (1, 2), (0, 1, 2)], ids=str)
+def test_standard_streams_that_are_closed(plot, closed):
+    """As by `2>&-`: what goes there is lost, and the rest is as ever; also of a refusal."""
+
+    def close():
+        for number in closed:
+            os.close(number)
+
+    results = Path(plot[-1])
+    assert not list(results.glob("*/figures/hinge_loss.png"))
+    streams = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for name, status in (("hinge_loss", 0), ("nosuch", 2)):
+        command = [name if part == "hinge_loss" else part for part in plot]
+        done = subprocess.run(command, preexec_fn=close, text=True, **streams)
+        assert done.returncode == status
+        assert done.stdout.startswith("1 figure: " if status == 0 and 1 not in closed else "")
+        assert done.stderr.startswith("plots.py: error: " if status and 2 not in closed else "")
+        assert "Traceback" not in done.stderr
+    assert list(results.glob("*/figures/hinge_loss.png"))
 
 
 # --- a missing library ---------------------------------------------------------------------------

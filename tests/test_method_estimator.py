@@ -9,7 +9,9 @@ import pytest
 from conftest import script
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -38,6 +40,7 @@ def clouds(classes=2, n=60, seed=0):
 
 # The checks compare the scores of minima that are found in two ways, which is fair where the
 # minimum is one point: with a smaller ball some of their data can be separated, and it is not.
+@pytest.mark.filterwarnings("ignore:coef_ is 0")
 @parametrize_with_checks(
     [RobustClassifier(eps=0.25), RobustClassifier(eps=0.25, loss="logistic", tol=1e-9)]
 )
@@ -97,6 +100,7 @@ def test_a_weight_of_two_is_a_sample_taken_twice(classes, class_weight, seed):
         assert one.primal == pytest.approx(other.primal, rel=3e-6, abs=1e-8)  # gaps of 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:coef_ is 0")
 def test_the_weights_of_classes():
     x, y = clouds(3)
     x, y = x[:50], np.append(y[:20], np.full(30, "c"))
@@ -133,8 +137,72 @@ def test_probabilities_are_those_of_the_logistic_loss_alone():
     assert far.sum(axis=1) == pytest.approx(np.ones(len(x)))
     hinge = RobustClassifier(0.1).fit(x, y)
     assert not hasattr(hinge, "predict_proba")
-    with pytest.raises(AttributeError, match="predict_proba"):
-        _ = hinge.predict_proba
+    with pytest.raises(AttributeError, match="there is no predict_proba: take decision_function"):
+        advlinear.attack(hinge.predict_proba, x, y)
+
+
+def test_a_fitted_model_offers_what_its_loss_offers_whatever_is_set_later():
+    x, y = clouds()
+    fitted = RobustClassifier(0.1, loss="logistic").fit(x, y)
+    shares = fitted.predict_proba(x)
+    fitted.set_params(loss="hinge", eps=0.2)
+    assert np.array_equal(fitted.predict_proba(x), shares)
+    assert not hasattr(fitted.fit(x, y), "predict_proba")
+    fitted.set_params(loss="logistic")
+    assert not hasattr(fitted, "predict_proba")
+    assert hasattr(clone(fitted), "predict_proba")  # which is not fitted
+
+
+# --- a class that cannot win ---------------------------------------------------------------------
+
+
+def test_classes_without_weights_are_told_of():
+    """Of sklearn's digits, where predict takes the first of equal scores, and the attack none."""
+    x, y = load_digits(return_X_y=True)
+    x, y = x / 16, np.array(list("abcdefghij"))[y]
+    with pytest.warns(UserWarning, match="coef_ is 0") as told:
+        fitted = RobustClassifier(eps=0.1).fit(x, y)
+    (one,) = told
+    assert one.filename == __file__
+    empty = fitted.classes_[~fitted.coef_.any(axis=1)]
+    assert len(empty) == 4
+    assert str(one.message) == (
+        f"coef_ is 0 for 4 of 10 classes ({', '.join(map(repr, empty.tolist()))}): at eps=0.1 "
+        "weights of 0 have the least robust loss, but with them every sample has the same score of "
+        "such a class; choose a smaller eps"
+    )
+    for label, best in zip(fitted.classes_, fitted.certificate_, strict=True):
+        if label in empty:
+            assert best.b == -1
+            assert best.primal == pytest.approx(2 * np.mean(y == label), rel=1e-12)
+    scores = x @ fitted.coef_.T + fitted.intercept_
+    tied = (scores == scores.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    right = fitted.predict(x) == y
+    assert fitted.score(x, y) == right.mean() == pytest.approx(0.668, abs=5e-4)
+    found = advlinear.attack(fitted, x, y)
+    assert found.curve(0) == (right & ~tied).mean() == pytest.approx(0.578, abs=5e-4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_default_radius_suits_features_from_0_to_1():
+    x, y = load_digits(return_X_y=True)
+    fitted = RobustClassifier().fit(x / 16, y)
+    assert fitted.get_params()["eps"] == 0.02
+    assert fitted.coef_.any(axis=1).all()
+    assert fitted.score(x / 16, y) > 0.97
+
+
+def test_two_classes_without_weights_are_told_of_where_a_smaller_radius_helps():
+    x, y = clouds()
+    line = "^coef_ is 0: at eps=5 weights of 0 have the least robust loss, but with them every "
+    with pytest.warns(UserWarning, match=line):
+        fitted = RobustClassifier(eps=5).fit(x, y)
+    assert not fitted.coef_.any()
+    both = np.concatenate([x, x])  # each sample in both classes: no radius has weights
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = RobustClassifier(eps=0).fit(both, np.repeat([0, 1], len(x)))
+    assert not fitted.coef_.any()
 
 
 @pytest.mark.parametrize("threat", [dict(), dict(norm="2"), dict(box=(0, 1))], ids=str)
@@ -222,6 +290,18 @@ def test_cross_validation_of_a_table_with_names():
     ("change", "line"),
     [
         (dict(eps=-1), "eps must be a finite number of at least 0, not -1"),
+        (dict(eps=np.float64(-1)), "eps must be a finite number of at least 0, not -1.0"),
+        (dict(eps=[0.1, 0.2, 0.1, 0.1]), "for a radius per feature, r (d,), divide X and the box"),
+        (dict(eps={"a": 0.1, "b": 0.2}), "eps must be one number"),
+        (dict(eps=pd.Series([0.1, 0.2])), "eps must be one number"),
+        (dict(tol="a"), "tol must be between 0 and 1, not 'a'"),
+        (dict(eps=np.timedelta64(1, "s")), "eps must be a finite number of at least 0, not datet"),
+        (
+            dict(tol=np.timedelta64(0, "s")),
+            "tol must be between 0 and 1, not datetime.timedelta(0)",
+        ),
+        (dict(tol=None), "tol must be between 0 and 1, not None"),
+        (dict(tol=np.float64(2)), "tol must be between 0 and 1, not 2.0"),
         (dict(norm="3"), "norm must be inf, 2 or 1, not '3'"),
         (dict(loss="log"), "loss must be hinge or logistic, not 'log'"),
         (dict(tol=0), "tol must be between 0 and 1, not 0"),
@@ -242,6 +322,7 @@ def test_cross_validation_of_a_table_with_names():
 )
 def test_a_refusal_is_one_line(change, line):
     x, y = clouds()
+    change = dict(change)
     y, weights = change.pop("y", y), change.pop("sample_weight", None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -249,6 +330,45 @@ def test_a_refusal_is_one_line(change, line):
             RobustClassifier(**(dict(eps=0.1) | change)).fit(x, y, sample_weight=weights)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_radius_per_feature_by_scaling_is_exact():
+    """The line of the message above, against the linear program with a radius of each feature.
+
+    Over (u, v, b, t) with w = u - v it is the least mean t, t_i >= 1 - y_i (w.x_i + b) + r.(u + v).
+    HiGHS solves it to 1e-7.
+    """
+    x, y = clouds()
+    r = np.array([0.05, 0.2, 0.01, 0.1])
+    found = advlinear.minimise(x / r, y, 1)
+    w, sign = found.w / r, np.where(y == "b", 1.0, -1.0)
+    margins = sign * (x @ w + found.b) - r @ np.abs(w)
+    assert found.primal == pytest.approx(np.maximum(0, 1 - margins).mean(), rel=1e-12)
+    signed, n = sign[:, None] * x, len(y)
+    solved = linprog(
+        [0] * 9 + [1 / n] * n,
+        A_ub=np.hstack([r - signed, r + signed, -sign[:, None], -np.eye(n)]),
+        b_ub=-np.ones(n),
+        bounds=[(0, None)] * 8 + [(None, None)] + [(0, None)] * n,
+        method="highs",
+    )
+    assert found.primal == pytest.approx(solved.fun, rel=1e-6)
+    assert found.primal > 0.05
+
+
+def test_a_table_with_sparse_columns_is_refused_by_name():
+    x, y = clouds()
+    table = pd.DataFrame(x, columns=list("pqrs"))
+    sparse = table.astype({"r": pd.SparseDtype(float, 0.0)})
+    fitted = RobustClassifier(0.1).fit(table, y)
+    for refused in (
+        lambda: clone(fitted).fit(sparse, y),
+        lambda: fitted.predict(sparse),
+        lambda: advlinear.attack(fitted, sparse, y),
+        lambda: advlinear.attack((fitted.coef_, fitted.intercept_), sparse, y),
+    ):
+        with pytest.raises(ValueError, match="column 'r' of X is sparse: change its type to float"):
+            refused()
 
 
 @pytest.mark.parametrize("arguments", [(-0.1,), (np.inf,), ("0.1",), (0.1, "3")], ids=str)

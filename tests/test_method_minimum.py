@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.optimize
+import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 
 import advlinear
 import data
-from advlinear import minimum, vertex
+from advlinear import minimum
+from advlinear.minima import vertex
 
 ROUNDING = 1e-7  # HiGHS keeps each constraint of a whole program to 1e-7
 NORMS, LOSSES = ("inf", "2", "1"), ("hinge", "logistic")
@@ -610,3 +612,24 @@ def test_certificate_notices_what_is_spoiled(sample, norm, loss):
 def test_certificate_refuses_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"w needs shape \(1,\), not \(2,\)"):
         advlinear.certificate([[0.1], [0.5]], [0, 1], np.ones(2), 0.0, np.ones(2), 0.1)
+
+
+def test_small_problems_use_one_thread_and_give_the_others_back():
+    """Also where `report` raises in the middle."""
+    controller, during = threadpoolctl.ThreadpoolController().select(user_api="blas"), []
+
+    def threads():
+        return [one["num_threads"] for one in controller.info()]
+
+    def report(line):
+        during.append(threads())
+        if len(during) == 3:
+            raise KeyboardInterrupt
+
+    x, y = np.random.default_rng(0).random((50, 3)), np.tile([0, 1], 25)
+    with controller.limit(limits=2):
+        before = threads()
+        with pytest.raises(KeyboardInterrupt):
+            advlinear.minimise(x, y, 0.1, report=report)
+        assert during == [[1] * len(before)] * 3
+        assert threads() == before

@@ -4,7 +4,10 @@ Every radius is compared with a linear program, bisection or brute force; and ev
 asked on either side of it.
 """
 
+import inspect
 import itertools
+import sys
+from types import SimpleNamespace
 
 from common import runs
 
@@ -19,12 +22,20 @@ import sklearn.datasets
 from conftest import flat
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_selection import SelectKBest
-from sklearn.linear_model import LogisticRegression, SGDClassifier, SGDOneClassSVM
+from sklearn.linear_model import (
+    LinearRegression,
+    LogisticRegression,
+    RidgeClassifier,
+    SGDClassifier,
+    SGDOneClassSVM,
+)
 from sklearn.model_selection import GridSearchCV
-from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -34,7 +45,7 @@ from sklearn.preprocessing import (
     RobustScaler,
     StandardScaler,
 )
-from sklearn.svm import LinearSVC, OneClassSVM
+from sklearn.svm import SVC, LinearSVC, NuSVC, OneClassSVM
 from sklearn.utils import all_estimators
 
 import advlinear
@@ -441,6 +452,273 @@ def test_a_torch_model():
         advlinear.attack(torch.nn.Sequential(model, torch.nn.Dropout(0.5)), x, y)
 
 
+def check_messages(messages, X, y):
+    """Each model is refused by its line, with a box and without."""
+    for model, message in messages:
+        for box in (None, (0, 1)):
+            with pytest.raises(ValueError, match=message) as error:
+                advlinear.attack(model, X, y, box=box)
+            assert "\n" not in str(error.value)
+
+
+QUANTISED = r"the model is quantised \({}\), so that its scores are not linear: attack the model"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_messages_for_torch():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).random((30, 6))
+    linear, quantization = torch.nn.Linear(6, 1).eval(), torch.ao.quantization
+
+    def copied(*more):
+        return torch.nn.Sequential(torch.nn.Linear(6, 1), *more).eval()
+
+    static = torch.nn.Sequential(quantization.QuantStub(), linear, quantization.DeQuantStub())
+    static.eval().qconfig = quantization.get_default_qconfig("x86")
+    prepared = quantization.prepare(static)
+    prepared(torch.as_tensor(x, dtype=torch.float32))
+    check_messages(
+        [
+            (torch.nn.Linear, "Linear is a class: pass a fitted instance of it"),
+            (copied().half(), "the model computes in float16, too coarse"),
+            (copied().bfloat16(), "the model computes in bfloat16, too coarse"),
+            (lambda p: linear(torch.as_tensor(p).float()).bfloat16(), "computes in bfloat16"),
+            (copied(torch.nn.Sigmoid()), "look like probabilities: pass the logits"),
+            (
+                quantization.quantize_dynamic(copied(), {torch.nn.Linear}, dtype=torch.qint8),
+                QUANTISED.format("qint8"),
+            ),
+            (quantization.convert(prepared), QUANTISED.format("qint8")),
+        ],
+        x,
+        np.arange(30) % 2,
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_messages_for_keras():
+    import keras
+
+    def model(*more, dtype=None):
+        first = keras.layers.Dense(1, dtype=dtype)
+        return keras.Sequential([keras.layers.Input((6,)), first, *more])
+
+    def quantised(mode):
+        made = model()
+        made.quantize(mode)
+        return made
+
+    x = np.random.default_rng(0).random((30, 6))
+    float32 = keras.layers.Activation("linear", dtype="float32")
+    check_messages(
+        [
+            (keras.Sequential, "Sequential is a class: pass a fitted instance of it"),
+            (model(dtype="float16"), "the model computes in float16, too coarse"),
+            (model(float32, dtype="mixed_bfloat16"), "the model computes in bfloat16, too coarse"),
+            (model(keras.layers.Activation("sigmoid")), "look like probabilities: pass the logits"),
+            *((quantised(one), QUANTISED.format(one)) for one in ("int8", "int4", "float8")),
+        ],
+        x,
+        np.arange(30) % 2,
+    )
+
+
+def test_messages_for_torch_by_name(monkeypatch):
+    """Of a stand-in, also where PyTorch is not installed."""
+
+    class Module:
+        def __init__(self, kind=None):
+            self.kind = kind
+
+        def parameters(self):
+            return [SimpleNamespace(dtype=self.kind)] if self.kind else []
+
+        def buffers(self):
+            return []
+
+        def modules(self):
+            return [self]
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(nn=SimpleNamespace(Module=Module)))
+    packed = type("Linear", (Module,), dict(__module__="torch.ao.nn.quantized.modules.linear"))
+    for model, message in (
+        (Module("torch.float16"), "computes in float16"),
+        (Module("torch.bfloat16"), "computes in bfloat16"),
+        (Module("torch.qint8"), QUANTISED.format("qint8")),
+        (packed("torch.float32"), QUANTISED.format("qint8")),
+    ):
+        with pytest.raises(ValueError, match=message):
+            advlinear.refusals.by_name(model)
+    advlinear.refusals.by_name(Module("torch.float32"))
+
+
+# --- the line that helps -------------------------------------------------------------------------
+
+
+def logistic(points):
+    return 1 / (1 + np.exp(-(points @ [8, -6, 4, -2] - 2)))
+
+
+VOTES = "lets pairs of classes vote, and has no linear score per class: use"
+ONE_BY_ONE = r"predicts several labels per sample: attack them one by one, estimators_\[k\] with"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_models_that_are_not_linear_are_refused_by_the_line_that_helps():
+    x = np.random.default_rng(0).random((60, 4))
+    sums = x @ [1, 2, -1, 0.5]
+    two, three = (sums > 1.2).astype(int), np.digitize(sums, [0.9, 1.5])
+    several = (x[:, :3] > 0.5).astype(int)
+    fitted, words = LogisticRegression().fit(x, three), np.array(list("abc"))[three]
+    in_words, pair = clone(fitted).fit(x, words), clone(fitted).fit(x, two)
+    search = GridSearchCV(make_pipeline(StandardScaler(), SVC()), {}, cv=2).fit(x, two)
+    of_each = OneVsRestClassifier(make_pipeline(StandardScaler(), SVC(kernel="poly"))).fit(x, three)
+    labels, chain = ": these are labels, not scores: pass the model itself", ClassifierChain(fitted)
+    for model, y, message in (
+        (LogisticRegression, two, "LogisticRegression is a class: pass a fitted instance of it"),
+        (fitted.predict, three, "LogisticRegression.predict" + labels),
+        (in_words.predict, words, "LogisticRegression.predict" + labels),
+        (search.predict, two, "GridSearchCV.predict" + labels),
+        (lambda p: pair.predict(p), two, "look like labels: pass the model, not its predict"),
+        (lambda p: fitted.predict(p), three, "scores of two classes; labels are no scores"),
+        (lambda p: in_words.predict(p), words, "gives labels, not scores: pass the model"),
+        (lambda p: in_words.predict(p).astype(object), words, "gives labels, not scores"),
+        (fitted.predict_proba, three, "predict_proba: these are probabilities, not scores"),
+        (lambda p: fitted.predict_proba(p), three, "look like probabilities: pass the logits"),
+        (logistic, two, "look like probabilities: pass the logits"),
+        (lambda p: logistic(p)[:, None], two, "look like probabilities: pass the logits"),
+        (lambda p: (p @ np.ones(4)).astype(np.float16), two, "computes in float16, too coarse"),
+        (SVC().fit(x, two), two, "SVC: rbf is not linear: use LinearSVC, or kernel='linear'"),
+        (SVC(kernel="sigmoid").fit(x, three), three, "SVC: sigmoid is not linear"),
+        (NuSVC(kernel="poly").fit(x, two), two, "NuSVC: poly is not linear"),
+        (search, two, "SVC: rbf is not linear"),
+        (of_each, three, "SVC: poly is not linear"),
+        (OneClassSVM().fit(x), 2 * two - 1, "OneClassSVM: rbf is not linear: use SGDOneClassSVM"),
+        (SVC(kernel="linear").fit(x, three), three, f"SVC of more than two classes {VOTES} Linear"),
+        (OneVsOneClassifier(fitted).fit(x, two), two, f"OneVsOneClassifier {VOTES} OneVsRest"),
+        (OneVsOneClassifier(fitted).fit(x, three), three, f"OneVsOneClassifier {VOTES} OneVsRest"),
+        (chain.fit(x, several), several, "ClassifierChain predicts several labels, each from"),
+        (chain, three, "ClassifierChain predicts several labels, each from those before it"),
+        (MultiOutputClassifier(fitted).fit(x, several), several, "MultiOutput.*" + ONE_BY_ONE),
+        (OneVsRestClassifier(pair).fit(x, several), several, "OneVsRest.*" + ONE_BY_ONE),
+        (
+            fitted,
+            several,
+            r"\(60, 3\): if a sample has several labels, attack a classifier of each",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            advlinear.attack(model, x, y)
+        assert "\n" not in str(error.value)
+    with pytest.raises(
+        ValueError, match=r"predicts has shape \(60, 3\): several labels per sample"
+    ):
+        advlinear.attack(RidgeClassifier().fit(x, several), x, None, target=1)
+
+
+def test_linear_models_that_look_alike_are_taken():
+    """SVMs with a linear kernel in other words, a regression's predict, float16 weights."""
+    x = np.random.default_rng(0).random((60, 4))
+    y = (x @ [1, 2, -1, 0.5] > 1.2).astype(int)
+    regression, half = LinearRegression().fit(x, 2 * y - 1), np.float16([1, 2, -1, 0.1])
+    for model, w, b in (
+        (SVC(kernel="poly", degree=1, gamma=1).fit(x, y), None, None),
+        (SVC(kernel=lambda one, other: one @ other.T).fit(x, y), None, None),
+        (regression.predict, regression.coef_, regression.intercept_),
+        ((half, np.float16(-1.2)), np.float64(half), np.float64(np.float16(-1.2))),
+    ):
+        if w is None:
+            w = (model.dual_coef_ @ x[model.support_])[0]
+            b = model.intercept_[0]
+        expected = np.maximum((2 * y - 1) * (x @ w + b) / np.abs(w).sum(), 0)
+        np.testing.assert_allclose(
+            advlinear.attack(model, x, y).radii, expected, rtol=1e-6, atol=1e-12
+        )
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_log_odds_that_are_infinite_far_away_need_a_box():
+    """Of probabilities 1e-4 to 1 - 1e-4; in the box they are those of the logits, to rounding."""
+    x = np.random.default_rng(0).random((60, 4))
+
+    def log_odds(points):
+        with np.errstate(divide="ignore"):
+            return np.log(logistic(points) / (1 - logistic(points)))
+
+    y = (log_odds(x) > 0).astype(int)
+    assert np.isposinf(log_odds(10 * np.eye(4))).any()
+    with pytest.raises(ValueError, match="infinite scores, away from X: give a box that features"):
+        advlinear.attack(log_odds, x, y)
+    found, expected = (
+        advlinear.attack(model, x, y, box=(0, 1)).radii
+        for model in (log_odds, ([8, -6, 4, -2], -2))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_minimum_and_a_model_of_a_path_are_models():
+    """A `Minimum` with its labels; a `Best`, which has none, as (w, b)."""
+    x = np.random.default_rng(0).random((60, 4))
+    own = (x @ [1, 2, -1, 0.5] > 1.2).astype(int)
+    y = np.array(["no", "yes"])[own]
+    best, path = advlinear.minimise(x, y, 0.1), advlinear.path(x, y, 0.05, 0.2)
+    found = advlinear.attack(best, x, y, "2")
+    expected = advlinear.attack((best.w, best.b), x, own, "2")
+    np.testing.assert_array_equal(found.radii, expected.radii)
+    assert (found.rival == np.array(["no", "yes"])[expected.rival]).all()
+    towards = advlinear.attack(best, x, None, target="yes").radii
+    assert ((towards == 0) == (x @ best.w + best.b >= 0)).all()
+    model = path.at(0.1)
+    expected = advlinear.attack((model.w, model.b), x, own).radii
+    for labels in (own, 2 * own - 1, y == path.classes[1]):
+        np.testing.assert_array_equal(advlinear.attack(model, x, labels).radii, expected)
+    with pytest.raises(ValueError, match=r"label 'no' .*Best has none of its own: pass y == path"):
+        advlinear.attack(model, x, y)
+    with pytest.raises(ValueError, match=r"a Path has a model for every radius: .* path.at\(eps\)"):
+        advlinear.attack(path, x, y)
+
+
+def test_attack_says_what_takes_eps():
+    with pytest.raises(
+        TypeError, match=r"attack takes no eps.*: curve\(eps\) and perturbed\(eps\)"
+    ):
+        advlinear.attack((W, B), X, Y, eps=0.1)
+    assert "eps" not in inspect.signature(advlinear.attack).parameters
+    assert list(inspect.signature(advlinear.attack).parameters)[:3] == ["model", "X", "y"]
+
+
+def test_numbers_and_text_of_numpy_are_shown_as_those_of_python():
+    found, model = advlinear.attack((W, B), X, Y), LogisticRegression().fit(X, Y.astype(str))
+    path = advlinear.path(X, Y > 0, 0.1, 0.2)
+    long = np.linspace(0, 1, 200) - 0.5
+    for refused, message in (
+        (lambda: advlinear.attack(model, X, np.full(30, "7")), "label '7' in y is none of the"),
+        (lambda: advlinear.attack(model, X, None, target="7"), "label '7' in target is none"),
+        (lambda: advlinear.attack((W, B), X, Y + 7), r"label \d+ in y is none of .* \[0, 1, 2\]$"),
+        (lambda: advlinear.attack((W, B), X, Y, np.str_("3")), "norm .* not '3'"),
+        (lambda: advlinear.minimise(X, Y > 0, np.float32(-1)), "eps .* not -1.0"),
+        (lambda: advlinear.minimise(X, Y > 0, 0.1, tol=np.float64(2)), "tol .* not 2.0"),
+        (lambda: advlinear.minimise(X, Y > 0, 0.1, loss=np.str_("l")), "loss .* not 'l'"),
+        (
+            lambda: advlinear.path(X, Y > 0, 0.1, 0.2, tol="a"),
+            "tol must be from 0 to 1, .* not 'a'",
+        ),
+        (lambda: path.at("a"), "eps needs numbers, not 'a'"),
+        (lambda: path.bounds(long), "eps must be from 0.1 to 0.2, not -0.5"),
+        (lambda: found.curve(long), "eps needs numbers of at least 0, not -0.5"),
+        (lambda: found.perturbed(long[:30]), "eps must be finite and at least 0, not -0."),
+        (lambda: found.perturbed(step="0.1"), "step must be a finite number above 0, not '0.1'"),
+        (lambda: found.perturbed(step=np.float64(0)), "step .* not 0.0"),
+        (lambda: found.perturbed(step=1j), "step must be a finite number above 0, not 1j"),
+        (lambda: found.perturbed(step=[0.1]), "step must be a finite number above 0"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            refused()
+        assert "np." not in str(error.value)
+        assert "\n" not in str(error.value)
+
+
 # --- scikit-learn --------------------------------------------------------------------------------
 
 NO_SCORES = "needs a decision_function or predict_joint_log_proba"
@@ -452,15 +730,15 @@ REFUSED = dict.fromkeys(
     NO_SCORES,
 ) | dict.fromkeys(
     """AdaBoostClassifier BernoulliNB GaussianNB GradientBoostingClassifier
-    HistGradientBoostingClassifier OneVsOneClassifier QuadraticDiscriminantAnalysis
-    StackingClassifier""".split(),
+    HistGradientBoostingClassifier QuadraticDiscriminantAnalysis StackingClassifier""".split(),
     "the model is not linear",
 )
 REFUSED |= dict(
     CategoricalNB="the model gives no scores: index",
     NearestCentroid="does not predict the class of its largest score",
-    NuSVC="lets pairs of classes vote",
-    SVC="lets pairs of classes vote",
+    NuSVC="NuSVC: rbf is not linear: use LinearSVC",
+    OneVsOneClassifier="lets pairs of classes vote, .*: use OneVsRestClassifier",
+    SVC="SVC: rbf is not linear: use LinearSVC",
 )
 EXACT = """ComplementNB LinearDiscriminantAnalysis LinearSVC LogisticRegression LogisticRegressionCV
     MultinomialNB OneVsRestClassifier PassiveAggressiveClassifier Perceptron RidgeClassifier

@@ -183,8 +183,10 @@ def test_probabilities_are_refused_and_logits_taken(samples):
     x, y = samples
     model = LogisticRegression().fit(x, y)
     y = model.predict(x)
-    with pytest.raises(ValueError, match="probabilities: pass the logits"):
+    with pytest.raises(ValueError, match="probabilities, not scores: pass the model itself"):
         advlinear.attack(model.predict_proba, x, y, "2")
+    with pytest.raises(ValueError, match="probabilities: pass the logits"):
+        advlinear.attack(lambda points: model.predict_proba(points), x, y, "2")
     radii = advlinear.attack(model.decision_function, x, y, "2").radii
     distances = np.abs(model.decision_function(x)) / np.linalg.norm(model.coef_)
     np.testing.assert_allclose(radii, distances, rtol=1e-9)

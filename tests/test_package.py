@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -53,10 +54,8 @@ def elsewhere(tmp_path_factory):
     source.mkdir()
     for part in ("pyproject.toml", "README.md", "train.py"):
         (source / part).write_bytes((ROOT / part).read_bytes())
-    (source / "advlinear").mkdir()
-    for file in (ROOT / "advlinear").iterdir():
-        if file.is_file():
-            (source / "advlinear" / file.name).write_bytes(file.read_bytes())
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "advlinear", source / "advlinear", ignore=ignored)
     build = "wheel --no-build-isolation --no-deps --no-index --wheel-dir".split()
     subprocess.run([*pip, *build, folder, source], check=True)
     (wheel,) = folder.glob("*.whl")
@@ -93,12 +92,12 @@ def test_the_wheel_holds_the_package_alone_and_names_what_it_needs(elsewhere):
         text = archive.read(metadata).decode()
     ours = {name for name in names if ".dist-info/" not in name}
     assert ours == {
-        f"advlinear/{file.name}"
-        for file in (ROOT / "advlinear").iterdir()
+        file.relative_to(ROOT).as_posix()
+        for file in (ROOT / "advlinear").rglob("*")
         if file.suffix == ".py" or file.name == "py.typed"
     }
     needs = set(re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", text, re.MULTILINE))
-    assert needs == {"numpy", "scipy", "highspy"}
+    assert needs == {"numpy", "scipy", "highspy", "threadpoolctl"}
 
 
 def test_the_example_of_the_readme_runs_where_only_the_wheel_is(elsewhere):

@@ -1,1 +1,13 @@
-"""The certified minimum of the robust loss: its certificate, and the solver that finds it."""
+"""The solver behind `minimise`; docs/theory.md derives it and numbers the equations cited here.
+
+To read it from the top: operators.py, the worst-case margins as a linear map; cones.py, what bounds
+the norm of the weights; losses.py, the hinge and the logistic loss; interior.py, the method;
+vertex.py, the last step of a linear program. The Protocols Operator, Cone and Loss say what a new
+one has to provide. advlinear/minimum.py picks the operator and the cone for a ball and a box.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]

@@ -107,7 +107,7 @@ def certificate(
         return bounds(problem, w, float(b), alpha)
     from advlinear.minima import rational  # here, as few ask for it
 
-    return rational.bounds(problem, w, float(b), alpha)
+    return rational.bounds(problem, w, float(b), alpha, REACH)
 
 
 def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict[str, float]:

@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from advlinear.minima.certificate import REACH
 from advlinear.samples import Problem
 
 COLUMNS = 8  # features in a block, to save memory
 
 
-def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict[str, float]:
+def bounds(
+    problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray, reach: int
+) -> dict[str, float]:
     """What `certificate` returns with `exact`, of finite float64 numbers.
+
+    reach: how much larger than w the weights are that a bound with a violation holds for.
 
     Raises:
         ValueError: the loss is logistic, or the ball that of the L2 norm.
@@ -34,7 +37,7 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
     total = sum(_whole(problem.weights, unit := _unit(problem.weights)).tolist())
     least = min(problem.weights[problem.weights > 0])
     floor = Fraction(float(least)) / (total * Fraction(2) ** unit)
-    primal, (dual, violation) = _primal(problem, w, b), _dual(problem, w, alpha)
+    primal, (dual, violation) = _primal(problem, w, b), _dual(problem, w, alpha, reach)
     return dict(
         primal=_rounded(primal, math.inf),
         dual=_rounded(dual, -math.inf),
@@ -65,7 +68,9 @@ def _primal(problem: Problem, w: np.ndarray, b: float) -> Fraction:
     return Fraction(int(weights @ losses), int(weights.sum())) * Fraction(2) ** unit
 
 
-def _dual(problem: Problem, w: np.ndarray, alpha: np.ndarray) -> tuple[Fraction, Fraction]:
+def _dual(
+    problem: Problem, w: np.ndarray, alpha: np.ndarray, reach: int
+) -> tuple[Fraction, Fraction]:
     """The lower bound and the violation, of alpha cut and balanced.
 
     In `mass` alpha is a whole multiple of 2^unit / sum_i a_i, with a_i and their sum in the unit of
@@ -111,8 +116,8 @@ def _dual(problem: Problem, w: np.ndarray, alpha: np.ndarray) -> tuple[Fraction,
         misses = [abs(one) * share for one in g]
     shares = [miss / one for miss, one in zip(misses, ranges, strict=True) if one]
     violation = max(shares, default=Fraction(0))
-    reach = sum(abs(Fraction(float(v))) * r for v, r in zip(w, ranges, strict=True)) + 1
-    return max(value - violation * REACH * reach, Fraction(0)), violation
+    size = sum(abs(Fraction(float(v))) * r for v, r in zip(w, ranges, strict=True))
+    return max(value - violation * reach * (size + 1), Fraction(0)), violation
 
 
 def _room(problem: Problem, j: int, x: np.ndarray, unit: int, against: np.ndarray) -> np.ndarray:

@@ -1,0 +1,200 @@
+"""The losses: their values at margins, and Newton's equations of each sample.
+
+A loss is a state of all samples at an iterate: alpha, and for the hinge the two variables that
+complement it. Steps return a new state. Numbers in brackets are equations of docs/theory.md, "The
+interior point".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+
+from advlinear.minima import Array
+from advlinear.minima.cones import longest_step
+
+
+def hinge(margins: Array) -> Array:
+    """max(0, 1 - m) of margins of any shape."""
+    return np.maximum(0, 1 - margins)
+
+
+def logistic(margins: Array) -> Array:
+    """log(1 + exp(-m)) of margins of any shape, without overflow."""
+    return np.logaddexp(0, -margins)
+
+
+def losses_of(loss: str, margins: Array) -> Array:
+    """The loss "hinge" or "logistic" at margins of any shape."""
+    return hinge(margins) if loss == "hinge" else logistic(margins)
+
+
+class Target(NamedTuple):
+    """What Newton's equations ask for if alpha stays: of margins, over and under, each (n,)."""
+
+    margins: Array
+    over: Array
+    under: Array
+
+
+class SampleStep(NamedTuple):
+    """Changes of alpha, over and under, each (n,), and the longest steps that keep all bounds."""
+
+    alpha: Array
+    over: Array
+    under: Array
+    longest_primal: float  # of over and under
+    longest_dual: float  # of alpha
+
+
+class Loss(Protocol):
+    """What the interior point asks of a loss, and of the state of its samples at an iterate.
+
+    Attributes:
+        sample_weight: c (n,), positive.
+        alpha: (n,) the dual variables, between 0 and c.
+        curvature: D (n,), how much alpha falls per unit of margin.
+        n_products: how many complementary products the state has. 0: the loss is smooth, alpha is a
+            function of the margins, and steps are damped by `values`.
+        products: their sum.
+    """
+
+    @property
+    def sample_weight(self) -> Array: ...
+    @property
+    def alpha(self) -> Array: ...
+    @property
+    def curvature(self) -> Array: ...
+    @property
+    def n_products(self) -> int: ...
+    @property
+    def products(self) -> np.float64: ...
+
+    def values(self, margins: Array) -> Array:
+        """l(m) (n,) of the margins."""
+
+    def at(self, margins: Array) -> Self:
+        """The state from which the next step starts, at these margins (n,)."""
+
+    def target(self, mu: float, predicted: SampleStep | None = None) -> Target:
+        """tau of (9), for products that are equal to mu.
+
+        predicted: the predictor's step, for whose products the target then corrects.
+        """
+
+    def step(self, target: Target, d_alpha: Array) -> SampleStep:
+        """The whole step of the samples, from the change of alpha (n,), which (9) gives."""
+
+    def move(self, step: SampleStep, primal: float, dual: float) -> Self:
+        """The state after a step of these two lengths."""
+
+
+@dataclass(frozen=True)
+class Hinge:
+    """c max(0, 1 - m): m - 1 = over - under, alpha over = mu = (c - alpha) under, (6).
+
+    rest: c - alpha, which is kept as it would be lost to rounding where alpha is near c.
+    residual: by how much m - 1 = over - under does not yet hold.
+    """
+
+    sample_weight: Array
+    alpha: Array
+    rest: Array
+    over: Array
+    under: Array
+    residual: Array | float = 0.0
+
+    @staticmethod
+    def start(sample_weight: Array, alpha: Array, margins: Array) -> Hinge:
+        over = np.maximum(margins - 1, 0) + 1
+        return Hinge(sample_weight, alpha, sample_weight - alpha, over, over - (margins - 1))
+
+    @property
+    def n_products(self) -> int:
+        return 2 * len(self.alpha)
+
+    @property
+    def products(self) -> np.float64:
+        return np.float64(self.alpha @ self.over + self.rest @ self.under)
+
+    @cached_property
+    def ratios(self) -> tuple[Array, Array]:
+        """How much over falls, and under rises, per unit of alpha."""
+        return self.over / self.alpha, self.under / self.rest
+
+    @property
+    def curvature(self) -> Array:
+        over, under = self.ratios
+        return 1 / (over + under)  # (11)
+
+    def values(self, margins: Array) -> Array:
+        return hinge(margins)
+
+    def at(self, margins: Array) -> Hinge:
+        residual = margins - 1 - self.over + self.under
+        return Hinge(self.sample_weight, self.alpha, self.rest, self.over, self.under, residual)
+
+    def target(self, mu: float, predicted: SampleStep | None = None) -> Target:
+        over, under = mu - self.alpha * self.over, mu - self.rest * self.under
+        if predicted is not None:
+            over -= predicted.alpha * predicted.over
+            under += predicted.alpha * predicted.under
+        over, under = over / self.alpha, under / self.rest  # (11)
+        return Target(over - under - self.residual, over, under)
+
+    def step(self, target: Target, d_alpha: Array) -> SampleStep:
+        over = target.over - self.ratios[0] * d_alpha  # (11)
+        under = target.under + self.ratios[1] * d_alpha
+        primal = min(longest_step(self.over, over), longest_step(self.under, under))
+        dual = min(longest_step(self.alpha, d_alpha), longest_step(self.rest, -d_alpha))
+        return SampleStep(d_alpha, over, under, primal, dual)
+
+    def move(self, step: SampleStep, primal: float, dual: float) -> Hinge:
+        alpha, rest = self.alpha + dual * step.alpha, self.rest - dual * step.alpha
+        over, under = self.over + primal * step.over, self.under + primal * step.under
+        return Hinge(self.sample_weight, alpha, rest, over, under)
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """c log(1 + exp(-m)): alpha = c / (1 + exp(m)), (7). It has no products of its own."""
+
+    sample_weight: Array
+    alpha: Array
+    rest: Array
+
+    n_products = 0
+    products = np.float64(0)
+
+    @staticmethod
+    def start(sample_weight: Array, alpha: Array, margins: Array) -> Logistic:
+        return Logistic(sample_weight, alpha, sample_weight - alpha)
+
+    @property
+    def curvature(self) -> Array:
+        return self.alpha * self.rest / self.sample_weight  # (12)
+
+    def values(self, margins: Array) -> Array:
+        return logistic(margins)
+
+    def at(self, margins: Array) -> Logistic:
+        c = self.sample_weight
+        return Logistic(c, alpha=c / (1 + np.exp(margins)), rest=c / (1 + np.exp(-margins)))
+
+    def target(self, mu: float, predicted: SampleStep | None = None) -> Target:
+        none = np.zeros(len(self.alpha))
+        return Target(none, none, none)
+
+    def step(self, target: Target, d_alpha: Array) -> SampleStep:
+        return SampleStep(d_alpha, target.over, target.under, np.inf, np.inf)
+
+    def move(self, step: SampleStep, primal: float, dual: float) -> Logistic:
+        """alpha moves linearly, for a proof: that of the new margins would miss the constraints."""
+        alpha = np.clip(self.alpha + dual * step.alpha, 0, self.sample_weight)
+        return Logistic(self.sample_weight, alpha, self.sample_weight - alpha)
+
+
+BY_NAME: dict[str, type[Hinge] | type[Logistic]] = {"hinge": Hinge, "logistic": Logistic}

@@ -1,0 +1,273 @@
+"""The operators A: worst-case margins m = A theta as linear functions of theta.
+
+The dual norm of the weights is not smooth, so theta holds more than the weights and the bias. An
+operator stores the samples, centred and scaled, and solves Newton's system (8) with them. Numbers
+in brackets are equations of docs/theory.md, "The interior point"; sizes are n samples, d features
+and p for theta, whose last entry is the bias b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+
+from advlinear.minima import Array, Indices
+from advlinear.minima.cones import OrthantScaling, Scaling, halves
+
+GRAM_BLOCK = 2048  # samples taken at a time in the product of the matrices
+
+Solve = Callable[[Array], Array]
+
+
+class Operator(Protocol):
+    """What the interior point, and `minimise` around it, ask of the margins.
+
+    Attributes:
+        y: (n,) the signs of the classes, -1 and 1.
+        n_columns: of the array of samples, from which `newton_solver` forms its matrix.
+    """
+
+    y: Array
+    n_columns: int
+
+    def matvec(self, theta: Array) -> Array:
+        """The margins A theta (n,)."""
+
+    def rmatvec(self, alpha: Array) -> Array:
+        """A^T alpha (p,)."""
+
+    def newton_solver(self, curvature: Array, scaling: Scaling) -> Solve:
+        """A function that maps r (p,) to x (p,) with (A^T D A + K^T H K) x = r, (8).
+
+        D is diagonal with the curvature (n,).
+
+        Raises:
+            np.linalg.LinAlgError: the matrix is not finite.
+        """
+
+    def weights(self, theta: Array) -> Array:
+        """w (d,)."""
+
+    def subset(self, samples: Indices) -> Self:
+        """The operator of these samples alone, from their indices."""
+
+
+# --- what operators share ------------------------------------------------------------------------
+
+
+def weighted_gram(matrix: Array, diagonal: Array) -> Array:
+    """matrix^T D matrix, from the diagonal >= 0 of D, with no copy of the whole matrix."""
+    gram, roots = np.zeros((matrix.shape[1],) * 2), np.sqrt(diagonal)[:, None]
+    for k in range(0, len(matrix), GRAM_BLOCK):
+        part = matrix[k : k + GRAM_BLOCK] * roots[k : k + GRAM_BLOCK]
+        gram += part.T @ part
+    return gram
+
+
+def factorised(gram: Array) -> Solve:
+    """A function that solves with the matrix, which is overwritten.
+
+    The diagonal is scaled to 1, as features may differ much in their units. What is added to it
+    makes the factor exist where features depend on each other. Raises LinAlgError: the matrix is
+    not finite.
+    """
+    import scipy.linalg  # here, as `attack` does not need it
+
+    diagonal = np.diagonal(gram).copy()
+    if not (diagonal < np.inf).all():
+        raise np.linalg.LinAlgError("the matrix is not finite")
+    scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))  # 0: nothing depends on it
+    gram *= scale
+    gram *= scale[:, None]
+    index = np.arange(len(gram))
+    for added in 10.0 ** np.arange(-14, 0, 2):
+        gram[index, index] = 1 + added
+        try:
+            factor = scipy.linalg.cho_factor(gram, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            continue
+        return lambda right: (
+            scale * scipy.linalg.cho_solve(factor, scale * right, check_finite=False)
+        )
+    raise np.linalg.LinAlgError("the matrix has no Cholesky factor")
+
+
+# --- the three operators -------------------------------------------------------------------------
+
+
+class Plain:
+    """theta = (t, w, b) with t >= eps ||w||_dual: the margin is y x.w + y b - t. p = d + 2.
+
+    yx: (n, d), y x.
+    """
+
+    def __init__(self, yx: Array, y: Array):
+        self.yx, self.y, self.n_columns = yx, y, yx.shape[1]
+
+    def matvec(self, theta: Array) -> Array:
+        margins: Array = self.yx @ theta[1:-1] + self.y * theta[-1] - theta[0]
+        return margins
+
+    def rmatvec(self, alpha: Array) -> Array:
+        return np.concatenate([[-alpha.sum()], alpha @ self.yx, [alpha @ self.y]])
+
+    def gram(self, diagonal: Array) -> Array:
+        """A^T D A (p, p), (16)."""
+        gram = np.empty((self.n_columns + 2,) * 2)
+        gram[1:-1, 1:-1] = weighted_gram(self.yx, diagonal)
+        gram[0] = gram[:, 0] = -self.rmatvec(diagonal)
+        gram[-1] = gram[:, -1] = self.rmatvec(diagonal * self.y)
+        return gram
+
+    def newton_solver(self, curvature: Array, scaling: Scaling) -> Solve:
+        gram = self.gram(curvature)
+        scaling.add_hessian(gram)
+        return factorised(gram)
+
+    def weights(self, theta: Array) -> Array:
+        return theta[1:-1]
+
+    def subset(self, samples: Indices) -> Plain:
+        return Plain(self.yx[samples], self.y[samples])
+
+
+class Split:
+    """theta = (u, v, b), w = u - v, u and v >= 0: the margin is y x.w + y b - price.(u + v).
+
+    p = 2 d + 1. The cone is `Nonnegative`.
+
+    price: (d,) of each feature: eps in its unit.
+    """
+
+    def __init__(self, yx: Array, y: Array, price: Array):
+        self.yx, self.y, self.price, self.n_columns = yx, y, price, len(price)
+
+    def matvec(self, theta: Array) -> Array:
+        u, v = halves(theta[:-1])
+        margins: Array = self.yx @ (u - v) + self.y * theta[-1] - self.price @ (u + v)
+        return margins
+
+    def rmatvec(self, alpha: Array) -> Array:
+        plain, price = alpha @ self.yx, alpha.sum() * self.price
+        return np.concatenate([plain - price, -plain - price, [alpha @ self.y]])
+
+    def newton_solver(self, curvature: Array, scaling: Scaling) -> Solve:
+        """By a system in (t, w, b) with t = price.(u + v), a quarter of the size."""
+        assert isinstance(scaling, OrthantScaling)  # H is diagonal
+        reduced = Reduction.of(self.price, scaling.ratio)
+        gram = Plain(self.yx, self.y).gram(curvature)
+        reduced.add_to(gram)
+        solve = factorised(gram)
+        return lambda right: reduced.solve(right, solve)
+
+    def weights(self, theta: Array) -> Array:
+        return np.subtract(*halves(theta[:-1]))
+
+    def subset(self, samples: Indices, columns: Indices | None = None) -> Split:
+        """Of some samples; and of the features of some columns, which hold both u_j and v_j."""
+        if columns is None:
+            return Split(self.yx[samples], self.y[samples], self.price)
+        features = columns[: len(columns) // 2]
+        return Split(self.yx[np.ix_(samples, features)], self.y[samples], self.price[features])
+
+    def entries(self, samples: Indices, columns: Indices) -> Array:
+        """The entries of A (samples, columns), of columns among those of u and v."""
+        d = len(self.price)
+        feature, sign = columns % d, np.where(columns < d, 1.0, -1.0)
+        return sign * self.yx[np.ix_(samples, feature)] - self.price[feature]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Newton's system of `Split` in (t, w, b) alone, (17) to (20).
+
+    u + v follows from w and one multiplier. Greek letters are those of docs/theory.md.
+
+    Attributes:
+        price: (d,) of each feature.
+        h_u, h_v: (d,) the diagonal of H; both: their sum.
+        lean: kappa (d,), (h_u - h_v) / both.
+        spread: sigma, 4 sum_j price_j^2 / both_j.
+        along: nu (d + 1,), the coefficients (1, price lean) of t and w in the multiplier.
+    """
+
+    price: Array
+    h_u: Array
+    h_v: Array
+    both: Array
+    lean: Array
+    spread: float
+    along: Array
+
+    @classmethod
+    def of(cls, price: Array, hessian: Array) -> Self:
+        h_u, h_v = halves(hessian)
+        both = h_u + h_v
+        lean = (h_u - h_v) / both
+        spread = float(4 * price @ (price / both))
+        return cls(price, h_u, h_v, both, lean, spread, np.append(1.0, price * lean))
+
+    def add_to(self, gram: Array) -> None:
+        """Add to the matrix (d + 2, d + 2) of `Plain` what is left of K^T H K, (19)."""
+        gram[:-1, :-1] += np.outer(self.along, self.along) / self.spread
+        index = np.arange(1, len(self.price) + 1)
+        gram[index, index] += self.h_u * self.h_v / self.both
+
+    def solve(self, right: Array, solve: Solve) -> Array:
+        """(u, v, b) for a right side of the same shape, with the solver of the small system."""
+        right_u, right_v = halves(right[:-1])
+        free = 2 * self.price @ ((right_u + right_v) / self.both)  # phi, (18)
+        small = np.zeros(len(self.price) + 2)  # (20)
+        small[:-1] = free / self.spread * self.along
+        small[1:-1] += (right_u * self.h_v - right_v * self.h_u) / self.both
+        small[-1] = right[-1]
+        solved = solve(small)
+        t, w = solved[0], solved[1:-1]
+        multiplier = (free - self.along[1:] @ w - t) / self.spread  # pi, (18)
+        total = 2 * (right_u + right_v - 2 * multiplier * self.price) / self.both
+        total -= self.lean * w  # u + v, (17)
+        return np.concatenate([(total + w) / 2, (total - w) / 2, solved[-1:]])
+
+
+class Boxed:
+    """As Split, where the price of a feature depends on the sample. p = 2 d + 1.
+
+    both: (n, 2 d), what a unit of u and a unit of v add to the margins.
+    """
+
+    def __init__(self, both: Array, y: Array):
+        self.both, self.y, self.n_columns = both, y, both.shape[1]
+
+    def matvec(self, theta: Array) -> Array:
+        margins: Array = self.both @ theta[:-1] + self.y * theta[-1]
+        return margins
+
+    def rmatvec(self, alpha: Array) -> Array:
+        return np.append(alpha @ self.both, alpha @ self.y)
+
+    def gram(self, diagonal: Array) -> Array:
+        """A^T D A (p, p), (16)."""
+        gram = np.empty((self.n_columns + 1,) * 2)
+        gram[:-1, :-1] = weighted_gram(self.both, diagonal)
+        gram[-1] = gram[:, -1] = self.rmatvec(diagonal * self.y)
+        return gram
+
+    def newton_solver(self, curvature: Array, scaling: Scaling) -> Solve:
+        gram = self.gram(curvature)
+        scaling.add_hessian(gram)
+        return factorised(gram)
+
+    def weights(self, theta: Array) -> Array:
+        return np.subtract(*halves(theta[:-1]))
+
+    def subset(self, samples: Indices, columns: Indices | None = None) -> Boxed:
+        """Of some samples, and of some columns of u and v."""
+        both = self.both[samples] if columns is None else self.entries(samples, columns)
+        return Boxed(both, self.y[samples])
+
+    def entries(self, samples: Indices, columns: Indices) -> Array:
+        """The entries of A (samples, columns), of columns among those of u and v."""
+        return self.both[np.ix_(samples, columns)]

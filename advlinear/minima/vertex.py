@@ -1,0 +1,125 @@
+"""From near a minimum to a vertex: the hinge in the L-infinity ball, by the simplex method.
+
+The interior point ends near all optimal vertices, with tiny weights in place of 0. It knows which
+constraints are active, and so nearly the basis of one vertex, which warm-starts HiGHS. HiGHS is
+given the dual, (30) of docs/theory.md, over the samples near the kink of the hinge and over the
+columns of A whose u_j or v_j may be positive. Then the constraints that the solution misses are
+added, until it misses none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advlinear.minima import Array, Indices
+from advlinear.minima.operators import Boxed, Split
+
+SIMPLEX_TOLERANCE = 1e-9  # on each constraint; about HiGHS's own
+MOST_PROGRAMS = 20
+KINK_DISTANCE = 0.01  # samples whose margin is so close to 1 are in the program from the start
+BOUND_SHARE = 1e-3  # of c: alpha that is closer to 0 or to c is taken to be there
+
+
+def finish(
+    operator: Split | Boxed,
+    sample_weight: Array,
+    theta: Array,
+    alpha: Array,
+    z: Array,
+    dual_slack: float,
+) -> tuple[Array, Array] | None:
+    """theta (p,) and alpha (n,) of a vertex, from an interior point; None where HiGHS has none.
+
+    Args:
+        operator: of all samples and all columns.
+        sample_weight: c (n,), positive.
+        theta, alpha, z: of an interior point. alpha is 0 or c where a sample's side is known.
+        dual_slack: how far the vertex's alpha is to stay inside the constraints. It moves no theta.
+    """
+    c = sample_weight
+    free = (alpha > BOUND_SHARE * c) & (alpha < c * (1 - BOUND_SHARE))
+    samples = np.flatnonzero(free | (np.abs(operator.matvec(theta) - 1) < KINK_DISTANCE))
+    columns = np.flatnonzero(theta[:-1] > z)
+    active = np.ones(len(columns), dtype=bool)
+    for _ in range(MOST_PROGRAMS):
+        solved = _simplex(operator, c, alpha, samples, columns, active, dual_slack)
+        if solved is None and len(samples) < len(c):  # a side was not known: there is no alpha
+            samples = np.arange(len(c))
+            solved = _simplex(operator, c, alpha, samples, columns, active, dual_slack)
+        if solved is None:
+            return None
+        theta, alpha, active = solved
+        margins, descent = operator.matvec(theta), operator.rmatvec(alpha)[:-1]
+        wrong = np.where(
+            alpha > c / 2, margins > 1 + SIMPLEX_TOLERANCE, margins < 1 - SIMPLEX_TOLERANCE
+        )
+        wrong[samples] = False
+        missing = descent > (-dual_slack if dual_slack else SIMPLEX_TOLERANCE)
+        missing[columns] = False
+        if not wrong.any() and not missing.any():
+            return theta, alpha
+        samples = np.append(samples, np.flatnonzero(wrong))
+        active = np.append(active, np.zeros(np.count_nonzero(missing), dtype=bool))
+        columns = np.append(columns, np.flatnonzero(missing))
+    return None
+
+
+def _simplex(
+    operator: Split | Boxed,
+    sample_weight: Array,
+    alpha: Array,
+    samples: Indices,
+    columns: Indices,
+    active: NDArray[np.bool_],
+    dual_slack: float,
+) -> tuple[Array, Array, NDArray[np.bool_]] | None:
+    """Solve (30): maximise the sum of alpha over the samples, given that of the others, 0 or c.
+
+    active: which columns' constraints are active at the start. Returns theta, alpha, and which are
+    active at the end; None unless it is optimal.
+    """
+    import highspy  # here, as `attack` does not need it
+
+    share = alpha[samples] / sample_weight[samples]
+    alpha = alpha.copy()
+    alpha[samples] = 0
+    alpha = np.where(alpha > sample_weight / 2, sample_weight, 0.0)
+    outside = operator.rmatvec(alpha)
+    limits = -np.append(outside[columns] + dual_slack, outside[-1])
+    matrix = np.hstack([operator.entries(samples, columns), operator.y[samples, None]])
+    program = highspy.HighsLp()
+    program.num_col_, program.num_row_ = matrix.shape
+    program.col_cost_ = -np.ones(len(samples))
+    program.col_lower_, program.col_upper_ = np.zeros(len(samples)), sample_weight[samples]
+    program.row_lower_ = np.append(np.full(len(columns), -highspy.kHighsInf), limits[-1])
+    program.row_upper_ = limits
+    program.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    program.a_matrix_.start_ = np.arange(len(samples) + 1) * matrix.shape[1]
+    program.a_matrix_.index_ = np.tile(np.arange(matrix.shape[1]), len(samples))
+    program.a_matrix_.value_ = matrix.ravel()
+    solver = highspy.Highs()
+    solver.silent()
+    for side in ("primal", "dual"):
+        solver.setOptionValue(f"{side}_feasibility_tolerance", SIMPLEX_TOLERANCE)
+    solver.passModel(program)
+    status, basis = highspy.HighsBasisStatus, highspy.HighsBasis()
+    at_zero, at_weight = share < BOUND_SHARE, share > 1 - BOUND_SHARE
+    basis.col_status = [
+        status.kLower if zero else status.kUpper if whole else status.kBasic
+        for zero, whole in zip(at_zero, at_weight, strict=True)
+    ]
+    basis.row_status = [status.kUpper if one else status.kBasic for one in active] + [status.kUpper]
+    solver.setBasis(basis)
+    solver.run()
+    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        return None
+    solution = solver.getSolution()
+    alpha[samples] = np.clip(solution.col_value, 0, sample_weight[samples])
+    prices = -np.array(solution.row_dual)  # of the constraints: entries of theta
+    theta = np.zeros(len(outside))
+    in_use = prices[:-1] > SIMPLEX_TOLERANCE  # the others are 0 but for rounding
+    theta[columns] = np.where(in_use, prices[:-1], 0)
+    theta[-1] = prices[-1]
+    active = np.array([one != status.kBasic for one in solver.getBasis().row_status[:-1]], bool)
+    return theta, alpha, active
