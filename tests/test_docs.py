@@ -311,13 +311,13 @@ json.dump(printed, sys.stdout)
 """
 
 
-@pytest.mark.parametrize("page", ["README.md", "package.md"])
-def test_every_block_runs_in_an_empty_folder_and_prints_what_it_says(page, tmp_path):
-    """With the package, and no other module of this repository, to be found."""
+def test_every_block_on_the_package_runs_in_an_empty_folder_and_prints_what_it_says(tmp_path):
+    """With the package, and no other module of this repository, to be found. (The blocks of the
+    README run in tests/test_package.py.)"""
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "advlinear").symlink_to(ROOT / "advlinear")
     (tmp_path / "empty").mkdir()
-    blocks = re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGES["package.md"], re.DOTALL)
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", RUN],
         cwd=tmp_path / "empty",
