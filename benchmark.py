@@ -19,21 +19,21 @@ import time
 import warnings
 from pathlib import Path
 
-from common import cli, library, runs
-from common.cli import RESULTS
+from lab import cli, library
+from lab.cli import RESULTS
 
 import numpy as np
 
 import advlinear
 import data
 import recipes
+import runs
 import train
-from advlinear import worst_case
-from advlinear.minima.losses import losses_of
+import worst_case
 
 EPS = 0.2  # the article's main radius
 RADII = 101  # from 0 to 0.5
-PARTS = ("epoch", "attack", "optimum", "minimum", "classes")
+PARTS = ("epoch", "attack", "minimum", "classes")
 LIMIT = 20.0  # seconds that a rival is given for a minimum
 LARGEST = 2e7  # numbers in the samples that rivals are given
 
@@ -58,7 +58,7 @@ def main(
     cli.check_writable(results)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # model.fit makes TensorFlow print more
     split = data.load(dataset, digits, mnist_dir)
-    measure = dict(zip(PARTS, (epoch, attack, exact_minimum, minima, many_classes), strict=True))
+    measure = dict(zip(PARTS, (epoch, attack, minima, many_classes), strict=True))
     for part in parts:
         columns, name = measure[part](split), f"benchmark-{part}"
         runs.save_study(results / split.name, name, {name: columns})
@@ -157,7 +157,8 @@ def keras_fit(split: data.Dataset, settings: recipes.Settings, orders):
 
     def robust_hinge(y, logits):
         """As in train.py, every sample weighs the same, in a smaller last batch too."""
-        loss = losses.robust_hinge(losses.margins(logits, y), kernel, settings.eps)
+        worst = losses.worst_case_margins(losses.margins(logits, y), None, y, kernel, settings.eps)
+        loss = losses.hinge(worst)
         return loss * tf.cast(tf.size(y), tf.float32) / settings.batch_size
 
     classifier.compile(classifier.optimizer, loss=robust_hinge)
@@ -210,8 +211,8 @@ def attack(split: data.Dataset) -> dict:
 
     def exactly(box: bool, threads: int | None):
         with threadpool_limits(threads):
-            found = advlinear.sample_radii(x, y, run.w, run.b, "inf", box)
-            advlinear.robust_correct(found, radii)
+            found = worst_case.signed_radii(x, y, run.w, run.b, "inf", box)
+            worst_case.withstand(found, radii)
 
     def passes():
         towards = split.y_test[:, None, None, None] * np.sign(run.w).reshape(split.x_test[0].shape)
@@ -269,50 +270,6 @@ def library_model(run: runs.Run, box: bool = False):
         return keras.ops.mean(keras.ops.sum((0.5 - chosen) * logits, axis=1))
 
     return library.estimator(two, minus_margin, box)
-
-
-# --- the exact minimum -----------------------------------------------------------------------
-
-
-def exact_minimum(split: data.Dataset) -> dict:
-    """The linear program, and the same given whole to HiGHS."""
-    x, y = split.flat("train")
-    values = {}
-
-    def ours():
-        values["ours"] = advlinear.minimise(x, y, EPS).dual
-
-    def whole():
-        values["whole"], _ = whole_program(x, y, EPS)
-
-    contenders = {"ours": ours, "the whole program": whole}
-    seconds = race(contenders, turns=3, slow=("the whole program",))
-    assert abs(values["ours"] - values["whole"]) <= 1e-7, values
-    return table(seconds, "ours")
-
-
-def whole_program(x, y, eps: float, limit: float = np.inf) -> tuple[float, float]:
-    """The least robust hinge in the L-infinity ball, by HiGHS, and the seconds that it takes.
-
-    It is given the dual, whose variables are alpha. NaN where it does not end within the limit.
-    """
-    import scipy.optimize
-
-    started = time.perf_counter()
-    yx = y[:, None] * x[:, np.ptp(x, axis=0) > 0]
-    rows = np.hstack([yx - eps, -yx - eps]).T
-    solved = scipy.optimize.linprog(
-        -np.ones(len(y)),
-        rows,
-        np.zeros(len(rows)),
-        y[None],
-        [0],
-        bounds=(0, 1 / len(y)),
-        method="highs",
-        options=dict(time_limit=limit),
-    )
-    seconds = time.perf_counter() - started
-    return (-solved.fun if solved.status == 0 else np.nan), seconds
 
 
 # --- certified minima of other problems ------------------------------------------------------
@@ -400,6 +357,30 @@ def _how(norm: str, loss: str) -> dict:
     return {key: one for key, one in dict(norm=norm, loss=loss).items() if one != default[key]}
 
 
+def whole_program(x, y, eps: float, limit: float = np.inf) -> tuple[float, float]:
+    """The least robust hinge in the L-infinity ball, by HiGHS, and the seconds that it takes.
+
+    It is given the dual, whose variables are alpha. NaN where it does not end within the limit.
+    """
+    import scipy.optimize
+
+    started = time.perf_counter()
+    yx = y[:, None] * x[:, np.ptp(x, axis=0) > 0]
+    rows = np.hstack([yx - eps, -yx - eps]).T
+    solved = scipy.optimize.linprog(
+        -np.ones(len(y)),
+        rows,
+        np.zeros(len(rows)),
+        y[None],
+        [0],
+        bounds=(0, 1 / len(y)),
+        method="highs",
+        options=dict(time_limit=limit),
+    )
+    seconds = time.perf_counter() - started
+    return (-solved.fun if solved.status == 0 else np.nan), seconds
+
+
 def conic_minimum(x, y, eps: float, norm="inf", loss="hinge") -> tuple[float, float]:
     """The loss, computed anew, of the weights that Clarabel finds through cvxpy, and its seconds.
 
@@ -420,8 +401,8 @@ def conic_minimum(x, y, eps: float, norm="inf", loss="hinge") -> tuple[float, fl
     seconds = time.perf_counter() - started
     if w.value is None:
         return np.nan, seconds
-    worst = advlinear.worst_case_margins(x, y, w.value, float(b.value), eps, norm)
-    return losses_of(loss, worst).mean(), seconds
+    worst = worst_case.margins(x, y, w.value, float(b.value), eps, norm)
+    return getattr(worst_case, loss)(worst).mean(), seconds
 
 
 # --- many classes ----------------------------------------------------------------------------

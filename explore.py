@@ -3,12 +3,12 @@
 It shows the models of the article's recipe, and needs them attacked with and without the box. Where
 `python optimum.py --path` has been run, it shows the best possible model for each radius, too.
 
-    python explore.py                 results/<dataset>/explore.html of every data set
-    python explore.py --screenshot    a picture of the page, too (needs Chromium)
+    python explore.py    results/<dataset>/explore.html of every data set
 
 The page is one file and makes no network requests. Its weights and accuracy curves come from
 results/, its images from the data set. It computes margins, radii and perturbations in JavaScript
-(figures/explore.html), in float64 as advlinear does; tests/test_explore.py compares the two.
+(figures/explore.html), in float64 as advlinear does; tests/experiment/test_explore.py compares
+the two.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
-from common import cli, runs
-from common.cli import RESULTS, ROOT, InputError
+from lab import cli, store
+from lab.cli import RESULTS, ROOT, InputError
+from lab.store import Missing
 
 import numpy as np
 
-import advlinear
 import data
 import plots
+import runs
+import worst_case
 from figures import style
 
 TEMPLATE = ROOT / "figures" / "explore.html"
@@ -36,19 +35,19 @@ STEPS = 501  # of the slider, from 0 to 0.5
 SHOWN = 12  # images of each digit
 
 
-def main(screenshot: bool = False, results: Path = RESULTS, mnist_dir: Path | None = None) -> None:
+def main(results: Path = RESULTS, mnist_dir: Path | None = None) -> None:
     """Write explore.html for each data set whose images can be had and whose runs are there.
 
     Raises:
-        InputError: there is no such data set, or no browser for the screenshot.
+        InputError: there is no such data set.
     """
     results = cli.results_folder(results)
     written, problems = [], []
-    for dataset in runs.datasets(results):
+    for dataset in store.datasets(results):
         try:
             split = data.load_named(dataset.name, mnist_dir)
             path = dataset / "explore.html"
-            runs.write(path, page(runs.read(dataset), split).encode())
+            store.write(path, page(runs.read(dataset), split).encode())
             written.append(path)
         except InputError as error:
             problems.append(f"no page for {dataset.name}: {error}")
@@ -58,10 +57,6 @@ def main(screenshot: bool = False, results: Path = RESULTS, mnist_dir: Path | No
         cli.notice(problem)
     for path in written:
         print(path)
-        if screenshot:
-            picture = path.with_suffix(".png")
-            browse(path.absolute().as_uri(), f"--screenshot={picture}", "--window-size=1280,1200")
-            print(picture)
 
 
 def page(stored: runs.Results, split: data.Dataset) -> str:
@@ -88,7 +83,7 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
                 w=_base64(free_model.run.w.astype("<f4")),
                 b=free_model.run.b,
                 correct=[
-                    advlinear.robust_correct(model.attack.radii, np.arange(STEPS) / 1000).tolist()
+                    worst_case.withstand(model.attack.radii, np.arange(STEPS) / 1000).tolist()
                     for model in (free_model, boxed_model)
                 ],
             )
@@ -120,10 +115,10 @@ def models_of(stored: runs.Results) -> list[runs.Model]:
     for threat in ("linf", "linf-box"):
         try:
             stored.choose(recipe or ["regular"], threat)
-        except runs.Missing as error:
+        except Missing as error:
             missing.append(str(error))
     if missing:
-        raise runs.Missing("; ".join(dict.fromkeys(missing)))
+        raise Missing("; ".join(dict.fromkeys(missing)))
     return sorted(stored.choose(recipe), key=lambda model: model.run.settings.eps)
 
 
@@ -145,7 +140,7 @@ def best_of(stored: runs.Results, split: data.Dataset) -> dict:
     for eps, k in zip(radii, models, strict=True):
         part, shrunk = slice(*table["w_indptr"][k : k + 2]), 1 - eps * table["s"][k]
         w, b = np.float64(table["w_data"][part]) / shrunk, table["b"][k] / shrunk
-        flips = advlinear.sample_radii(x[:, table["w_indices"][part]], y, w, b, "inf", box=True)
+        flips = worst_case.signed_radii(x[:, table["w_indices"][part]], y, w, b, "inf", box=True)
         boxed.append(int(np.count_nonzero(flips > eps)))
     return dict(
         run="best",
@@ -177,46 +172,14 @@ def hard_to_easy(models: list[runs.Model]) -> np.ndarray:
     for label in (-1, 1):
         members = np.flatnonzero(labels == label)
         radii = [model.attack.radii[members] for model in models]
-        ranks = np.mean([advlinear.ranks(one) for one in radii], axis=0)
+        ranks = np.mean([worst_case.ranks(one) for one in radii], axis=0)
         steps = np.linspace(0, len(members) - 1, SHOWN).round().astype(int)
         chosen.append(members[np.argsort(ranks, kind="stable")[steps]])
     return np.concatenate(chosen)
 
 
-def browse(address: str, *options: str) -> str:
-    """Open an address in Chromium without a window; returns what it prints.
-
-    Raises:
-        InputError: there is no Chromium, or it fails.
-    """
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if not program:
-        raise InputError(f"no browser: install one of {', '.join(names)}")
-    # Root, as in CI, cannot have a sandbox; and Chromium may still write to its profile.
-    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run"
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [program, *flags.split(), "--hide-scrollbars", f"--user-data-dir={profile}"]
-        try:
-            done = subprocess.run(
-                [*command, *options, address],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise InputError(f"{program} did not end within two minutes") from None
-    if done.returncode:
-        raise InputError(f"{program} ended with status {done.returncode}: {done.stderr[-200:]!r}")
-    return done.stdout
-
-
 def _parser() -> cli.Parser:
     parser = cli.Parser(prog="explore.py", description="Write the interactive page explore.html.")
-    parser.add_argument(
-        "--screenshot", action="store_true", help="write explore.png, too; needs Chromium"
-    )
     parser.add_mnist_dir()
     parser.add_results()
     return parser

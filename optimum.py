@@ -19,19 +19,21 @@ import importlib.metadata
 import time
 from pathlib import Path
 
-from common import cli, runs
-from common.cli import RESULTS, InputError
+from lab import cli
+from lab.cli import RESULTS, InputError
+from lab.store import columns
 
 import numpy as np
 
 import advlinear
 import data
 import recipes
-from advlinear.minima.losses import losses_of
+import runs
+import worst_case
 from advlinear.minimum import LARGEST_GAP
 
 PATH_END = 0.5
-FINE = 1e-9  # the gap that is tried first: it leaves fewer tiny weights in place of 0
+FINE = 1e-9  # the duality gap that is tried first: it leaves fewer tiny weights in place of 0
 
 
 def main(
@@ -93,13 +95,14 @@ def optimise(settings, split: data.Dataset, results: Path, quiet: bool = False) 
     w, b = found.w, found.b
     proof = {name: getattr(found, name) for name in ("primal", "dual", "gap", "violation")}
     note, history = in_words(w, found.primal, len(y)), {}
+    losses_of = getattr(worst_case, settings.loss)
     for part in ("train", "test"):
         x, y = split.flat(part)
         margins = y * (x @ w + b)
-        worst = advlinear.worst_case_margins(x, y, w, b, *ball, settings.box)
-        history[f"{part}_loss"] = [losses_of(settings.loss, worst).mean()]
+        worst = worst_case.margins(x, y, w, b, *ball, settings.box)
+        history[f"{part}_loss"] = [losses_of(worst).mean()]
         history[f"{part}_accuracy"] = [np.mean(margins > 0)]
-        history[f"{part}_{settings.loss}"] = [losses_of(settings.loss, margins).mean()]
+        history[f"{part}_{settings.loss}"] = [losses_of(margins).mean()]
         history[f"{part}_robust_accuracy"] = [np.mean(worst > 0)]
     versions = dict(highspy=importlib.metadata.version("highspy"))
     facts = runs.facts_of(split, versions) | {"certificate": proof}
@@ -133,14 +136,14 @@ def follow_path(split: data.Dataset, results: Path, quiet: bool = False) -> Path
         best, kept = path.at(eps), {}
         for part in ("train", "test"):
             x, y = split.flat(part)
-            worst = advlinear.worst_case_margins(x, y, best.w, best.b, eps)
+            worst = worst_case.margins(x, y, best.w, best.b, eps)
             kept[f"{part}_accuracy"] = np.mean(worst > 0)
         bounds = dict(primal=best.primal, dual=best.dual, pixels=np.count_nonzero(best.w))
         rows.append(dict(eps=eps) | bounds | kept)
     weights = dict(w_data=np.float32(path.w.data), w_indices=path.w.indices.astype(np.uint16))
     arrays = {name: getattr(path, name) for name in ("b", "s", "p", "radii", "proved", "dual")}
     models = weights | dict(w_indptr=path.w.indptr) | arrays
-    tables = {"path": runs.columns(rows), "path-models": models}
+    tables = {"path": columns(rows), "path-models": models}
     file = runs.save_study(results / split.name, "path", tables)
     print(
         f"path: {len(path.s)} models, certified gap {path.gap:.1e} at every radius from 0 to "
@@ -178,14 +181,9 @@ def _parser() -> cli.Parser:
         default=(),
         help="radii of the perturbation ball, in pixel units of [0, 1]; one model each",
     )
+    parser.add_ball(recipes.NORMS, "perturbed pixels stay in [0, 1] (norm inf only)")
     parser.add_argument(
-        "--norm", choices=recipes.NORMS, default="inf", help="of the ball (default: inf)"
-    )
-    parser.add_argument(
-        "--box", action="store_true", help="perturbed pixels stay in [0, 1] (norm inf only)"
-    )
-    parser.add_argument(
-        "--loss", choices=recipes.LOSSES, default="hinge", help="of the margin (default: hinge)"
+        "--loss", choices=recipes.SOLVED, default="hinge", help="of the margin (default: hinge)"
     )
     parser.add_argument(
         "--path", action="store_true", help="all radii from 0 to 0.5 at once, of the hinge in L∞"

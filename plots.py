@@ -18,11 +18,13 @@ import inspect
 import io
 from pathlib import Path
 
-from common import cli, runs
-from common.cli import RESULTS, ROOT, InputError
-from common.runs import Missing, Model, Results
+from lab import cli, store
+from lab.cli import RESULTS, ROOT, InputError
+from lab.store import Missing
 
 import recipes
+import runs
+from runs import Model, Results, Run
 
 ARTICLE = "article"  # the group of the article's recipe
 GROUPS = (ARTICLE, "converged")
@@ -56,12 +58,43 @@ def main(
     recipes.require("dpi", dpi, "dpi")
     names, groups = names and recipes.several(names), groups and recipes.several(groups)
     results = cli.results_folder(results)
-    datasets = runs.datasets(results)
+    datasets = store.datasets(results)
     if not datasets:
         raise InputError(f"nothing to draw in {results}: run python train.py, python attack.py")
-    known = [function.__name__ for functions in figures() for function in functions]
+    known = [function.__name__ for functions in figures().values() for function in functions]
     if unknown := [name for name in names or [] if name not in known]:
         raise InputError(f"no figure {unknown[0]}; there are: {', '.join(known)}")
+    return draw(datasets, names, groups, format, dpi)
+
+
+def draw_attacked(
+    attacked: dict[Path, list[Run]], norm: str, box: bool, everything: bool
+) -> list[Path]:
+    """Draw what shows an attack, in the data sets of the runs attacked alone; returns the files.
+
+    If not `everything` was attacked, the figures of one recipe are drawn for the recipes of these
+    runs. Models that were trained in the box are drawn on request, by `main`. An attack that is
+    not the one under which its runs are drawn stands in the figure threats alone.
+
+    Raises:
+        Missing: the figure threats cannot be drawn.
+    """
+    members = [run.settings for found in attacked.values() for run in found]
+    shown = [one for one in members if threat_of(one) == runs.threat(norm, box)]
+    if not shown or (box and not everything):
+        return draw(list(attacked), ["threats"])
+    groups = None if everything else sorted({group_of(one) for one in shown})
+    return draw(list(attacked), None, groups)
+
+
+def draw(
+    datasets: list[Path],
+    names: list[str] | None = None,
+    groups: list[str] | None = None,
+    format: str = "png",
+    dpi: int = DPI,
+) -> list[Path]:
+    """Draw figures of these data sets, and the page that shows them. Raises as `main` does."""
     read = [runs.read(dataset) for dataset in datasets]
     grouped = [group_models(stored) for stored in read]
     there = sorted(set().union(*grouped))
@@ -75,57 +108,46 @@ def main(
     for folder, function, given in cli.bar(todo, "drawing"):
         path = folder / f"{function.__name__}.{format}"
         try:
-            runs.write(path, render(function, given, format, dpi))
+            store.write(path, render(function, given, format, dpi))
             written.append(path)
         except Missing as error:
             path.unlink(missing_ok=True)  # it would show what is no longer there
             if names:
-                cli.notice(f"left out {path.relative_to(results)}: {error}")
+                cli.notice(f"left out {path.relative_to(datasets[0].parent)}: {error}")
     for dataset in datasets:
         if (dataset / "figures").is_dir():
-            runs.write(dataset / "figures" / "README.md", gallery(dataset).encode())
+            store.write(dataset / "figures" / "README.md", gallery(dataset).encode())
     if names and not written:
         raise Missing("none of these figures can be drawn")
     print(summary(written))
     return written
 
 
-def figures() -> tuple[list, list, list]:
-    """The functions that draw, by what they take: nothing; the models of a group; all results."""
+def figures() -> dict[str, list]:
+    """All functions that draw, by what they take: "" nothing, "models" of a group, "results".
+
+    They are the functions of figures/ that return a Figure, in the order in which they are written.
+    So a new figure is one new function there, and nothing else.
+    """
     from figures import article, comparisons, method  # imports Matplotlib, too slow for --help
 
-    return (
-        [
-            method.hinge_loss,
-            method.hinge_margin,
-            method.landscape_complex,
-            method.perturbation_boxes,
-        ],
-        [
-            method.landscape_simple,
-            method.hinge_robust,
-            method.landscape_robust,
-            article.accuracy,
-            article.misclassified_regular,
-            article.model_weights,
-            article.accuracy_noise,
-            article.misclassified_noise,
-            article.misclassified_logits,
-            article.training,
-        ],
-        [
-            comparisons.attack,
-            comparisons.optimum,
-            comparisons.init_ablation,
-            comparisons.radii,
-            comparisons.threats,
-            comparisons.noise_or_attack,
-            comparisons.transfer,
-            comparisons.masking,
-            comparisons.ten_digits,
-            comparisons.path,
-        ],
-    )
+    found = {"": [], "models": [], "results": []}
+    for module in (method, article, comparisons):
+        for function in filter(inspect.isfunction, vars(module).values()):
+            look = inspect.signature(function)
+            if function.__module__ == module.__name__ and look.return_annotation is module.Figure:
+                takes = ", ".join(look.parameters)
+                if takes not in found:
+                    where = f"{module.__name__}.{function.__name__}"
+                    raise TypeError(f"{where} takes ({takes}), not nothing, (models) or (results)")
+                found[takes].append(function)
+    return found
+
+
+def showing(study: str) -> list[str]:
+    """The figures whose captions name this study among the numbers behind them."""
+    every = [function for functions in figures().values() for function in functions]
+    return [f.__name__ for f in every if f"`studies/{study}.npz`" in caption(f)[2]]
 
 
 def pictures(stored: Results, groups: dict[str, list[Model]]) -> list[tuple]:
@@ -133,17 +155,18 @@ def pictures(stored: Results, groups: dict[str, list[Model]]) -> list[tuple]:
 
     A notice tells of each run that is not attacked yet.
     """
-    diagrams, of_a_group, of_all = figures()
-    folder = stored.folder / "figures"
+    known, folder = figures(), stored.folder / "figures"
     for name, run in stored.runs.items():
         if name not in stored.models(threat_of(run.settings)):
-            again = runs.command(runs.file(stored.folder, "attacks", threat_of(run.settings), name))
-            cli.notice(f"{stored.folder.name}/{name} is not drawn until {again} is run")
-    found = [(folder, function, ()) for function in diagrams]
-    found += [(folder, function, (stored,)) for function in of_all]
+            path = store.file(stored.folder, "attacks", threat_of(run.settings), name)
+            cli.notice(
+                f"{stored.folder.name}/{name} is not drawn until {runs.command(path)} is run"
+            )
+    found = [(folder, function, ()) for function in known[""]]
+    found += [(folder, function, (stored,)) for function in known["results"]]
     for group, models in groups.items():
         place = folder if group == ARTICLE else folder / group
-        found += [(place, function, (models,)) for function in of_a_group]
+        found += [(place, function, (models,)) for function in known["models"]]
     return found
 
 
@@ -169,11 +192,11 @@ def caption(function) -> tuple[str, str, str]:
 
 def gallery(dataset: Path) -> str:
     """The page that shows every png of a data set, in Markdown."""
-    diagrams, of_a_group, of_all = figures()
-    folder = dataset / "figures"
-    parts = [("Comparisons", "", of_all), ("The article's figures", "", diagrams + of_a_group)]
+    known, folder = figures(), dataset / "figures"
+    article = known[""] + known["models"]
+    parts = [("Comparisons", "", known["results"]), ("The article's figures", "", article)]
     for group in sorted(path.name for path in folder.glob("*/")):
-        parts.append((f"Models of the {group} recipe", group, of_a_group))
+        parts.append((f"Models of the {group} recipe", group, known["models"]))
     lines = [
         f"# Figures of {dataset.name}",
         "`python plots.py` draws the pictures and writes this page. Below each picture: what to "
@@ -239,8 +262,8 @@ def summary(written: list[Path]) -> str:
         if len(names) == 1:
             lines.append(f"1 figure: {folder / names[0]}")
             continue
-        best = (name for name in names if name.startswith(("attack.", "accuracy_noise.")))
-        first = next(best, names[0])
+        best = [f for n in ("attack.", "accuracy_noise.") for f in names if f.startswith(n)]
+        first = (best or names)[0]
         lines.append(f"{len(names)} figures in {folder}: open {first} first")
     return "\n".join(lines)
 

@@ -4,16 +4,17 @@ A recipe gives every setting its default. A setting that differs from its recipe
 of the run, so that different settings never share a file.
 """
 
+import itertools
 import math
 import numbers
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
-from common.cli import InputError
+from lab.cli import InputError
 
 NORMS = {"inf": "L∞", "2": "L2", "1": "L1"}
-LOSSES = ("hinge", "logistic")
+LOSSES = ("hinge", "logistic")  # what train.py minimises, each a function in losses.py
+SOLVED = ("hinge", "logistic")  # those whose minimum optimum.py finds
 INITS = ("glorot", "zeros", "pytorch")
 SCHEDULES = ("constant", "linear")
 
@@ -105,6 +106,17 @@ VALID = {  # setting -> its kind, or its possible values
 }
 
 
+OPTIONS = {  # setting of a recipe -> what the command line takes for it, and what it is
+    "epochs": (dict(type=int, metavar="N"), "passes over the training set"),
+    "batch_size": (dict(type=int, metavar="N"), "images per step; the last batch is smaller"),
+    "learning_rate": (dict(type=float, metavar="X"), "of SGD on the mean loss"),
+    "momentum": (dict(type=float, metavar="X"), "of SGD, from 0 to below 1"),
+    "schedule": (dict(choices=SCHEDULES), "learning rate: constant, or linearly to 0"),
+    "loss": (dict(choices=LOSSES), "of the margin"),
+    "init": (dict(choices=INITS), "initial weights"),
+}
+
+
 def require(option: str, value, kind) -> None:
     """Raise InputError unless the value is of this kind, or one of these values."""
     if isinstance(kind, tuple):
@@ -148,7 +160,7 @@ class Settings:
     init: str | None = None
     seed: int | None = None
     eager: bool | None = None
-    given_name: str = ""  # of a run with callbacks of the caller's own
+    given_name: str = ""  # the name of a run with callbacks of the caller's own
 
     def __post_init__(self):
         for field in fields(self)[1:-1]:
@@ -190,13 +202,16 @@ class Settings:
         if self.recipe == OPTIMAL:
             return OPTIMAL if self.loss == "hinge" else f"{OPTIMAL}-loss{self.loss}"
         parts = [] if self.recipe == "article" else [self.recipe]
-        for name, default in defaults(self.recipe, self.robust, self.dataset).items():
-            value = getattr(self, name)
-            if value != default:
-                parts.append(name.replace("_", "") + _short(value))
-        if self.given_name:
-            parts.append("callbacks" if self.given_name.endswith(CALLBACKS) else self.given_name)
-        return "-".join(parts)
+        parts += [name.replace("_", "") + _short(value) for name, value in self.changed.items()]
+        return "-".join([*parts, "callbacks"] if self.given_name else parts)
+
+    @property
+    def changed(self) -> dict:
+        """The settings that are not those of the recipe."""
+        usual = dict(loss="hinge")
+        if self.recipe != OPTIMAL:
+            usual = defaults(self.recipe, self.robust, self.dataset)
+        return {name: now for name in usual if (now := getattr(self, name)) != usual[name]}
 
     @property
     def name(self) -> str:
@@ -206,6 +221,20 @@ class Settings:
         if self.recipe == OPTIMAL:
             return self.model.replace("robust", OPTIMAL) + self.variant.removeprefix(OPTIMAL)
         return "-".join(filter(None, [self.model, self.variant]))
+
+    def command(self) -> str:
+        """The command that makes the run."""
+        if self.given_name:
+            return "the Python code that made it"
+        solved = self.recipe == OPTIMAL
+        parts = ["python optimum.py" if solved else "python train.py"]
+        if self.robust:
+            parts += ["--robust"] * (not solved) + [f"--eps {_short(self.eps)}"]
+        parts += [f"--norm {self.norm}"] * (self.norm != "inf") + ["--box"] * self.box
+        parts += [f"--recipe {self.recipe}"] * (self.recipe not in ("article", OPTIMAL))
+        for name, value in self.changed.items():
+            parts.append(f"--{name.replace('_', '-')} {_short(value)}".rstrip())
+        return " ".join(parts) + data_options(self.dataset)
 
     def steps_per_epoch(self, samples: int) -> int:
         """The last batch may be smaller."""
@@ -253,49 +282,54 @@ def settings(
     return Settings(dataset, recipe, robust, eps, str(norm), box, **tuned)
 
 
-def named(settings: Settings, name: str | None) -> Settings:
-    """The settings of a run with callbacks of the caller's own, under a name of its own.
+def grid(
+    dataset: str,
+    robust: bool,
+    radii: list,
+    norm: str,
+    box: bool,
+    recipe: str,
+    seeds: list,
+    **changed,
+) -> list[Settings]:
+    """The settings of one model for each radius and seed, the seeds of a radius in turn."""
+    ball = dict(norm=norm, box=box, recipe=recipe)
+    return [
+        settings(dataset, robust, eps, **ball, **changed, seed=seed)
+        for eps, seed in itertools.product(radii, seeds)
+    ]
 
-    Raises:
-        InputError: the name is that of a run without callbacks, or cannot name a folder.
-    """
-    if name is None:
-        return replace(settings, given_name=settings.name + CALLBACKS)
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"name needs letters, digits, '.', '-' and '_', not {name!r}")
-    if name.startswith(("regular", "robust", OPTIMAL)):
-        raise InputError(f"name {name!r} is kept for runs without callbacks: choose another")
-    return replace(settings, given_name=name)
+
+def with_callbacks(settings: Settings) -> Settings:
+    """The settings of a run with callbacks of the caller's own, which gets a name of its own."""
+    return replace(settings, given_name=settings.name + CALLBACKS)
 
 
 def optimal(
     dataset: str, eps: float, norm: str = "inf", box: bool = False, loss: str = "hinge"
 ) -> Settings:
     """The settings of the exact minimum of a robust loss."""
+    require("loss", loss, SOLVED)
     return Settings(dataset, OPTIMAL, True, eps, str(norm), box, loss)
 
 
-def command(name: str) -> str:
-    """The command that makes the run of this name, rebuilt from the name."""
-    known = name.startswith(("regular", "robust", OPTIMAL))
-    if not known or name.endswith(CALLBACKS):
-        return "the Python code that made it"
-    script = "optimum.py" if name.startswith(OPTIMAL) else "train.py"
-    options = name.removeprefix("regular")
-    for part, option in (
-        (f"{OPTIMAL}-eps", " --eps "),
-        ("robust-eps", " --robust --eps "),
-        *((f"-l{norm}(?=-|$)", f" --norm {norm}") for norm in NORMS),
-        ("-box", " --box"),
-        *((f"-{recipe}", f" --recipe {recipe}") for recipe in RECIPES),
-        ("-eager", " --eager"),
-        *(
-            (f"-{field.name.replace('_', '')}", f" --{field.name.replace('_', '-')} ")
-            for field in fields(Settings)[6:-2]
-        ),
-    ):
-        options = re.sub(part, option, options)
-    return f"python {script}{options}"
+def shown(dataset: str) -> dict[str, Settings]:
+    """The runs that figures, tables and studies ask for, by name."""
+    found = [settings(dataset, init="zeros"), optimal(dataset, 0.2, box=True)]
+    found += [optimal(dataset, 1.5, "2"), optimal(dataset, 20, "1")]
+    found += [optimal(dataset, eps) for eps in (0.1, 0.2, 0.3)]
+    for recipe in RECIPES:
+        found.append(settings(dataset, recipe=recipe))
+        for eps, box in itertools.product((0.1, 0.2, 0.3), (False, True)):
+            found.append(settings(dataset, True, eps, box=box, recipe=recipe))
+    return {one.name: one for one in found}
+
+
+def data_options(dataset: str) -> str:
+    """The options of a command that choose this data set, such as mnist-sample-3-7."""
+    source, *digits = dataset.rsplit("-", 2)
+    options = f" --dataset {source}" if source != "mnist" else ""
+    return options + (f" --digits {' '.join(digits)}" if digits != ["0", "1"] else "")
 
 
 def describe_default(name: str) -> str:

@@ -17,15 +17,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import cli, runs
-from common.cli import RESULTS, ROOT, InputError
+from lab import cli, store
+from lab.cli import RESULTS, ROOT, InputError
 
 import numpy as np
 
 import advlinear
 import attack
 import data
+import illustrations
+import runs
 import studies
+import worst_case
 
 IN_EVERY_BALL = (
     "regular regular-initzeros robust-eps0.2 robust-eps0.2-converged robust-eps0.2-box-converged "
@@ -99,7 +102,7 @@ def check_all(results: Path, mnist_dir: Path | None = None) -> None:
         InputError: a number differs, or nothing could be checked.
     """
     checked = differing = 0
-    for dataset in runs.datasets(results):
+    for dataset in store.datasets(results):
         stored = runs.read(dataset)
         try:
             split = data.load_named(dataset.name, mnist_dir)
@@ -114,8 +117,10 @@ def check_all(results: Path, mnist_dir: Path | None = None) -> None:
             for threat, attacks in stored.attacks.items():
                 if name in attacks:
                     rows += compare_attack(f"{name}, {threat}", attacks[name], run, split)
+            if name in stored.illustrations:
+                rows += compare_illustration(name, stored.illustrations[name], run, split)
             if name not in stored.attacks.get("linf", {}):
-                again = runs.command(runs.file(dataset, "attacks", "linf", name))
+                again = runs.command(store.file(dataset, "attacks", "linf", name))
                 print(f"{name}: no attack stored in linf (run {again})")
         unchecked = set(stored.studies)
         for name, *tables in studies_again(stored.studies, members, split):
@@ -180,7 +185,7 @@ def last_epoch(run: runs.Run, split: data.Dataset) -> tuple[dict, dict]:
     for part in ("train", "test"):
         x, y = split.flat(part)
         margins = y * (x @ run.w + run.b)
-        worst = advlinear.worst_case_margins(x, y, run.w, run.b, *ball)
+        worst = worst_case.margins(x, y, run.w, run.b, *ball)
         new[f"{part}_loss"], new[f"{part}_accuracy"] = float(mean_loss(worst)), np.mean(margins > 0)
         if settings.robust:
             new[f"{part}_{settings.loss}"] = float(mean_loss(margins))
@@ -198,13 +203,19 @@ def certificate(run: runs.Run, split: data.Dataset) -> dict[str, float]:
 
 def compare_attack(where: str, old: runs.Attack, run: runs.Run, split) -> Iterator[Row]:
     """A stored attack against what attack.py computes now."""
-    new = attack.evaluate(run, split, old.eps, old.facts["norm"], old.facts["box"])
+    new = attack.attack(run, split, old.facts["norm"], old.facts["box"])
     yield from differences(where, old.facts, new.facts)
     # A radius that is off by rounding may be on the other side of one of eps.
-    arrays = new.arrays() | dict(correct=advlinear.robust_correct(old.radii, old.eps))
+    arrays = new.arrays() | dict(correct=worst_case.withstand(old.radii, old.eps))
+    yield from differences(where, old.arrays(), arrays)
+
+
+def compare_illustration(where: str, old: runs.Illustration, run: runs.Run, split) -> Iterator[Row]:
+    """What is stored for pictures of a run against what is computed now."""
+    arrays = illustrations.of_run(run, split).arrays()
     # Which of two images comes first may be a matter of rounding; their logits are compared.
     arrays.pop("nearest_index"), arrays.pop("nearest_label")
-    yield from differences(where, old.arrays(), arrays)
+    yield from differences(f"{where}, illustration", old.arrays(), arrays)
 
 
 def studies_again(tables: dict, members: dict, split: data.Dataset) -> Iterator[tuple]:
@@ -213,7 +224,7 @@ def studies_again(tables: dict, members: dict, split: data.Dataset) -> Iterator[
         used = [members[name] for name in dict.fromkeys(old["run"])]
         yield "noise", old, studies.random_noise(used, split)  # the draws depend on all of them
     if (old := tables.get("example")) and set(old["runs"]) <= members.keys():
-        yield "example", old, attack.example([members[name] for name in old["runs"]], split)
+        yield "example", old, illustrations.example([members[name] for name in old["runs"]], split)
     if old := tables.get("transfer"):
         known = [name for name in dict.fromkeys(old["source"]) if name in members]
         rows = np.isin(old["source"], known) & np.isin(old["target"], known)

@@ -19,8 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import cli, library, runs
-from common.cli import RESULTS, InputError
+from lab import cli, library, store
+from lab.cli import RESULTS, InputError
 
 import numpy as np
 
@@ -28,14 +28,10 @@ import advlinear
 import data
 import plots
 import recipes
+import runs
 import train
+import worst_case
 
-FIGURES = {
-    "noise": "noise_or_attack",
-    "transfer": "transfer",
-    "masking": "masking",
-    "ten-digits": "ten_digits",
-}
 NOISE_RADII = tuple(k / 20 for k in range(11))
 DRAWS = 50  # random noises per test sample
 TRANSFER_RADII = (0.1, 0.2)
@@ -73,9 +69,9 @@ def main(
         source = dict(mnist_dir=mnist_dir) if name == "ten-digits" else {}
         tables, used = STUDIES[name](split, folder, **source)
         print(runs.save_study(folder, name, tables, used))
-    figures = [FIGURES[name] for name in names if name in FIGURES]
-    if figures and folder in runs.datasets(results):
-        plots.main(figures, results=results)
+    figures = [figure for name in names for figure in plots.showing(name)]
+    if figures and folder in store.datasets(results):
+        plots.draw([folder], figures)
 
 
 # A study is a function of the data and of the folder of their results. It returns its tables by
@@ -119,12 +115,12 @@ def random_noise(members: list[runs.Run], split: data.Dataset, seed: int = 0) ->
     rng, rows = np.random.default_rng(seed), []
     for run in members:
         margins = y * (x @ run.w + run.b)
-        radii = advlinear.sample_radii(x, y, run.w, run.b)
+        radii = worst_case.signed_radii(x, y, run.w, run.b)
         signs = rng.integers(0, 2, (DRAWS, *x.shape), dtype=np.int8)
         shifts = np.array([2.0 * (draw @ run.w) - run.w.sum() for draw in signs])  # w.s
         for eps in NOISE_RADII:
             share = np.mean(margins + eps * shifts > 0, axis=0)
-            spread = eps * advlinear.dual_norm(run.w, "2")
+            spread = eps * worst_case.dual_norm(run.w, "2")
             rows.append(
                 dict(
                     run=run.name,
@@ -136,7 +132,7 @@ def random_noise(members: list[runs.Run], split: data.Dataset, seed: int = 0) ->
                     worst=float(np.mean(radii > eps)),
                 )
             )
-    return runs.columns(rows)
+    return store.columns(rows)
 
 
 # --- transfer ------------------------------------------------------------------------------------
@@ -162,10 +158,10 @@ def accuracy_under_another(members: list[runs.Run], split: data.Dataset) -> dict
     x, y = split.flat("test")
     rows = []
     for eps, source, target in itertools.product(TRANSFER_RADII, members, members):
-        cost = eps * np.sign(source.w) @ target.w
-        accuracy = np.mean(y * (x @ target.w + target.b) > cost)
+        fall = eps * np.sign(source.w) @ target.w
+        accuracy = np.mean(y * (x @ target.w + target.b) > fall)
         rows.append(dict(source=source.name, target=target.name, eps=eps, accuracy=accuracy))
-    return runs.columns(rows)
+    return store.columns(rows)
 
 
 # --- seeds ---------------------------------------------------------------------------------------
@@ -189,15 +185,14 @@ def seeds(split: data.Dataset, folder: Path) -> Numbers:
     x, y = split.flat("test")
     members, rows = obtain(wanted, split, folder), []
     for run in members:
-        radii = advlinear.sample_radii(x, y, run.w, run.b)
-        counts = advlinear.robust_correct(radii, np.array(SEED_RADII))
-        shares = zip(SEED_RADII, counts, strict=True)
+        radii = worst_case.signed_radii(x, y, run.w, run.b)
+        shares = zip(SEED_RADII, worst_case.accuracy(radii, np.array(SEED_RADII)), strict=True)
         rows.append(
             dict(model=run.settings.model, recipe=run.settings.recipe, seed=run.settings.seed)
-            | {f"eps{eps:g}": count / len(y) for eps, count in shares}
+            | {f"eps{eps:g}": share for eps, share in shares}
             | dict(w_l1=np.abs(run.w).sum())
         )
-    return {"seeds": runs.columns(rows)}, members
+    return {"seeds": store.columns(rows)}, members
 
 
 # --- masked gradients ----------------------------------------------------------------------------
@@ -228,12 +223,12 @@ def masking(split: data.Dataset, folder: Path) -> Numbers:
         zero = dict(zero_single=vanishing(np.float32(logits), y), zero_double=vanishing(logits, y))
         at = {name: values[MASKING_AT] for name, values in curves[-1].items()}
         rows.append(dict(seed=seed, median_margin=np.median(y * logits)) | at | zero)
-    return {"masking": curves[0], "masking-seeds": runs.columns(rows)}, []
+    return {"masking": curves[0], "masking-seeds": store.columns(rows)}, []
 
 
 def accuracies_by_gradient(run: runs.Run, x, y, radii) -> dict[str, np.ndarray]:
     """Accuracy at each radius (k,): the exact one, and those that three attacks report."""
-    exact = advlinear.robust_correct(advlinear.sample_radii(x, y, run.w, run.b), radii) / len(y)
+    exact = worst_case.accuracy(worst_case.signed_radii(x, y, run.w, run.b), radii)
     found = dict(exact=exact)
     for name, loss, steps in (
         ("fgsm", "cross-entropy", 1),
@@ -310,7 +305,7 @@ def ten_digits(split: data.Dataset, folder: Path, mnist_dir: Path | None = None)
     for name, (W, b) in linear_classifiers(x_train, y_train).items():
         weights |= {f"{name}_W": W, f"{name}_b": b}
         attacks = library_attacks(W, b, x[few], y[few])
-        for norm, box in (("inf", False), *((norm, True) for norm in advlinear.ORDER)):
+        for norm, box in (("inf", False), *((norm, True) for norm in recipes.NORMS)):
             found = advlinear.attack((W, b), x, y, norm, (0, 1) if box else None)
             key = dict(model=name, threat=runs.threat(norm, box))
             radii = np.linspace(0, TEN_LARGEST[norm], 21)
@@ -321,7 +316,7 @@ def ten_digits(split: data.Dataset, folder: Path, mnist_dir: Path | None = None)
             if key["threat"] == "linf-box":
                 taken += [dict(model=name) | row for row in taken_for(y, found.rival)]
     tables = {"ten-digits": curves, "ten-digits-library": compared, "ten-digits-rivals": taken}
-    tables = {name: runs.columns(rows) for name, rows in tables.items()}
+    tables = {name: store.columns(rows) for name, rows in tables.items()}
     return tables | {"weights": weights}, []
 
 

@@ -8,19 +8,17 @@ tables of the pages stand between their markers, and are made of the published r
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
-import re
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from common import cli, runs
-from common.cli import RESULTS, ROOT, InputError
+from lab import cli, store
+from lab.cli import RESULTS, ROOT, InputError
+from lab.tables import head, row, share, to_csv, write_pages
 
 import numpy as np
 
+import runs
 from recipes import LOSSES, NORMS
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -31,8 +29,8 @@ ARTICLE = {
     "robust-eps0.2": (".9990", ".99", ".965", ".78", ".17"),
     "robust-eps0.3": (".9976", ".99", ".945", ".833", ".59"),
 }
-# Kolter and Madry's recipe, rerun in NumPy (tests/test_train.py), mean ± standard deviation of ten:
-# clean error and error at 0.2.
+# Kolter and Madry's recipe, rerun in NumPy (tests/experiment/test_train.py): mean ± standard
+# deviation of ten seeds, of the clean error and of the error at 0.2.
 KOLTER_MADRY = {
     "regular": ("0.0008 ± 0.0002", "0.8211 ± 0.0159"),
     "robust-eps0.2": ("0.0037 ± 0.0002", "0.0242 ± 0.0005"),
@@ -48,7 +46,7 @@ def main(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> None:
             for a table of this name.
     """
     results = cli.results_folder(results)
-    datasets = runs.datasets(results)
+    datasets = store.datasets(results)
     if not datasets:
         raise InputError(f"no runs in {results}: python train.py makes one")
     for dataset in datasets:
@@ -56,25 +54,12 @@ def main(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> None:
         for name, rows in csv_tables(stored).items():
             content = to_csv(rows)
             if name == "radii":  # the only large one
-                runs.write(dataset / "tables" / "radii.csv.gz", gzip.compress(content, mtime=0))
+                store.write(dataset / "tables" / "radii.csv.gz", gzip.compress(content, mtime=0))
             else:
-                runs.write(dataset / "tables" / f"{name}.csv", content)
+                store.write(dataset / "tables" / f"{name}.csv", content)
         print(f"wrote {dataset / 'tables'}")
         if dataset.resolve() == RESULTS / "mnist-0-1":
             write_pages(page_tables(stored), pages)
-
-
-def write_pages(found: dict[str, str], pages: tuple[Path, ...]) -> None:
-    """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->` for each table."""
-    marked = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
-    texts = {page: page.read_text(encoding="utf-8") for page in pages}
-    names = {name for text in texts.values() for _, name, _ in marked.findall(text)}
-    if missing := found.keys() - names:
-        raise InputError(f"no page has markers for the table {', '.join(sorted(missing))}")
-    for page, text in texts.items():
-        new = marked.sub(lambda match: match[1] + found[match[2]] + match[3], text)
-        runs.write(page, new.encode())
-        print(f"wrote the tables of {page}")
 
 
 # --- csv files -----------------------------------------------------------------------------------
@@ -97,8 +82,8 @@ def csv_tables(stored: runs.Results) -> dict[str, list[dict]]:
         )
         for epoch in range(len(next(iter(run.history.values())))):
             values = {column: values[epoch] for column, values in run.history.items()}
-            row = dict(run=name, epoch=epoch + 1) | dict.fromkeys(LAST_EPOCH) | values
-            found["history"].append(row)
+            known = dict(run=name, epoch=epoch + 1) | dict.fromkeys(LAST_EPOCH)
+            found["history"].append(known | values)
     for threat, attacks in stored.attacks.items():
         for name, attack in attacks.items():
             key, n = dict(run=name, threat=threat), len(attack.labels)
@@ -116,7 +101,7 @@ def csv_tables(stored: runs.Results) -> dict[str, list[dict]]:
         shapes = {values.shape for values in table.values()}
         if len(shapes) == 1 and len(shapes.pop()) == 1:  # else they are no columns
             rows = zip(*table.values(), strict=True)
-            found[name] = [dict(zip(table, row, strict=True)) for row in rows]
+            found[name] = [dict(zip(table, values, strict=True)) for values in rows]
     return found
 
 
@@ -126,18 +111,6 @@ LAST_EPOCH = tuple(
     for name in ("loss", "accuracy", "robust_accuracy", *LOSSES)
 )
 CERTIFICATE = ("primal", "dual", "gap", "violation")
-
-
-def to_csv(rows: Iterable[dict]) -> bytes:
-    """Rows as csv; floats with nine digits, which is enough for every float32."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    for k, row in enumerate(rows):
-        if k == 0:
-            writer.writerow(row)
-        values = (f"{v:.9g}" if isinstance(v, float | np.floating) else v for v in row.values())
-        writer.writerow(values)
-    return text.getvalue().encode()
 
 
 # --- the tables of the pages ---------------------------------------------------------------------
@@ -156,33 +129,19 @@ def page_tables(stored: runs.Results) -> dict[str, str]:
     }
 
 
-def share(value: float) -> str:
-    """.9986, as the field writes shares."""
-    return f"{value:.4f}".removeprefix("0")
-
-
-def _row(cells) -> str:
-    return "| " + " | ".join(cells) + " |\n"
-
-
-def _head(*cells: str, left: int = 1) -> str:
-    """The heading of a table, the first `left` columns left-aligned, the others right."""
-    return _row(cells) + "|" + "---|" * left + "---:|" * (len(cells) - left) + "\n"
-
-
 def _results(stored: runs.Results) -> str:
     radii = [f"ε = {eps:g}" for eps in RADII[1:]]
-    text = _head("model", "numbers from", "clean", *radii, "training loss", "pixels", left=2)
+    text = head("model", "numbers from", "clean", *radii, "training loss", "pixels", left=2)
     for name, published in ARTICLE.items():
         sources = [(name, "its recipe, here"), (f"{name}-converged", "`--recipe converged`")]
         if name != "regular":
             sources.append((name.replace("robust", "optimal"), "the exact minimum"))
         models = stored.choose([run for run, _ in sources])
-        text += _row([f"**{models[0].label}**", "the article", *published, "", ""])
+        text += row([f"**{models[0].label}**", "the article", *published, "", ""])
         for model, (_, source) in zip(models, sources, strict=True):
             shares = [share(model.accuracy(eps)) for eps in RADII]
             loss = f"{model.run.history['train_loss'][-1]:.4f}"
-            text += _row(["", source, *shares, loss, str(model.run.pixels_in_use)])
+            text += row(["", source, *shares, loss, str(model.run.pixels_in_use)])
     return text
 
 
@@ -201,7 +160,7 @@ def _seeds(stored: runs.Results) -> str:
     from scipy.stats import binomtest  # slow to import: not for --help
 
     radii = [f"ε = {eps:g}" for eps in RADII[1:]]
-    text = _head("model", "seeds", "clean", *radii, "seed 0 clean, 95 % interval")
+    text = head("model", "seeds", "clean", *radii, "seed 0 clean, 95 % interval")
     for name, columns in _over_seeds(stored, "article").items():
         (model,) = stored.choose([name])
         cells = []
@@ -211,12 +170,12 @@ def _seeds(stored: runs.Results) -> str:
         correct = model.attack.radii > 0
         found = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, "exact")
         interval = f"{share(model.accuracy(0))} [{share(found.low)}, {share(found.high)}]"
-        text += _row([f"**{model.label}**", str(len(columns["seed"])), *cells, interval])
+        text += row([f"**{model.label}**", str(len(columns["seed"])), *cells, interval])
     return text
 
 
 def _optimum(stored: runs.Results) -> str:
-    text = _head(
+    text = head(
         "ε", "primal (upper bound)", "dual (lower bound)", "relative gap", "violation",
         "weights ≠ 0", "converged recipe above it", "article's recipe above it",
     )  # fmt: skip
@@ -226,7 +185,7 @@ def _optimum(stored: runs.Results) -> str:
         )
         proof = optimal.run.facts["certificate"]
         above = [m.run.history["train_loss"][-1] / proof["dual"] - 1 for m in trained]
-        text += _row(
+        text += row(
             [
                 f"{eps}",
                 f"{proof['primal']:.9f}",
@@ -247,23 +206,23 @@ def _threats(stored: runs.Results) -> str:
     names += ("robust-eps0.2-box-converged", "optimal-eps0.2", "optimal-eps0.2-box")
     names += ("optimal-eps0.3", "optimal-eps1.5-l2", "optimal-eps20-l1")
     cases = [(norm, box) for norm in radii for box in (False, True)]
-    text = _head("run", *(f"{NORMS[n]}, {radii[n]:g}{', box' * box}" for n, box in cases))
+    text = head("run", *(f"{NORMS[n]}, {radii[n]:g}{', box' * box}" for n, box in cases))
     attacked = [stored.choose(names, runs.threat(*case)) for case in cases]
     for name, *models in zip(names, *attacked, strict=True):
         accuracies = [m.accuracy(radii[n]) for m, (n, _) in zip(models, cases, strict=True)]
-        text += _row([f"`{name}`", *map(share, accuracies)])
+        text += row([f"`{name}`", *map(share, accuracies)])
     return text
 
 
 def _kolter_madry(stored: runs.Results) -> str:
-    text = _head("", "clean error, NumPy rerun", "ours", "error at ε = .2, NumPy rerun", "ours")
+    text = head("", "clean error, NumPy rerun", "ours", "error at ε = .2, NumPy rerun", "ours")
     for name, columns in _over_seeds(stored, "kolter-madry").items():
         cells = []
         for eps, reference in zip((0.0, 0.2), KOLTER_MADRY[name], strict=True):
             errors = 1 - columns[f"eps{eps:g}"]
             spread = f"{np.mean(errors):.4f} ± {np.std(errors, ddof=1):.4f}"
             cells += [reference, spread]
-        text += _row([name.split("-")[0], *cells])
+        text += row([name.split("-")[0], *cells])
     return text
 
 
@@ -277,14 +236,14 @@ def _benchmark(stored: runs.Results) -> str:
         "attack": "test accuracy at 101 radii",
         "classes": "the attack on 1,000 classes: 5,000 samples of 2,048 features",
     }
-    text = _head("", "median", "ratio")
+    text = head("", "median", "ratio")
     for part, title in titles.items():
-        text += _row([f"**{title}**", "", ""])
+        text += row([f"**{title}**", "", ""])
         table = stored.study(f"benchmark-{part}")
         for what, seconds, ratio in zip(
             table["what"], table["seconds"], table["ratio"], strict=True
         ):
-            text += _row([what, _time(seconds), f"{ratio:,.{0 if ratio >= 10 else 2}f}"])
+            text += row([what, _time(seconds), f"{ratio:,.{0 if ratio >= 10 else 2}f}"])
     return text
 
 
@@ -297,9 +256,9 @@ def _minima(stored: runs.Results) -> str:
         told = "stopped" if np.isnan(gap) else f"{max(gap, 0):.0e}"
         found.setdefault(what.removesuffix(other), {})[other] = [_time(seconds), told]
     heads = [f"{solver}{part}" for solver in solvers.values() for part in ("", ": gap")]
-    text = _head("data, ε", *heads)
+    text = head("data, ε", *heads)
     for what, cells in found.items():
-        text += _row([what, *(cell for end in solvers for cell in cells.get(end, ["", ""]))])
+        text += row([what, *(cell for end in solvers for cell in cells.get(end, ["", ""]))])
     return text
 
 

@@ -1,6 +1,6 @@
 """The figures of the article's results, each of a group of models: one function per figure."""
 
-from common.runs import PIXEL_IN_USE, Missing, Model, Run
+from lab.store import Missing
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from figures import style
 from figures.method import representative, signed
 from figures.style import NOTE
+from runs import PIXEL_IN_USE, Model, Run
 
 STAMP = LinearSegmentedColormap.from_list("stamp", ["white", "#5f9873", "black"])
-SHOWN = 8  # at most so many of the clean misclassified images; attack.py stores as many
+SHOWN = 8  # at most so many of the clean misclassified images; illustrations.py stores as many
 ROWS = 5  # at most so many radii in misclassified_logits
 
 
@@ -100,7 +101,7 @@ def misclassified_regular(models: list[Model]) -> Figure:
 
     Below each image are its true digit and its logit, which has the wrong sign.
 
-    Numbers: `attacks/linf/*.npz`.
+    Numbers: `illustrations/*.npz`, `attacks/linf/*.npz`.
     """
     _needs_free_pixels(models)
     wrong = [int(m.run.facts["test_samples"] - m.attack.correct[0]) for m in models]
@@ -110,10 +111,11 @@ def misclassified_regular(models: list[Model]) -> Figure:
     for row, model, count in zip(panels, models, wrong, strict=True):
         shown = f"the {columns} nearest to 0 of " if count > columns else ""
         _row_label(row[0], f"{model.label}\n{shown}{count} wrong".replace("of ", "of\n"))
-        nearest = model.attack.nearest
+        stored = model.illustrated()
+        nearest = stored.nearest
         at_zero = np.flatnonzero(nearest["eps"] == 0)[:columns]
         for axes, i in zip(row, at_zero, strict=False):
-            image = model.attack.image(nearest["index"][i])
+            image = stored.image(nearest["index"][i])
             _image(axes, image, _digit(model, nearest["label"][i]), nearest["logit"][i])
     return figure
 
@@ -218,7 +220,7 @@ def misclassified_noise(models: list[Model]) -> Figure:
     Compare the logits at large ε: that of the regular model is far from 0 even for the image
     nearest to the boundary, those of the robust models are much closer.
 
-    Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
+    Numbers: `illustrations/*.npz`, `runs/*.npz`.
     """
     _needs_free_pixels(models)
     radii = np.unique(np.concatenate([model.attack.eps[::10] for model in models]))
@@ -231,7 +233,8 @@ def misclassified_noise(models: list[Model]) -> Figure:
     for axes, eps in zip(panels[0], radii, strict=True):
         axes.set_title(f"ε = {eps:g}", loc="center", fontsize=9)
     for row, model in zip(panels, models, strict=True):
-        nearest, run = model.attack.nearest, model.run
+        stored, run = model.illustrated(), model.run
+        nearest = stored.nearest
         _row_label(row[0], model.label.replace(" ε", "\nε"))
         for axes, eps in zip(row, radii, strict=True):
             found = np.flatnonzero((nearest["eps"] == eps) & (nearest["rank"] == 0))
@@ -240,7 +243,7 @@ def misclassified_noise(models: list[Model]) -> Figure:
                 axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
                 continue
             image, label, logit = (nearest[name][found[0]] for name in ("index", "label", "logit"))
-            image = model.attack.image(image)
+            image = stored.image(image)
             delta = -label * eps * np.sign(run.w).reshape(image.shape)
             ends = -radii[-1], 1 + radii[-1]
             _image(axes, image + delta, _digit(model, label), logit, *ends)
@@ -267,8 +270,6 @@ def misclassified_logits(models: list[Model]) -> Figure:
     _needs_free_pixels(models)
     pair = [representative(models, robust=False), representative(models, robust=True)]
     radii = np.unique(np.concatenate([model.attack.eps[10::10] for model in pair]))
-    if not len(radii):
-        raise Missing("it shows each tenth radius (python attack.py --eps-steps 10, or more)")
     every = -(-len(radii) // ROWS)
     radii = radii[every - 1 :: every]
     figure = Figure(figsize=(8, 1.2 + 0.95 * len(radii)))

@@ -4,7 +4,7 @@ Each takes the stored results of a data set and returns a Figure; it raises Miss
 attack or a study is not there.
 """
 
-from common.runs import Missing, Model, Results, threat
+from lab.store import Missing
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +14,7 @@ from figures import style
 from figures.article import STAMP, curve, draw_curve, stamp
 from figures.style import BLUE, NOTE, ORANGE
 from recipes import NORMS
+from runs import Model, Results, threat
 
 THREATENED = ("regular", "robust-eps0.2", "optimal-eps0.3")
 SHOWN_AT = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3)  # radii of the pictures of the figure path
@@ -38,11 +39,11 @@ def attack(results: Results) -> Figure:
 
     Numbers: `studies/example.npz`, `attacks/linf/*.npz`, `runs/*.npz`.
     """
-    results.choose(("regular", "robust-eps0.2"))  # attack.py then has an example
+    results.choose(("regular", "robust-eps0.2"))  # there is an example, then
     shown = results.study("example")
     models, image = results.choose(shown["runs"].tolist()), shown["image"]
     eps, digits = models[1].run.settings.eps, models[0].run.facts["digits"]
-    y, (own, other) = -1, digits  # attack.py takes an image of the lower digit
+    y, (own, other) = -1, digits  # illustrations.py takes an image of the lower digit
     figure = Figure(figsize=(8, 1 + 1.35 * len(models)))
     panels = figure.subplots(len(models), 5, width_ratios=(1, 1, 1, 1, 1.9))
     for row, model in zip(panels, models, strict=True):

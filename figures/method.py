@@ -5,15 +5,16 @@ A docstring is the caption: what it is, what to see, and the numbers behind it. 
 own drawing is wrong, it says what is changed.
 """
 
-from common.runs import Missing, Model
+from lab.store import Missing
 
 import numpy as np
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-from advlinear import hinge
 from figures import style
 from figures.style import NOTE
+from runs import Model
+from worst_case import hinge
 
 
 def representative(models: list[Model], robust: bool) -> Model:
@@ -116,18 +117,19 @@ def landscape_simple(models: list) -> Figure:
 
     The image is the one nearest to the boundary, the pixel the one of the largest weight.
 
-    Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
+    Numbers: `illustrations/*.npz`, `attacks/linf/*.npz`, `runs/*.npz`.
     """
     model = representative(models, robust=False)
     _needs_hinge(model)
-    nearest = model.attack.nearest
+    stored = model.illustrated()
+    nearest = stored.nearest
     if not len(nearest["index"]):
         raise Missing("no sample is misclassified at any radius")
     sample, y = int(nearest["index"][0]), int(nearest["label"][0])
     pixel = int(np.argmax(np.abs(model.run.w)))
     slope = -y * model.run.w[pixel]
     value = np.linspace(0, 1, 201)
-    here = model.attack.image(sample).ravel()[pixel]
+    here = stored.image(sample).ravel()[pixel]
     margin = y * model.attack.logits[sample]
     figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
@@ -235,10 +237,10 @@ def landscape_robust(models: list) -> Figure:
     On the weak pixel (right) the robust hinge has a kink at a weight of 0 and is lowest there, so
     training drives the weight to 0; the plain hinge has no kink.
 
-    Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
+    Numbers: `illustrations/*.npz`, `runs/*.npz`.
     """
     model = representative(models, robust=True)
-    table = model.attack.landscape
+    table = model.illustrated().landscape
     if not table:
         raise Missing(f"{model.run.name} has no landscape: it needs a hinge run in the L∞ ball")
     figure = Figure(figsize=(8, 5.6))

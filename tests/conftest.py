@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import cli
+from lab import cli
 
 import hypothesis
 import numpy as np

@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 
-from common import runs
-from common.cli import RESULTS, ROOT, InputError
+from lab import store
+from lab.cli import RESULTS, ROOT, InputError
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ import losses
 import plots
 import recipes
 import reproduce
+import runs
 import studies
 import tables
 import train
@@ -87,7 +88,7 @@ def sentences(stored) -> list[str]:
         worst = model.attack.labels * model.attack.logits - 0.2 * size
         return np.median(-worst[worst <= 0]), np.median(-worst[worst <= 0]) / size
 
-    weak = robust.attack.landscape
+    weak = robust.illustrated().landscape
     weak = {name: column[weak["pixel"] == "weak"] for name, column in weak.items()}
     least = {name: weak["weight"][np.argmin(weak[name])] for name in ("hinge", "robust_hinge")}
     assert least["robust_hinge"] == 0
@@ -275,7 +276,7 @@ def test_every_setting_and_study_is_described():
     reference = PAGES["reference.md"]
     for name in recipes.RECIPES["article"].keys() - {"eager", "seed"}:
         assert f"`--{name.replace('_', '-')}`" in reference
-    for name in runs.names(RESULTS / "mnist-0-1" / "studies"):
+    for name in store.names(RESULTS / "mnist-0-1" / "studies"):
         assert f"| `{name}` |" in reference or name.startswith("benchmark-"), name
 
 

@@ -9,8 +9,6 @@ import itertools
 import sys
 from types import SimpleNamespace
 
-from common import runs
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +48,7 @@ from sklearn.utils import all_estimators
 
 import advlinear
 import model as linear_model
+import runs
 from advlinear import moves, rivals, worst_case
 
 NORMS = ["inf", "2", "1", "0"]

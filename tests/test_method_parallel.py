@@ -2,7 +2,7 @@
 
 import os
 
-from common.cli import ROOT
+from lab.cli import ROOT
 
 import joblib
 import numpy as np

@@ -1,7 +1,7 @@
 """The exact attack, against brute force, linear programs, bisection and random perturbations."""
 
-from common import runs
-from common.cli import RESULTS
+from lab import store
+from lab.cli import RESULTS
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import advlinear
+import runs
 from advlinear import worst_case
 
 EPS = np.arange(101) * 0.5 / 100  # the grid of attack.py
@@ -376,5 +377,5 @@ def test_curve_in_the_box(trained, sample):
 @pytest.mark.parametrize("name", ["regular", "robust-eps0.2"])
 def test_curve_in_the_box_on_mnist(mnist, name):
     check_curve_in_the_box(
-        runs.load_run(runs.file(RESULTS / "mnist-0-1", "runs", name)), mnist, EPS[::5]
+        runs.load_run(store.file(RESULTS / "mnist-0-1", "runs", name)), mnist, EPS[::5]
     )

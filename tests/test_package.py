@@ -9,7 +9,7 @@ import sysconfig
 import venv
 import zipfile
 
-from common.cli import ROOT
+from lab.cli import ROOT
 
 import pytest
 

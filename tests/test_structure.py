@@ -1,29 +1,25 @@
-"""Which module imports which: the arrows point one way."""
+"""Which module imports which: the arrows point down, from the experiment to lab/ to advlinear/."""
 
 import ast
 import sys
 from graphlib import TopologicalSorter
 
-from common.cli import ROOT
+from lab.cli import ROOT
 
 import pytest
 
 TRAINING = {"tensorflow", "keras", "data"}  # numbers and pictures are made without these
-PATHS = [
-    path
-    for folder in (".", "advlinear", "advlinear/minima", "common", "figures")
-    for path in (ROOT / folder).glob("*.py")
-]
+FLOORS = ("advlinear", "lab", "figures")
 OURS = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in PATHS
+    for path in (*ROOT.glob("*.py"), *(p for f in FLOORS for p in (ROOT / f).rglob("*.py")))
 }
 
 
 def imports_of(name: str) -> set[str]:
     """All that a module imports, inside functions too: our modules, and packages of others.
 
-    Who calls `cli.import_tensorflow` imports TensorFlow; `common.cli` only defines it.
+    Who calls `cli.import_tensorflow` imports TensorFlow; `lab.cli` only defines it.
     """
     found = set()
     for node in ast.walk(ast.parse(OURS[name].read_text(encoding="utf-8"))):
@@ -34,7 +30,7 @@ def imports_of(name: str) -> set[str]:
         elif "import_tensorflow" in (getattr(node, "id", ""), getattr(node, "attr", "")):
             found.add("tensorflow")
     modules = set()
-    for dotted in found - ({"tensorflow"} if name == "common.cli" else set()):
+    for dotted in found - ({"tensorflow"} if name == "lab.cli" else set()):
         possible = (dotted, dotted.rpartition(".")[0])  # a module, or a name in one
         modules.add(next((one for one in possible if one in OURS), dotted.partition(".")[0]))
     return modules
@@ -57,25 +53,39 @@ def ours(name: str) -> set[str]:
     return IMPORTS[name] & OURS.keys()
 
 
+def floor(name: str) -> int:
+    """0 for the method, 1 for what serves the scripts, 2 for the experiment."""
+    return ("advlinear", "lab").index(top) if (top := name.partition(".")[0]) in FLOORS[:2] else 2
+
+
 def test_no_imports_in_a_circle():
     order = list(TopologicalSorter({name: ours(name) for name in OURS}).static_order())
-    assert order.index("advlinear.attack") < order.index("attack")
-    assert order.index("common.runs") < order.index("train") < order.index("studies")
+    assert order.index("worst_case") < order.index("attack")
+    assert order.index("lab.store") < order.index("runs") < order.index("train")
 
 
-def test_the_package_knows_nothing_else_of_this_repository():
-    package = {name for name in OURS if name.startswith("advlinear")}
-    for name in package:
-        assert ours(name) <= package, name
-        # Each of these is imported inside the function that needs it.
-        others = IMPORTS[name] - OURS.keys() - sys.stdlib_module_names
-        assert others <= {"numpy", "scipy", "highspy", "joblib", "sklearn", "threadpoolctl"}, name
+@pytest.mark.parametrize("name", OURS)
+def test_no_module_imports_one_of_a_floor_above(name):
+    assert all(floor(other) <= floor(name) for other in ours(name))
 
 
-def test_common_imports_no_script_but_the_settings():
-    common = {name for name in OURS if name.startswith("common")}
-    for name in (*common, "recipes"):
-        assert ours(name) <= common | {"recipes", "advlinear"}, name
+def test_the_package_imports_few_others():
+    for name in OURS:
+        if floor(name) == 0:  # each of these is imported inside the function that needs it
+            others = IMPORTS[name] - OURS.keys() - sys.stdlib_module_names
+            assert others <= {"numpy", "scipy", "highspy", "joblib", "sklearn", "threadpoolctl"}, (
+                name
+            )
+
+
+def test_settings_know_of_lab_only_the_error():
+    """And lab/ knows no settings: a file of results could be about anything."""
+    tree = ast.parse(OURS["recipes"].read_text(encoding="utf-8"))
+    taken = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in taken if node.module.startswith("lab") for alias in node.names}
+    assert names == {"InputError"}
+    assert ours("recipes") == {"lab.cli"}
+    assert "recipes" not in reached_from("lab.store")
 
 
 @pytest.mark.parametrize("name", [n for n in OURS if n.startswith(("adv", "plots", "figures"))])
@@ -86,4 +96,25 @@ def test_numbers_and_pictures_need_no_training(name):
 def test_the_search_above_sees_what_is_imported_in_functions_and_through_others():
     for name in ("attack", "optimum", "studies"):
         assert reached_from(name) >= {"tensorflow", "data"}, name
-    assert "highspy" in IMPORTS["advlinear.minima.vertex"]
+    assert reached_from("advlinear") >= {"highspy", "scipy"}
+
+
+@pytest.mark.parametrize(
+    ("file", "lines"),
+    {
+        "losses.py": ("m - eps ||w||_q", "def margins", "def worst_case_margins", "def hinge"),
+        "model.py": ("w.x + b", "keras.layers.Dense(1"),
+        "train.py": (
+            "with tf.GradientTape() as tape:",
+            "losses.margins(",
+            "losses.worst_case_margins(",
+            "tape.gradient(",
+            "optimizer.apply(",
+            "def fit(",
+        ),
+        "attack.py": ("delta = -y eps sign(w)", "r = m / ||w||_1", "worst_case.perturbation("),
+    }.items(),
+)
+def test_the_first_screen_of_the_experiment_shows_its_idea(file, lines):
+    first = "\n".join((ROOT / file).read_text("utf-8").splitlines()[:60])
+    assert [line for line in lines if line not in first] == []

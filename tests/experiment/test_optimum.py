@@ -1,0 +1,247 @@
+"""optimum.py: what it stores, certified anew; test_method_minimum.py is about the minimum."""
+
+import re
+import shutil
+
+from lab import store
+from lab.cli import RESULTS, InputError
+
+import numpy as np
+import pytest
+import scipy.optimize
+from conftest import tree
+
+import optimum
+import recipes
+import runs
+import train
+from advlinear import minimum
+
+EPS = [0.05, 0.2, 0.3]  # for the sample; its classes are separable at 0.05
+
+
+def moves(x, y, eps, box):
+    """How far a pixel (n, d) can be moved against a positive weight, and against a negative one."""
+    bounds = (0, 1) if box else (-np.inf, np.inf)
+    return [np.abs(np.clip(x - sign * eps * y[:, None], *bounds) - x) for sign in (1, -1)]
+
+
+def objective(x, y, w, b, eps, box=False):
+    """The mean robust hinge, written out."""
+    plus, minus = moves(x, y, eps, box)
+    cost = plus @ np.maximum(w, 0) + minus @ np.maximum(-w, 0)
+    return np.maximum(0, 1 - (y * (x @ w + b) - cost)).mean()
+
+
+def check_dual(x, y, alpha, eps, box=False):
+    """Each constraint of the dual, to 1e-8: ten times the solver's tolerance."""
+    n = len(y)
+    assert alpha.min() >= -1e-8
+    assert alpha.max() <= 1 / n + 1e-8
+    assert abs(sum(alpha * y)) <= 1e-8
+    for pixel, plus, minus in zip(x.T, *(move.T for move in moves(x, y, eps, box)), strict=True):
+        pull = (alpha * y * pixel).sum()
+        assert pull <= (alpha * plus).sum() + 1e-8
+        assert -pull <= (alpha * minus).sum() + 1e-8
+
+
+@pytest.fixture(scope="module")
+def optima(tmp_path_factory):
+    """A results folder with the optima of the sample at EPS, and at 0.3 with the box. To be read,
+    not changed."""
+    results = tmp_path_factory.mktemp("optima")
+    for eps, box in ((EPS, False), (0.3, True)):
+        optimum.main(eps, box=box, dataset="mnist-sample", results=results, quiet=True)
+    return results
+
+
+def stored(results, eps, box=False):
+    name = f"optimal-eps{eps}{'-box' * box}"
+    return runs.load_run(store.file(results / "mnist-sample-0-1", "runs", name))
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("eps", [0.1, 0.2, 0.3])
+def test_pixels_in_use_are_those_whose_weighted_class_means_differ_by_two_eps(mnist, eps):
+    """The optimality conditions, from the published weights and dual solution, to 1e-9."""
+    run = runs.load_run(store.file(RESULTS / "mnist-0-1", "runs", f"optimal-eps{eps}"))
+    x, y = mnist.flat("train")
+    ones, zeros = (
+        np.average(x[y == side], axis=0, weights=run.alpha[y == side]) for side in (1, -1)
+    )
+    used = run.w != 0
+    np.testing.assert_allclose((ones - zeros)[used], 2 * eps * np.sign(run.w[used]), atol=1e-9)
+    assert np.abs(ones - zeros).max() <= 2 * eps + 1e-9
+
+
+# --- that the published minima are unique --------------------------------------------------------
+
+SOLVER = dict(primal_feasibility_tolerance=1e-10, dual_feasibility_tolerance=1e-10)
+
+
+def published(eps) -> runs.Run:
+    return runs.load_run(store.file(RESULTS / "mnist-0-1", "runs", f"optimal-eps{eps}"))
+
+
+def conditions(x, y, alpha, eps):
+    """What every optimal (w, b) keeps, given a dual solution alpha (n,): complementary slackness.
+
+    w_j = 0 on each pixel whose constraint alpha keeps strictly. On the others, `tight`, w_j has the
+    sign of the pull, which makes the worst-case margins linear: rows @ (w_tight, b). They are 1
+    where 0 < alpha_i < 1/n, at least 1 where alpha_i = 0, and at most 1 where alpha_i = 1/n.
+
+    Returns:
+        tight (d,), signs (k,), rows (n, k + 1), and n alpha (n,).
+    """
+    pull = alpha @ (y[:, None] * x)
+    tight = eps * alpha.sum() - np.abs(pull) < 1e-12  # the others by more than 1e-6
+    assert (eps * alpha.sum() - np.abs(pull[~tight]) > 1e-6).all()
+    signs = np.sign(pull[tight])
+    rows = y[:, None] * np.column_stack([x[:, tight], np.ones(len(y))]) - eps * np.append(signs, 0)
+    return tight, signs, rows, alpha * len(y)
+
+
+def ranges(signs, rows, share):
+    """The smallest and the largest value (k + 1, 2) of each weight, and of b, that are optimal."""
+    zero, one = share < 1e-9, share > 1 - 1e-9
+    program = dict(
+        A_ub=np.vstack([-rows[zero], rows[one]]),
+        b_ub=np.repeat([-1.0, 1.0], [zero.sum(), one.sum()]),
+        A_eq=rows[~zero & ~one],
+        b_eq=np.ones(len(rows) - zero.sum() - one.sum()),
+        bounds=[(0, None) if sign > 0 else (None, 0) for sign in signs] + [(None, None)],
+    )
+    found = []
+    for cost in np.eye(rows.shape[1]):
+        least, most = (
+            scipy.optimize.linprog(c, **program, method="highs", options=SOLVER)
+            for c in (cost, -cost)
+        )
+        assert least.success
+        assert most.success
+        found.append((least.fun, -most.fun))
+    return np.array(found)
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+def test_the_minimum_at_radius_0_3_is_unique(mnist):
+    """Over all optimal models each weight, and b, has one value: two linear programs for each."""
+    run, (x, y) = published(0.3), mnist.flat("train")
+    assert objective(x, y, run.w, run.b, 0.3) == pytest.approx(run.alpha.sum(), rel=1e-12)
+    check_dual(x, y, run.alpha, 0.3)
+    tight, *polytope = conditions(x, y, run.alpha, 0.3)
+    assert tight.sum() == 17  # pixels; the other 767 weights are 0 in every minimum
+    expected = np.append(run.w[tight], run.b)
+    np.testing.assert_allclose(ranges(*polytope), np.stack([expected] * 2, axis=1), atol=1e-8)
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("eps", [0.1, 0.2, 0.3])
+def test_the_minimum_is_unique(mnist, eps):
+    """The equations among the conditions have one solution: as many as unknowns, of full rank."""
+    run, (x, y) = published(eps), mnist.flat("train")
+    tight, _, rows, share = conditions(x, y, run.alpha, eps)
+    equations = rows[(share > 1e-9) & (share < 1 - 1e-9)]
+    assert np.linalg.svd(equations, compute_uv=False).min() > 0.01
+    solution = np.linalg.lstsq(equations, np.ones(len(equations)))[0]
+    np.testing.assert_allclose(solution, np.append(run.w[tight], run.b), atol=1e-9)
+    assert not run.w[~tight].any()
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+def test_a_minimum_that_is_not_unique_is_seen(mnist):
+    """Of two copies of a pixel either may have the weight."""
+    run, (x, y) = published(0.3), mnist.flat("train")
+    heavy = np.argmax(np.abs(run.w))
+    tight, *polytope = conditions(np.hstack([x, x[:, [heavy]]]), y, run.alpha, 0.3)
+    assert tight[784]
+    copy = ranges(*polytope)[-2]  # the last pixel; b comes after it
+    np.testing.assert_allclose(copy, [0, run.w[heavy]], atol=1e-8)
+
+
+# --- the stored run, and what is told of it ------------------------------------------------------
+
+
+def test_failed_certificate_stores_nothing(tmp_path, monkeypatch):
+    def wrong(problem, point):
+        return 0 * point.theta, [0 * point.alpha]
+
+    monkeypatch.setattr(minimum, "_finish", wrong)
+    with pytest.raises(InputError, match=r"optimal-eps0.2: no certificate: the gap is"):
+        optimum.main(eps=0.2, dataset="mnist-sample", results=tmp_path, quiet=True)
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("eps", "box"), [*((eps, False) for eps in EPS), (0.3, True)])
+def test_stored_run_is_certified(optima, sample, eps, box):
+    """Computed anew from w, b and alpha alone."""
+    run, (x, y) = stored(optima, eps, box), sample.flat("train")
+    upper, lower = objective(x, y, run.w, run.b, eps, box), sum(run.alpha)
+    gap = (upper - lower) / max(upper, 1 / len(y))  # the minimum at 0.05 is 0
+    assert gap <= 1e-6
+    check_dual(x, y, run.alpha, eps, box)
+    found = [run.facts["certificate"][name] for name in ("primal", "dual", "gap")]
+    assert found == pytest.approx([upper, lower, gap], rel=1e-12, abs=1e-12)
+    assert run.history["train_loss"] == pytest.approx([upper], rel=1e-12)
+
+
+def test_same_command_gives_the_same_bytes_and_one_line_for_each_model(optima, tmp_path, capsys):
+    written = optimum.main([0.3, 0.05, 0.3], dataset="mnist-sample", results=tmp_path, quiet=True)
+    assert [file.name for file in written] == ["optimal-eps0.3.npz", "optimal-eps0.05.npz"]
+    for line, file in zip(capsys.readouterr().out.splitlines(), written, strict=True):
+        run = runs.load_run(file)
+        primal = run.facts["certificate"]["primal"]
+        assert line.startswith(f"{run.name}: minimum {primal:.9f}, certified gap ")
+        assert f" {(run.w != 0).sum()} weights other than 0," in line
+        assert file.read_bytes() == (optima / file.relative_to(tmp_path)).read_bytes()
+
+
+def test_a_minimum_that_is_no_more_than_a_bound_is_told_in_words(optima, tmp_path, capsys):
+    """0, and the loss of w = 0."""
+    separable = "the minimum is 0: the classes are separable with a worst-case margin of 1"
+    notes = [stored(optima, eps).facts.get("note") for eps in EPS]
+    assert notes == [separable, None, None]
+    for eps, told in ((0.05, separable), (1, "w = 0 is optimal: no weights are better than ")):
+        (file,) = optimum.main(eps, box=True, dataset="mnist-sample", results=tmp_path, quiet=True)
+        assert f"({told}" in capsys.readouterr().out
+        assert runs.load_run(file).facts["note"].startswith(told)
+
+
+# --- the distance of a trained run from the minimum ----------------------------------------------
+
+
+def test_training_tells_its_distance_from_the_minimum(optima, tmp_path, sample, capsys):
+    """No trained run is below the certified minimum (weak duality), and a longer one is nearer."""
+    results, excesses = shutil.copytree(optima, tmp_path / "results"), []
+    x, y = sample.flat("train")
+    minimum = stored(optima, 0.2).alpha.sum()
+    for options in (dict(epochs=2), dict(recipe="converged", epochs=100)):
+        options |= dict(dataset="mnist-sample", results=results, quiet=True)
+        (file,) = train.main(robust=True, eps=0.2, **options)
+        run = runs.load_run(file)
+        loss = objective(x, y, run.w, run.b, 0.2)
+        excesses.append(loss / minimum - 1)
+        told = re.search(
+            r", training loss (\S+), the least possible is (\S+) \(certified\), ",
+            capsys.readouterr().out,
+        )
+        assert float(told[2]) == pytest.approx(minimum, rel=0, abs=1e-7)  # seven digits are told
+        assert float(told[1]) == pytest.approx(loss, rel=0, abs=6e-5)  # four, of a float32
+    assert excesses[0] / 10 > excesses[1] >= -1e-8
+
+
+def test_the_minimum_of_another_problem_is_not_told(optima, sample):
+    """Of another loss or ball, or of other images."""
+    facts = dict(data_sha256=sample.checksum)
+
+    def told(*problem, facts=facts, **changed) -> float | None:
+        settings = recipes.settings(sample.name, True, *problem, **changed)
+        return runs.certified_minimum(runs.Run(settings, facts, np.ones(1), 0, {}, {}), optima)
+
+    assert told(0.2, epochs=1) == pytest.approx(0.0260154, abs=1e-7)
+    assert told(0.3, box=True) == pytest.approx(0.0580790, abs=1e-7)
+    for changed in (dict(eps=0.1), dict(norm="2"), dict(box=True), dict(loss="logistic")):
+        assert told(**(dict(eps=0.2) | changed)) is None
+    assert told(0.2, facts=dict(data_sha256="0" * 64)) is None

@@ -1,0 +1,222 @@
+"""studies.py: random noise, transfer, seeds and masked gradients, against the images themselves."""
+
+import dataclasses
+import shutil
+
+from lab import library
+from lab.cli import RESULTS, InputError
+
+import numpy as np
+import pytest
+from conftest import tree
+
+import data
+import recipes
+import runs
+import studies
+import train
+import worst_case
+
+
+@pytest.fixture(scope="module")
+def members(trained, sample):
+    """The regular and the robust run on the sample."""
+    return list(runs.read_runs(trained / sample.name).values())
+
+
+def exact_accuracy(run, x, y, eps):
+    return np.mean(worst_case.signed_radii(x, y, run.w, run.b) > eps)
+
+
+def test_transfer_is_what_perturbed_images_give(members, sample):
+    x, y = sample.flat("test")
+    table = studies.accuracy_under_another(members, sample)
+    weights = {run.name: (run.w, run.b) for run in members}
+    assert len(table["eps"]) == 2 * len(members) ** 2
+    for source, target, eps, accuracy in zip(*table.values(), strict=True):
+        delta = worst_case.perturbation(x, y, weights[source][0], eps)
+        w, b = weights[target]
+        assert accuracy == np.mean(y * ((x + delta) @ w + b) > 0)
+
+
+def test_random_noise_agrees_with_noisy_images_and_with_the_normal_approximation(members, sample):
+    x, y = sample.flat("test")
+    table = studies.random_noise(members, sample)
+    rng, by_name = np.random.default_rng(1), {run.name: run for run in members}
+    for name, eps, random, error, normal, worst in zip(*table.values(), strict=True):
+        run, shares = by_name[name], []
+        for _ in range(40):
+            noise = eps * rng.choice([-1.0, 1.0], x.shape)
+            shares.append(np.mean(y * ((x + noise) @ run.w + run.b) > 0))
+        # Five standard errors of both draws; for the approximation, 0.02 for its own error.
+        either = np.hypot(error, np.std(shares) / np.sqrt(len(shares)))
+        assert abs(random - np.mean(shares)) <= 5 * either + 1e-12
+        assert abs(random - normal) <= 5 * error + 0.02
+        assert worst == exact_accuracy(run, x, y, eps)
+
+
+@pytest.mark.parametrize("steps", [1, 40])
+def test_gradient_attacks_are_exact_where_gradients_do_not_vanish(members, sample, steps):
+    """Pixels are in [0, 1] and logits a few units. In float32 a tie may flip one sample."""
+    x, y = sample.flat("test")
+    for run in members:
+        climb = studies.gradient_attack(run, x, y)
+        for eps in (0.0, 0.03, 0.1, 0.2):
+            found = climb(eps, steps)
+            assert abs(found - exact_accuracy(run, x, y, eps)) <= 1 / len(y)
+
+
+def test_masked_gradients_and_the_step_on_the_margin(tmp_path, sample, monkeypatch, capsys):
+    """The attacks on the cross-entropy find too little, one step on the margin is exact."""
+    monkeypatch.setattr(studies, "PGD_STEPS", 4)  # to save time
+    monkeypatch.setattr(studies, "MASKING_RADII", (0.0, 0.02, 0.06, 0.2))
+    monkeypatch.setattr(studies, "MASKING_AT", 2)
+    monkeypatch.setattr(studies, "MASKING_SEEDS", (0, 3))
+    studies.main("masking", dataset="mnist-sample", results=tmp_path)
+    path = tmp_path / sample.name / "studies" / "masking.npz"
+    assert capsys.readouterr().out == f"{path}\n"
+    tables = runs.load_study(path, {})
+    table, seeds = tables["masking"], tables["masking-seeds"]
+    assert (seeds["seed"].tolist(), set(seeds["eps"])) == ([0, 3], {0.06})
+    for name in ("exact", "fgsm", "pgd", "fgsm_margin"):
+        assert seeds[name][0] == table[name][2]
+    assert (seeds["median_margin"] > 800).all()  # beyond which exp(-m) is 0 in float64, too
+    assert (seeds["zero_single"] >= seeds["zero_double"]).all()
+    assert (seeds["zero_double"] > 0.5).all()
+    tie = 1.01 / len(sample.y_test)  # in float32 a tie may flip one sample
+    assert np.abs(table["fgsm_margin"] - table["exact"]).max() <= tie
+    for name in ("fgsm", "pgd"):
+        assert (table[name] >= table["exact"] - tie).all()
+        assert (table[name] - table["exact"]).max() > 0.5
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_study_takes_stored_runs_and_trains_the_missing_ones(trained, sample, monkeypatch):
+    """A run on other images counts as missing; what is trained for a study is not stored."""
+    before, trained_now = tree(trained), []
+
+    def record(settings, *arguments, **options):
+        trained_now.append(settings.name)
+        return do_train(settings, *arguments, **options)
+
+    do_train = train.train
+    monkeypatch.setattr(train, "train", record)
+    wanted = [recipes.settings(sample.name, epochs=epochs) for epochs in (5, 1)]
+    found = studies.obtain(wanted, sample, trained / sample.name)
+    assert [run.settings for run in found] == wanted
+    assert found[0].w.tolist() == runs.read_runs(trained / sample.name)[wanted[0].name].w.tolist()
+    assert trained_now == ["regular-epochs1"]
+    other = dataclasses.replace(sample, checksum="0" * 64)
+    studies.obtain(wanted[:1], other, trained / sample.name)
+    assert trained_now == ["regular-epochs1", "regular-epochs5"]
+    assert tree(trained) == before
+
+
+def test_tables_of_the_studies(tmp_path, sample, monkeypatch):
+    """Of made-up weights in place of training, which takes a second for each run."""
+
+    def obtain(settings, split, folder):
+        rng = np.random.default_rng(0)
+        return [runs.Run(s, {}, rng.normal(size=784), rng.normal(), {}, {}) for s in settings]
+
+    monkeypatch.setattr(studies, "obtain", obtain)
+    studies.main(["transfer", "seeds"], dataset="mnist-sample", results=tmp_path)
+    stored = runs.read(tmp_path / sample.name).studies
+    assert len(stored["transfer"]["eps"]) == 2 * 7**2
+    assert len(stored["copies"]["eps"]) == 2 * 6**2
+    table, (x, y) = stored["seeds"], sample.flat("test")
+    keys = list(zip(table["model"], table["recipe"], table["seed"], strict=True))
+    assert len(set(keys)) == 4 * 6 + 2 * 10
+    index = np.load(tmp_path / sample.name / "studies" / "seeds.npz")["facts"].item()
+    for k, run in enumerate(obtain(keys, sample, None)):
+        assert run.weights_sha256 in index
+        assert table["w_l1"][k] == pytest.approx(np.abs(run.w).sum(), rel=1e-12)
+        for eps in studies.SEED_RADII:
+            expected = exact_accuracy(run, x, y, eps)
+            assert table[f"eps{eps:g}"][k] == pytest.approx(expected, rel=1e-12)
+
+
+# --- the published tables ------------------------------------------------------------------------
+
+
+def test_published_seeds_agree_with_the_stored_runs():
+    """Seed 0 of each model, from the attacks that are stored."""
+    published = runs.read(RESULTS / "mnist-0-1")
+    table, models = published.study("seeds"), published.models()
+    rows = np.flatnonzero(table["seed"] == 0)
+    assert len(rows) == 6
+    for row in rows:
+        recipe = table["recipe"][row].replace("article", "")
+        model = models[f"{table['model'][row]}-{recipe}".strip("-")]
+        assert table["w_l1"][row] == pytest.approx(np.abs(model.run.w).sum(), rel=1e-9)
+        for eps in studies.SEED_RADII:
+            assert table[f"eps{eps:g}"][row] == pytest.approx(model.accuracy(eps), rel=1e-9)
+
+
+@pytest.mark.mnist
+def test_published_noise_is_what_the_stored_runs_give(mnist, monkeypatch):
+    """To 1e-8, and the drawn noise to five standard errors of a few other draws."""
+    monkeypatch.setattr(studies, "DRAWS", 4)
+    published = runs.read(RESULTS / "mnist-0-1")
+    old = published.study("noise")
+    members = [published.runs[name] for name in dict.fromkeys(old["run"])]
+    new = studies.random_noise(members, mnist, seed=1)
+    for name in ("eps", "normal", "worst"):
+        np.testing.assert_allclose(new[name], old[name], rtol=1e-8)
+    either = np.hypot(old["error"], new["error"])
+    assert (np.abs(old["random"] - new["random"]) <= 5 * either + 1e-8).all()
+
+
+# --- ten digits ----------------------------------------------------------------------------------
+
+
+def check_ten_digits(tables: dict, counts) -> None:
+    """No attack of the library is below the exact accuracy; all images (10,) have a rival."""
+    library, taken = tables["ten-digits-library"], tables["ten-digits-rivals"]
+    for how in ("fgm", "pgd"):
+        assert (library[how] >= library["exact"]).all()
+    for name in ("logistic", "svm", "ridge"):
+        mine = taken["model"] == name
+        assert np.array_equal(taken["count"][mine].reshape(10, 10).sum(axis=1), counts)
+        assert not taken["count"][mine & (taken["digit"] == taken["rival"])].any()
+
+
+def test_ten_digits(tmp_path, sample, trained, monkeypatch):
+    """On the sample: the tables, the stored weights, and the figure where there are runs.
+
+    (Without capsys: to import the library, absl closes a stderr that is not the present one.)
+    """
+    pytest.importorskip("art", reason="adversarial-robustness-toolbox is not installed")
+    shutil.copytree(trained / sample.name, tmp_path / sample.name)
+    monkeypatch.setattr(studies, "PGD_STEPS", 4)  # these to save time
+    monkeypatch.setattr(studies, "LIBRARY_IMAGES", 2)
+    monkeypatch.setattr(studies, "LIBRARY_RADII", {"inf": (0.03,), "2": (0.4,), "1": (2.0,)})
+    studies.main("ten-digits", dataset="mnist-sample", results=tmp_path)
+    folder = tmp_path / sample.name
+    assert (folder / "figures" / "ten_digits.png").is_file()
+    tables = runs.read(folder).studies
+    check_ten_digits(tables, np.full(10, 100))
+    assert set(tables["ten-digits-library"]["images"]) == {20}
+    curves, (_, _, x, y) = tables["ten-digits"], data.load_ten("mnist-sample")
+    assert len(curves["eps"]) == 3 * 4 * 21
+    weights = tables["weights"]
+    for name in ("logistic", "svm", "ridge"):
+        W, b = (weights[f"{name}_{part}"].astype(np.float64) for part in "Wb")
+        clean = np.mean((x @ W.T + b).argmax(axis=1) == y)
+        assert clean > 0.7
+        for threat in ("linf", "linf-box", "l2-box", "l1-box"):
+            rows = (curves["model"] == name) & (curves["threat"] == threat)
+            accuracy = curves["accuracy"][rows]
+            assert accuracy[0] == clean
+            assert (np.diff(accuracy) <= 0).all()
+
+
+def test_ten_digits_without_the_library_says_what_to_type(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "installed", lambda: False)
+    with pytest.raises(InputError, match=r"pip install -r requirements-dev\.txt$"):
+        studies.main("ten-digits", dataset="mnist-sample", results=tmp_path)
+
+
+def test_published_ten_digits():
+    tables = runs.read(RESULTS / "mnist-0-1").studies
+    check_ten_digits(tables, [data.mnist.KNOWN["mnist"][digit][1] for digit in range(10)])
