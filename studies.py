@@ -75,7 +75,8 @@ def main(
 
 
 # A study is a function of the data and of the folder of their results. It returns its tables by
-# name, each a dict of columns, and the runs whose weights it used.
+# name, each a dict of columns, and the runs whose weights it used. docs/reference.md, "Adding a
+# study", shows a new one.
 Numbers = tuple[dict[str, dict], list[runs.Run]]
 
 
@@ -404,7 +405,7 @@ def _parser() -> cli.Parser:
         "names",
         nargs="+",
         metavar="STUDY",
-        help=f"{', '.join(STUDIES)}; docs/findings.md says what they show",
+        help=f"{', '.join(STUDIES)}; docs/article.md says what they show",
     )
     parser.add_data()
     parser.add_results()

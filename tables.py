@@ -253,7 +253,7 @@ def _minima(stored: runs.Results) -> str:
     table, found = stored.study("benchmark-minimum"), {}
     for what, seconds, gap in zip(*(table[n] for n in ("what", "seconds", "gap")), strict=True):
         other = next((end for end in solvers if end and what.endswith(end)), "")
-        told = "no solution" if np.isnan(gap) else f"{max(gap, 0):.0e}"
+        told = "stopped" if np.isnan(gap) else f"{max(gap, 0):.0e}"
         found.setdefault(what.removesuffix(other), {})[other] = [_time(seconds), told]
     heads = [f"{solver}{part}" for solver in solvers.values() for part in ("", ": gap")]
     text = head("data, ε", *heads)

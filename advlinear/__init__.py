@@ -15,7 +15,8 @@
     classifier = advlinear.RobustClassifier(eps=0.1)    # the minimum as a scikit-learn estimator
     scoring = advlinear.robust_accuracy(eps=0.1)        # the attack as a scorer for GridSearchCV
 
-docs/method.md of the repository says what counts as a model, what is promised, and why it holds.
+docs/package.md of the repository says what counts as a model and what is promised, docs/theory.md
+why it holds.
 """
 
 import importlib.util

@@ -1,6 +1,11 @@
 """README.md and docs/ against results/, the files that they name, and the code that they show."""
 
+import inspect
+import json
+import os
 import re
+import subprocess
+import sys
 
 from lab import store
 from lab.cli import RESULTS, ROOT, InputError
@@ -9,8 +14,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+import advlinear
 import data
 import losses
+import plots
 import recipes
 import reproduce
 import runs
@@ -49,7 +56,7 @@ def at(table: dict, column: str, **keys) -> float:
 
 
 def sentences(stored) -> list[str]:
-    """What docs/findings.md says in numbers, with the numbers computed from results/."""
+    """What docs/article.md says in numbers, with the numbers computed from results/."""
     share = tables.share
     regular, zeros, converged = stored.choose(
         ["regular", "regular-initzeros", "robust-eps0.3-converged"]
@@ -125,12 +132,12 @@ def sentences(stored) -> list[str]:
         f"median size of {logits[0][0]:.2f} for the regular model and {logits[1][0]:.2f}",
         f"the two medians are {logits[0][1]:.3f} and {logits[1][1]:.3f}",
         f"at ε = .3 uses {pixels[2]} pixels in the middle of the image and keeps "
-        f"{share(three.accuracy(0.3))}",
+        f"{share(three.accuracy(0.3))} at this radius",
         f"at ε = .3 keeps {share(in_l1['optimal-eps0.3'].accuracy(2))}, and the regular model "
         f"keeps {share(in_l1['regular'].accuracy(2))}",
         f"the regular model keeps {share(noisy)}; in the worst case it keeps {own[1]}",
-        f"an accuracy of {share(at(masked, 'fgsm', eps=0.2))} and "
-        f"{share(at(masked, 'pgd', eps=0.2))} at ε = .2",
+        f"they report an accuracy of {share(at(masked, 'fgsm', eps=0.2))} and "
+        f"{share(at(masked, 'pgd', eps=0.2))}.",
         f"Half of its margins are above {seeds['median_margin'][0]:.0f}",
         f"The exact accuracy is {share(at(masked, 'exact', eps=0.2))}",
         f"With two other seeds the exact accuracy is {share(seeds['exact'][1])} and "
@@ -206,11 +213,11 @@ def of_the_path(stored) -> list[str]:
     ]
 
 
-def test_every_number_in_the_findings_is_that_of_the_results(stored):
+def test_every_number_of_ours_in_the_article_is_that_of_the_results(stored):
     """Each sentence stands there. Without them no number of two or more digits is left but the
     article's batch and training accuracy, raw pixels up to 255, 95 %, and 2115 test images; nor
     the gap of the path, steps of PGD, and one of the path's 501 radii."""
-    rest = prose("findings.md")
+    rest = prose("article.md")
     for sentence in sentences(stored):
         assert sentence in rest, sentence
         rest = rest.replace(sentence, "", 1)
@@ -221,26 +228,48 @@ def test_every_number_in_the_findings_is_that_of_the_results(stored):
 def test_the_numbers_in_the_readme_are_those_of_the_results(stored):
     regular, robust, optimal = stored.choose(["regular", "robust-eps0.2", "optimal-eps0.2"])
     minimum = optimal.run.facts["certificate"]["dual"]
-    share = tables.share
     for sentence in (
         f"falls to {100 * regular.accuracy(0.1):.0f} %",
         f"keeps {100 * robust.accuracy(0.1):.0f} %",
-        f"the regular model: test accuracy {share(regular.accuracy(0))}",
-        f"the robust model: {share(robust.accuracy(0))} clean, {share(robust.accuracy(0.2))}",
         f"certified: {minimum:.7f}".replace("0.", "."),
     ):
         assert sentence in prose("README.md"), sentence
+    for model in (regular, robust):
+        shares = " ".join(f"{model.accuracy(eps):.4f}" for eps in tables.RADII)
+        assert f"{model.run.name} {shares}" in prose("README.md")
+    for eps in (0.1, 0.2, 0.3):
+        found, least = stored.choose([f"robust-eps{eps}-converged", f"optimal-eps{eps}"])
+        assert found.run.history["train_loss"][-1] < 1.03 * least.run.history["train_loss"][-1]
+
+
+def test_the_races_of_the_minima_ended_as_the_page_says(stored):
+    table = stored.study("benchmark-minimum")
+    seconds = dict(zip(table["what"].tolist(), table["seconds"].tolist(), strict=True))
+    for solver, wins in (", cvxpy, Clarabel", 20), (", HiGHS", 9):
+        raced = [what for what in seconds if what.endswith(solver)]
+        won = [what for what in raced if seconds[what.removesuffix(solver)] < seconds[what]]
+        assert (len(won), len(raced)) == (wins, 20 if wins == 20 else 10)
+    ours, theirs = (1000 * seconds[f"breast cancer, inf hinge{end}"] for end in ("", ", HiGHS"))
+    assert f"HiGHS took {theirs:.1f} ms and advlinear {ours:.1f} ms" in prose("benchmarks.md")
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
 def test_every_link_and_every_file_named_is_there(page):
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https:)([^)#]+)\)", text):
-        assert (page.parent / target).exists(), target
-    for script in re.findall(r"`(\w+\.py)`", text):
-        assert (ROOT / script).is_file(), script
-    for folder in re.findall(r"^\| `(common|figures|docs|tests)/`", text, re.MULTILINE):
+    for target, anchor in re.findall(r"\]\((?!https:)([^)#]*)#?([^)]*)\)", text):
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there.read_text(encoding="utf-8")), anchor
+    for script in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
+        assert any((ROOT / f / script).is_file() for f in ("", "advlinear/minima")), script
+    for folder in re.findall(r"`(\w+)/`", text) if page.name == "README.md" else ():
         assert (ROOT / folder).is_dir(), folder
+
+
+def anchors(text: str) -> set[str]:
+    """Those that a code host gives the headings of a page."""
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
 def test_every_setting_and_study_is_described():
@@ -263,12 +292,46 @@ def example(page: str, section: str) -> str:
     return code
 
 
-def test_the_example_in_the_readme_prints_what_it_says(capsys):
-    code = example("README.md", "Any linear model")
-    assert len(code.splitlines()) <= 15
-    exec(code, {})
-    said = [line.partition("# ")[2] for line in code.splitlines() if line.startswith("print(")]
-    assert capsys.readouterr().out.splitlines() == said
+def test_the_ten_names_of_the_package_are_on_its_page():
+    (section,) = re.findall(r"^## The ten names\n(.*?)(?=^## )", PAGES["package.md"], re.M | re.S)
+    names = re.findall(r"^\| `(\w+)", section, re.MULTILINE)
+    assert len(set(names)) == 10
+    for name in names:
+        assert len(inspect.getdoc(getattr(advlinear, name))) > 20, name
+
+
+RUN = """
+import contextlib, io, json, sys
+
+printed = []
+for block in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(block, {})
+    printed.append(out.getvalue().splitlines())
+json.dump(printed, sys.stdout)
+"""
+
+
+def test_every_block_on_the_package_runs_in_an_empty_folder_and_prints_what_it_says(tmp_path):
+    """With the package, and no other module of this repository, to be found. (The blocks of the
+    README run in tests/test_package.py.)"""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "advlinear").symlink_to(ROOT / "advlinear")
+    (tmp_path / "empty").mkdir()
+    blocks = re.findall(r"```python\n(.*?)```", PAGES["package.md"], re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", RUN],
+        cwd=tmp_path / "empty",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "package")},
+        input=json.dumps(blocks),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for block, printed in zip(blocks, json.loads(done.stdout), strict=True):
+        lines = [line.strip() for line in block.splitlines()]
+        said = [line.rpartition("  # ")[2] for line in lines if line.startswith("print(")]
+        assert printed == said, block
 
 
 def test_the_callback_in_the_reference_works_as_printed(tmp_path, monkeypatch):
@@ -293,6 +356,17 @@ def test_the_study_in_the_reference_works_as_printed(tmp_path, monkeypatch):
     head, row = (tmp_path / "mnist-sample-0-1/tables/ink.csv").read_text().splitlines()
     assert head == "run,flipped,kept"
     assert row.startswith("robust-eps0.1,0.")
+
+
+def test_the_figure_in_the_reference_works_as_printed(stored, monkeypatch):
+    """As if it stood in figures/comparisons.py, and nowhere else."""
+    from figures import comparisons
+
+    monkeypatch.setattr(comparisons, "sparsity", None, raising=False)  # so that it is gone then
+    exec(example("reference.md", "Adding a figure"), vars(comparisons))
+    assert comparisons.sparsity in plots.figures()["results"]
+    assert plots.render(comparisons.sparsity, (stored,)).startswith(b"\x89PNG")
+    assert plots.caption(comparisons.sparsity)[2] == "`runs/*.npz`."
 
 
 def test_the_loss_in_the_reference_works_as_printed(tmp_path, monkeypatch, capsys):

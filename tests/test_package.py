@@ -100,12 +100,14 @@ def test_the_wheel_holds_the_package_alone_and_names_what_it_needs(elsewhere):
     assert needs == {"numpy", "scipy", "highspy", "threadpoolctl"}
 
 
-def test_the_example_of_the_readme_runs_where_only_the_wheel_is(elsewhere):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_each_block_of_the_readme_runs_where_only_the_wheel_is(elsewhere):
     where = run(elsewhere, "import advlinear; print(advlinear.__file__)")
     assert str(ROOT) not in where
-    said = [line.partition("# ")[2] for line in code.splitlines() if line.startswith("print(")]
-    assert run(elsewhere, code).splitlines() == said
+    idea, own = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for code in (idea, own):
+        said = [line.partition("# ")[2] for line in code.splitlines() if line.startswith("print(")]
+        assert said
+        assert run(elsewhere, code).splitlines() == said
 
 
 def test_a_minimum_where_only_the_wheel_is(elsewhere):
