@@ -8,8 +8,8 @@
 
 Stored as a run like any other (results/<dataset>/runs/optimal-eps0.2.npz), with the dual solution
 alpha, so that attack.py and plots.py pick it up and anyone can check the certificate anew.
-advlinear/minimum.py states the problem, its dual, and how it is solved. The path of all radii,
-which advlinear/path.py explains, is stored as studies/path.npz.
+docs/theory.md states the problem, its dual, and how it is solved; the path of all radii, too, which
+is stored as studies/path.npz.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import data
 import recipes
 import runs
 import worst_case
-from advlinear.minimum import LARGEST_GAP
+from advlinear.minima.minimum import LARGEST_GAP
 
 PATH_END = 0.5
 FINE = 1e-9  # the duality gap that is tried first: it leaves fewer tiny weights in place of 0

@@ -12,7 +12,7 @@ Shapes: x (n, d), y (n,), w (d,); all in float64.
 
 import numpy as np
 
-from advlinear.worst_case import distance, step
+from advlinear.balls import distance, step
 
 DUAL = {"inf": 1, "2": 2, "1": np.inf}  # ball -> order of its dual norm, that of w
 BALL = {"inf": np.inf, "2": 2, "1": 1}  # ball -> order of the norm of delta

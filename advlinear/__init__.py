@@ -22,46 +22,17 @@ why it holds.
 import importlib.util
 from typing import TYPE_CHECKING
 
-from advlinear.attack import Found, attack
+from advlinear.attacks.attack import Found, attack
 from advlinear.minima.certificate import certificate
-from advlinear.minimum import Minimum, minimise
-from advlinear.path import Best, Path, path
-from advlinear.worst_case import (
-    ORDER,
-    check_perturbation,
-    dual_norm,
-    hinge,
-    perturbation,
-    ranks,
-    robust_correct,
-    sample_radii,
-    worst_case_margins,
-)
+from advlinear.minima.minimum import Minimum, minimise
+from advlinear.minima.path import Best, Path, path
 
 if TYPE_CHECKING:
     from advlinear.estimator import RobustClassifier as RobustClassifier
     from advlinear.estimator import robust_accuracy as robust_accuracy
 
 # Without what needs scikit-learn, which `from advlinear import *` must not import.
-__all__ = [
-    "ORDER",
-    "Best",
-    "Found",
-    "Minimum",
-    "Path",
-    "attack",
-    "certificate",
-    "check_perturbation",
-    "dual_norm",
-    "hinge",
-    "minimise",
-    "path",
-    "perturbation",
-    "ranks",
-    "robust_correct",
-    "sample_radii",
-    "worst_case_margins",
-]
+__all__ = ["Best", "Found", "Minimum", "Path", "attack", "certificate", "minimise", "path"]
 
 WITH_SKLEARN = ("RobustClassifier", "robust_accuracy")
 

@@ -17,10 +17,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from advlinear import forms, models
-from advlinear.attack import attack
-from advlinear.minimum import LARGEST_GAP, Minimum, minimise
-from advlinear.worst_case import ORDER, ball, shown
+from advlinear import samples
+from advlinear.attacks.attack import attack
+from advlinear.balls import ORDER, ball, shown
+from advlinear.minima.minimum import LARGEST_GAP, Minimum, minimise
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -98,7 +98,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             ValueError: an argument is not as described, or a certificate is not reached.
         """
         x, y = self._read(X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        box = self.box if self.box is None else forms.sides(self.box, *forms.names(X))
+        box = self.box if self.box is None else samples.sides(self.box, *samples.names(X))
         check_classification_targets(y)
         self.classes_, own = np.unique(y, return_inverse=True)
         several = len(self.classes_) > 2
@@ -115,10 +115,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     def _read(self, *given: ArrayLike, **known: Any) -> Any:
         """`validate_data` of X, or X and y; refuses masked arrays and dates, which it takes."""
-        forms.refuse_sparse_columns(given[0])
+        samples.refuse_sparse_columns(given[0])
         found = validate_data(self, *given, **known)
         for values, what in zip(given, "Xy", strict=False):
-            forms.array(values, what)
+            samples.array(values, what)
         return found
 
     def _warn_of_no_weights(self) -> None:
@@ -146,7 +146,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             return None
         weights = np.ones(len(y))
         if sample_weight is not None:
-            weights = forms.real(sample_weight, "sample_weight")
+            weights = samples.real(sample_weight, "sample_weight")
         if weights.shape != y.shape:
             raise ValueError(f"sample_weight needs shape {y.shape}, not {weights.shape}")
         if not weights.any():
@@ -215,7 +215,7 @@ def robust_accuracy(
         ValueError: eps or norm is not as described; from the scorer, as from `advlinear.attack`.
     """
     norm = ball(norm, (*ORDER, "0"))
-    known = dict(eps=models.radius(eps), norm=norm, box=box, scale=scale)
+    known = dict(eps=samples.radius(eps), norm=norm, box=box, scale=scale)
     return functools.partial(_robust_accuracy, **known)
 
 

@@ -1,19 +1,438 @@
-"""The problem of a robust minimum: samples, labels, weights, ball and loss, read and checked."""
+"""X, y, sample_weight, scale, box and eps: read and checked, all in one place.
+
+X may be an array (n, d), or of any shape (n, ...) whose samples are flattened; a SciPy sparse
+matrix, which stays one; or a pandas DataFrame, of which the numeric columns are the d features.
+Nothing here imports SciPy or pandas: who passes their objects has done that.
+"""
 
 from __future__ import annotations
 
+import numbers as kinds
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advlinear import forms, models
-from advlinear.worst_case import ball, shown
+from advlinear.balls import ball, blocks, exponent_of, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+EDGE = 1e-9  # of the box's width: what is outside by no more is taken as on the edge
+ULPS = 4  # or by so many units in the last place of 1, where X is of a coarser type than float64
+MOST = 2**20  # rows in a block, where nothing but memory limits it
+HUGE = 2.0**1000  # 1e301: sums of a million such numbers are finite
+LIGHTEST = 1e-100  # of the largest sample_weight: the smallest other than 0
 LOSSES = ("hinge", "logistic")
+SCALES = 1e-100, 1e100  # units of features: others overflow or underflow
+
+
+def array(values: Any, what: str) -> np.ndarray:
+    """The values as an array of any type and shape; a PyTorch tensor, too, from any device.
+
+    Everything that users pass as numbers or labels is read here, apart from sparse samples and the
+    columns of a DataFrame X.
+
+    Args:
+        what: the name of the values in messages.
+
+    Raises:
+        ValueError: they are masked, complex, dates or durations; or a tensor that NumPy cannot
+            hold.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        try:
+            values = values.detach().cpu().numpy()
+        except Exception:  # bfloat16, sparse, quantised, or without data
+            raise ValueError(
+                f"{what} is a tensor ({values.dtype}, {values.layout}, {values.device}) that NumPy "
+                "cannot hold: pass one of float32 or float64"
+            ) from None
+    parts = values if isinstance(values, list | tuple) else [values]  # asarray would drop masks
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise ValueError(f"{what} is a masked array: fill its gaps, or leave them out")
+    try:
+        values = np.asarray(values)
+    except Exception:  # rows of different lengths, or an array of another library's device
+        raise ValueError(f"{what} needs to be an array, or what NumPy makes one of") from None
+    kinds = {values.dtype.kind}
+    if values.dtype == object:
+        kinds = {one.dtype.kind for one in values.flat if isinstance(one, np.generic)}
+        kinds |= {"c" for one in values.flat if isinstance(one, complex)}
+    if "c" in kinds:
+        raise ValueError(f"{what} holds complex numbers: pass real ones")
+    if kinds & {"M", "m"}:
+        raise ValueError(f"{what} holds dates or durations: pass them as numbers")
+    return values
+
+
+def real(values: Any, what: str = "X", copy: bool = False) -> np.ndarray:
+    """The values as float64, of any shape; a copy if asked for, and where the type changes.
+
+    Raises:
+        ValueError: as from `array`; or they are not numbers, such as text.
+    """
+    values = array(values, what)
+    try:
+        if values.dtype.kind not in "biufO":
+            raise TypeError
+        if values.dtype == object and any(isinstance(one, str | bytes) for one in values.flat):
+            raise TypeError
+        return values.astype(np.float64, copy=copy)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} needs real numbers") from None
+
+
+def require_finite(values: np.ndarray, what: str) -> None:
+    """Raise ValueError unless all values are finite, and none is above 2^1000 in absolute value.
+
+    Sums and differences of larger ones overflow.
+    """
+    if values.min(initial=0) >= -HUGE and values.max(initial=0) <= HUGE:  # False for NaN
+        return
+    if np.isfinite(values).all():
+        raise ValueError(f"{what} holds numbers above 1e301, which overflow: change its unit")
+    raise ValueError(f"{what} holds NaN or infinite numbers")
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def names(X: Any) -> tuple[Any, Any]:
+    """The column names and the index of a DataFrame, as pandas objects; else None twice."""
+    pandas = sys.modules.get("pandas")
+    known = pandas is not None and isinstance(X, pandas.DataFrame)
+    return (X.columns, X.index) if known else (None, None)
+
+
+def in_order(values: Any, columns: Any, index: Any, what: str) -> Any:
+    """A Series or DataFrame with its entries in the order of X, by name; other values as they are.
+
+    The names of a Series are those of the columns of X. A DataFrame has those of the columns and
+    the index of X. Where X has no names, only the default index of pandas is taken, in its order.
+
+    Args:
+        columns, index: those of X, as from `names`.
+
+    Raises:
+        ValueError: a name is missing, unknown, or there twice; or X has no names.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(values, pandas.Series | pandas.DataFrame):
+        return values
+    if isinstance(values, pandas.Series):
+        return values.iloc[_places(values.index, columns, what, "column")]
+    rows = _places(values.index, index, what, "row")
+    return values.iloc[rows, _places(values.columns, columns, what, "column")]
+
+
+def _places(given: Any, wanted: Any, what: str, axis: str) -> np.ndarray:
+    """Where each of the wanted names is among those given. Raises ValueError: see `in_order`."""
+    by_place = f"pass {what} as an array to take it by place"
+    if wanted is None:
+        if not given.equals(sys.modules["pandas"].RangeIndex(len(given))):
+            raise ValueError(f"{what} has {axis} names, but X has none: {by_place}")
+        return np.arange(len(given))
+    if given.equals(wanted):
+        return np.arange(len(given))
+    for one, owner in ((given, what), (wanted, "X")):
+        if not one.is_unique:
+            twice = one[one.duplicated()].tolist()[0]
+            raise ValueError(f"{owner} has {axis} {twice!r} more than once: {by_place}")
+    missing, unknown = (
+        one.difference(other, sort=False).tolist()
+        for one, other in ((wanted, given), (given, wanted))
+    )
+    if missing:
+        raise ValueError(f"{what} lacks {axis} {missing[0]!r} of X: add it, or {by_place}")
+    if unknown:
+        numeric = " of numbers" if axis == "column" else ""
+        raise ValueError(f"{what} has {axis} {unknown[0]!r}, which is no {axis}{numeric} of X")
+    return given.get_indexer(wanted)
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+class Form:
+    """Samples as numbers, and their form.
+
+    Attributes:
+        x: (n, d) float64, an array or, for a sparse X, a CSR matrix.
+        kind: "array", "sparse" or "frame".
+        edge: the share of the box's width by which rounding may have put x outside: 1e-9, or
+            4.8e-7 where X is float32.
+        columns, index: the names of the d features and of the n samples, or None.
+    """
+
+    def __init__(self, X: Any, columns: Any = None, index: Any = None):
+        """Columns and index, of an array X, are as from `names`.
+
+        Raises:
+            ValueError: X is not n samples of finite real numbers.
+        """
+        self.columns, self.index = columns, index
+        pandas = sys.modules.get("pandas")
+        if pandas is not None and isinstance(X, pandas.DataFrame):
+            self.kind, self._frame, self._columns = "frame", X, numeric_columns(X)
+            x = X.iloc[:, self._columns].to_numpy(np.float64, na_value=np.nan)
+            types = X.dtypes.iloc[self._columns]
+            self.columns, self.index = X.columns[self._columns], X.index
+        elif hasattr(X, "tocsr"):
+            self.kind = "sparse"
+            if X.ndim != 2 or X.dtype.kind not in "biuf":
+                raise ValueError("X needs real numbers of shape (n, d)")
+            x, types = X.tocsr().astype(np.float64), [X.dtype]
+        else:
+            X = array(X, "X")
+            self.kind, x, types = "array", real(X, copy=True), [X.dtype]
+        self.shape, self.edge = x.shape, max(EDGE, ULPS * coarsest(types))
+        if x.ndim < 2 or not np.prod(x.shape):
+            raise ValueError(f"X needs shape (n, d), not {x.shape}")
+        require_finite(x.data if self.kind == "sparse" else x, "X")
+        self.x = x if self.kind == "sparse" else x.reshape(len(x), -1)
+
+    def __call__(self, points: Any, rows: np.ndarray) -> Any:
+        """Points (m, d) in the form of X, each with what else the row `rows` (m,) of X holds.
+
+        A column of a DataFrame keeps its type where no number in it has changed.
+        """
+        if self.kind == "sparse":
+            return points
+        if self.kind == "array":
+            return points.reshape(len(points), *self.shape[1:])
+        frame = self._frame.iloc[rows].copy()
+        for j in np.flatnonzero((points != self.x[rows]).any(axis=0)):
+            frame.isetitem(self._columns[j], points[:, j])
+        return frame
+
+    def per_feature(self, values: np.ndarray) -> np.ndarray:
+        """Values as (d,) or (n, d). Raises ValueError: they have another shape."""
+        n, d = self.x.shape
+        if values.shape in (self.shape, (n, d)) and values.ndim > 1:
+            return values.reshape(n, d)
+        if values.shape in ((), self.shape[1:]):
+            return np.broadcast_to(values, self.shape[1:]).reshape(d)
+        return np.broadcast_to(values, d)
+
+
+def coarsest(types: Iterable) -> float:
+    """The largest unit in the last place of 1 among the types that are floating; 0 without one."""
+    sizes = [kind.itemsize for kind in types if kind.kind == "f"]
+    return float(np.finfo(f"f{min(sizes)}").eps) if sizes else 0.0
+
+
+def numeric_columns(frame: Any) -> np.ndarray:
+    """The places of a DataFrame's numeric columns; the others, bool too, stay as they are.
+
+    Raises:
+        ValueError: there is none, one is sparse or complex, or numbers hide in a column of objects.
+    """
+    types = sys.modules["pandas"].api.types
+    refuse_sparse_columns(frame)
+    places = []
+    for place, (name, column) in enumerate(frame.items()):
+        if types.is_bool_dtype(column.dtype):
+            continue
+        if types.is_complex_dtype(column.dtype):
+            raise ValueError(f"column {name!r} of X holds complex numbers: pass real ones")
+        if types.is_numeric_dtype(column.dtype):
+            places.append(place)
+        elif column.dtype == object and types.infer_dtype(column) in (
+            *("floating", "integer", "mixed-integer-float", "mixed-integer", "boolean"),
+            *("decimal", "complex"),
+        ):
+            raise ValueError(f"column {name!r} of X holds numbers as objects: change its type")
+    if not places:
+        raise ValueError("X has no column of numbers")
+    return np.array(places)
+
+
+def refuse_sparse_columns(X: Any) -> None:
+    """Raise ValueError for a DataFrame with a column of pandas' SparseDtype."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(X, pandas.DataFrame):
+        for name, kind in X.dtypes.items():
+            if isinstance(kind, pandas.SparseDtype):
+                raise ValueError(
+                    f"column {name!r} of X is sparse: change its type to {kind.subtype}"
+                )
+
+
+def dense(x: Any, rows: np.ndarray) -> np.ndarray:
+    """These rows of an array or a sparse matrix as an array, which is not to be changed."""
+    together = len(rows) > 0 and (np.diff(rows) == 1).all()
+    part = x[rows[0] : rows[-1] + 1] if together else x[rows]
+    return part if isinstance(part, np.ndarray) else part.toarray()
+
+
+def bounds(box: tuple | None, form: Form) -> tuple | None:
+    """The box as two arrays, each (d,) or (n, d); moves samples that are outside by rounding.
+
+    Raises:
+        ValueError: it is none, or a sample is outside.
+    """
+    if box is None:
+        return None
+    n, d = form.x.shape
+    both = sides(box, form.columns, form.index)
+    try:
+        low, high = (form.per_feature(side) for side in both)
+    except ValueError:
+        came = " ".join(repr(box).split())[:99]
+        raise ValueError(
+            f"box needs (low, high), each a number or of shape ({d},) or ({n}, {d}), not {came}"
+        ) from None
+    ordered = low <= high
+    if not ordered.all():  # nor NaN
+        place = np.unravel_index(np.argmin(ordered), ordered.shape)
+        low, high = (np.broadcast_to(side, ordered.shape)[place] for side in (low, high))
+        raise ValueError(f"box needs low <= high, not {low} and {high} (feature {place[-1]})")
+    for side in (low, high):
+        require_finite(side[np.isfinite(side)], "box")
+    form.x = inside(form.x, low, high, form.edge)
+    return low, high
+
+
+def sides(box: Any, columns: Any, index: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides of a box as float64 arrays, in the order of X. See `in_order`, also for errors."""
+    pair = isinstance(box, tuple | list) or (isinstance(box, np.ndarray) and box.ndim > 0)
+    if not pair or len(box) != 2:  # a frame would give its column names, a dict its keys
+        came = " ".join(repr(box).split())[:99]
+        raise ValueError(f"box needs (low, high), each a number or one per feature, not {came}")
+    low, high = (real(in_order(side, columns, index, "box"), "box") for side in box)
+    return low, high
+
+
+def inside(x: Any, low: np.ndarray, high: np.ndarray, edge: float) -> Any:
+    """x, with what is outside by at most `edge` of the box's width put on its edge; else raises."""
+    n, d = x.shape
+    parts, changed = [], False
+    for rows in blocks(np.arange(n), d):
+        part = dense(x, rows)
+        least, most = (side[rows] if side.ndim == 2 else side for side in (low, high))
+        within = (least <= part) & (part <= most)
+        if not within.all():
+            with np.errstate(invalid="ignore"):
+                width = np.where(np.isfinite(most - least), most - least, 0)
+            clipped = np.clip(part, least, most)
+            far = np.abs(part - clipped) > edge * width
+            if far.any():
+                i, k = np.argwhere(far)[0]
+                edges = (np.broadcast_to(side, part.shape)[i, k] for side in (least, most))
+                raise ValueError(
+                    "X[{}, {}] is {}, outside the box: [{}, {}]; clip X or widen it".format(
+                        rows[i], k, part[i, k], *edges
+                    )
+                )
+            part, changed = clipped, True
+        parts.append(part if isinstance(x, np.ndarray) else type(x)(part))
+    if not changed:
+        return x
+    if isinstance(x, np.ndarray):
+        return np.concatenate(parts)
+    return sys.modules["scipy.sparse"].vstack(parts, format="csr")
+
+
+def units(scale: ArrayLike | None, form: Form) -> np.ndarray | None:
+    """The scale (d,). Raises ValueError: it is not d numbers of 0, or from 1e-100 to 1e100."""
+    if scale is None:
+        return None
+    d = form.x.shape[1]
+    scale = real(in_order(scale, form.columns, form.index, "scale"), "scale")
+    try:
+        scale = form.per_feature(scale)
+    except ValueError:
+        raise ValueError(f"scale needs {d} numbers, one per feature, not {scale.shape}") from None
+    if scale.ndim > 1:
+        raise ValueError(f"scale needs {d} numbers, one per feature, not {scale.shape}")
+    if not ((scale >= 0) & (scale < np.inf)).all():
+        raise ValueError("scale needs finite numbers of at least 0; 0 fixes a feature")
+    used = scale[scale > 0]
+    if not ((SCALES[0] <= used) & (used <= SCALES[1])).all():
+        raise ValueError("scale needs 0 or numbers from 1e-100 to 1e100: others overflow")
+    return scale
+
+
+# --- the problem of a robust minimum -------------------------------------------------------------
+
+
+def matrix(X: ArrayLike) -> np.ndarray:
+    """X as (n, d) float64. Raises ValueError: it is not n finite real numbers each of d."""
+    if hasattr(X, "toarray"):
+        raise ValueError("X is sparse, which is not taken: pass X.toarray()")
+    x = real(X, copy=True)
+    if x.ndim != 2 or not x.size:
+        raise ValueError(f"X needs shape (n, d), not {x.shape}")
+    require_finite(x, "X")
+    return x
+
+
+def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two values in y (n,), the lower one first, and y as -1 and +1.
+
+    Raises:
+        ValueError: y has another shape, a gap, or not two values.
+    """
+    y = array(y, "y")
+    if y.shape != (n,):
+        raise ValueError(f"y needs shape ({n},), one label per sample, not {y.shape}")
+    try:
+        gap = (y != y).any()  # NaN, or pandas' NaT, is not equal to itself
+        classes = np.unique(y)
+    except TypeError:
+        gap = True
+    if gap:
+        raise ValueError("y needs labels that can be sorted, without NaN or None")
+    if len(classes) != 2:
+        shown = ", ".join(map(str, classes[:5].tolist())) + ", ..." * (len(classes) > 5)
+        raise ValueError(f"y needs labels of two classes, not {len(classes)}: {shown}")
+    return classes, np.where(y == classes[1], 1.0, -1.0)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one real number; True, False and durations are none."""
+    return isinstance(value, kinds.Real) and not isinstance(value, bool | np.timedelta64)
+
+
+def radius(eps: float) -> float:
+    """eps as a float. Raises ValueError: it is no number, negative or not finite."""
+    if isinstance(eps, dict) or np.ndim(eps):
+        raise ValueError(
+            "eps must be one number: for a radius per feature, r (d,), divide X and the box by r, "
+            "pass eps=1, and divide the w found by r, which is exact"
+        )
+    if not is_number(eps) or not 0 <= eps < np.inf:
+        raise ValueError(f"eps must be a finite number of at least 0, not {shown(eps)}")
+    return float(eps)
+
+
+def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
+    """The weight (n,) of each sample, times a power of two so that the largest is below 1; or ones.
+
+    Raises:
+        ValueError: the weights are not n finite numbers of at least 0; one of the two classes, y -1
+            and +1, has none; or one is below 1e-100 of the largest, and not 0.
+    """
+    if sample_weight is None:
+        return np.ones(len(y))
+    found = real(sample_weight, "sample_weight")
+    if found.shape != y.shape:
+        raise ValueError(f"sample_weight needs shape {y.shape}, not {found.shape}")
+    if not ((found >= 0) & (found < np.inf)).all():
+        raise ValueError("sample_weight needs finite numbers of at least 0")
+    for sign in (-1, 1):
+        if not found[y == sign].any():
+            raise ValueError("sample_weight needs a number above 0 in each class")
+    found = np.ldexp(found, -exponent_of(found))
+    if found[found > 0].min() < LIGHTEST:
+        raise ValueError(
+            f"sample_weight has a number below {LIGHTEST:g} of the largest: make it 0, or larger"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -53,8 +472,8 @@ def problem(
     Raises:
         ValueError: an argument is not as described there.
     """
-    x, eps = models.samples(X), models.radius(eps)
-    classes, y = models.two_classes(y, len(x))
+    x, eps = matrix(X), radius(eps)
+    classes, y = two_classes(y, len(x))
     norm = ball(norm)
     if loss not in LOSSES:
         raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
@@ -62,12 +481,12 @@ def problem(
         if norm != "inf":
             raise ValueError(f"a box needs the norm inf, not {norm}: leave one of the two out")
         # The type of X says by how much rounding may leave the box.
-        form = forms.Form(forms.array(X, "X"), *forms.names(X))
-        box = forms.bounds(box, form)
+        form = Form(array(X, "X"), *names(X))
+        box = bounds(box, form)
         if box[0].ndim == 2 or box[1].ndim == 2:
             raise ValueError("box needs (low, high), each a number or one per feature (d,)")
         x = form.x
-    return Problem(x, y, classes, models.weights(sample_weight, y), eps, norm, loss, box)
+    return Problem(x, y, classes, weights(sample_weight, y), eps, norm, loss, box)
 
 
 def numbers(values: ArrayLike, name: str, shape: tuple = ()) -> np.ndarray:
@@ -76,7 +495,7 @@ def numbers(values: ArrayLike, name: str, shape: tuple = ()) -> np.ndarray:
     Raises:
         ValueError: they are not that.
     """
-    found = forms.real(values, name)
+    found = real(values, name)
     if found.shape != shape:
         raise ValueError(f"{name} needs shape {shape}, not {found.shape}")
     if not np.isfinite(found).all():

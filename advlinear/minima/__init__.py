@@ -3,7 +3,8 @@
 To read it from the top: operators.py, the worst-case margins as a linear map; cones.py, what bounds
 the norm of the weights; losses.py, the hinge and the logistic loss; interior.py, the method;
 vertex.py, the last step of a linear program. The Protocols Operator, Cone and Loss say what a new
-one has to provide. advlinear/minimum.py picks the operator and the cone for a ball and a box.
+one has to provide. program.py picks the operator and the
+cone for a ball and a box. certificate.py uses nothing of these.
 """
 
 import numpy as np

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import losses
 import worst_case
-from advlinear.worst_case import room
+from advlinear.balls import room
 
 THREATS = [("inf", False), ("2", False), ("1", False), ("inf", True)]  # those of train.py
 EXACT = dict(rtol=1e-9, atol=1e-9)

@@ -1,4 +1,4 @@
-"""optimum.py: what it stores, certified anew; test_method_minimum.py is about the minimum."""
+"""optimum.py: what it stores, certified anew; tests/minima/test_minimum.py is about the minimum."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ import optimum
 import recipes
 import runs
 import train
-from advlinear import minimum
+from advlinear.minima import program
 
 EPS = [0.05, 0.2, 0.3]  # for the sample; its classes are separable at 0.05
 
@@ -168,7 +168,7 @@ def test_failed_certificate_stores_nothing(tmp_path, monkeypatch):
     def wrong(problem, point):
         return 0 * point.theta, [0 * point.alpha]
 
-    monkeypatch.setattr(minimum, "_finish", wrong)
+    monkeypatch.setattr(program, "_finish", wrong)
     with pytest.raises(InputError, match=r"optimal-eps0.2: no certificate: the gap is"):
         optimum.main(eps=0.2, dataset="mnist-sample", results=tmp_path, quiet=True)
     assert tree(tmp_path) == {}

@@ -15,7 +15,7 @@ from sklearn.preprocessing import minmax_scale
 
 import advlinear
 
-module = importlib.import_module("advlinear.path")  # advlinear.path is the function
+module = importlib.import_module("advlinear.minima.path")
 
 ROUNDING = 1e-8  # the other solver keeps each constraint to 1e-10
 COST = {"inf": 1, "2": 2, "1": np.inf}  # the norm of w that each ball costs

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from advlinear.forms import MOST, Form, dense
-from advlinear.models import Model, is_number
-from advlinear.worst_case import blocks, box_of, distance, room, shown, step
+from advlinear.attacks.models import Model
+from advlinear.balls import blocks, box_of, distance, room, shown, step
+from advlinear.samples import MOST, Form, dense, is_number
 
 BEYOND = 1e-6  # of a radius: moved so much further, a sample is on the other side
 BELOW = (1 - BEYOND) / (1 + BEYOND)  # from the size above the radius to that below it

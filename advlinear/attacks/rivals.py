@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from advlinear.forms import MOST, dense
-from advlinear.moves import by_pair, exact
-from advlinear.worst_case import DUAL, blocks, box_of, distance, dual_norm, exponent_of
+from advlinear.attacks.moves import by_pair, exact
+from advlinear.balls import DUAL, blocks, box_of, distance, dual_norm, exponent_of
+from advlinear.samples import MOST, dense
 
 METRIC = {"inf": "cityblock", "2": "euclidean", "1": "chebyshev"}  # of weights: the dual norms
 FEW = 30  # classes: with more, products of matrices are worth their cost, and SciPy its import

@@ -30,11 +30,6 @@ DUAL = {"inf": 1, "2": 2, "1": np.inf}  # ball -> order of the norm of a that it
 ROWS = 256  # samples or features taken at a time, to save memory
 
 
-def hinge(margins: np.ndarray) -> np.ndarray:
-    """max(0, 1 - m) of each sample (article, "Regular Binary Classification")."""
-    return np.maximum(0, 1 - margins)
-
-
 def shown(value: Any) -> str:
     """An argument in a message: in one line, and a number or text of NumPy as that of Python."""
     value = value.item() if isinstance(value, np.generic) else value
@@ -53,21 +48,10 @@ def ball(norm: str | float, known: Iterable[str] = ORDER) -> str:
     return name
 
 
-def require_ball(norm: str) -> None:
-    """Raise ValueError unless the norm is "inf", "2" or "1"."""
-    if str(norm) not in DUAL:
-        raise ValueError(f"norm must be inf, 2 or 1, not {shown(norm)}")
-
-
 def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
-    """What a unit of radius costs in margin: ||w||_1, ||w||_2, ||w||_inf for "inf", "2", "1".
-
-    Raises:
-        ValueError: the norm is none of the three.
-    """
-    require_ball(norm)
+    """What a unit of radius costs in margin: ||w||_1, ||w||_2, ||w||_inf for "inf", "2", "1"."""
     exponent = exponent_of(w)  # so that no square underflows or overflows
-    return float(np.ldexp(np.linalg.norm(np.ldexp(w, -exponent), DUAL[str(norm)]), exponent))
+    return float(np.ldexp(np.linalg.norm(np.ldexp(w, -exponent), DUAL[norm]), exponent))
 
 
 def exponent_of(values: np.ndarray) -> int:
@@ -305,109 +289,3 @@ def _along_largest(a: np.ndarray, x: np.ndarray, eps: np.ndarray, box: tuple | N
         if not len(left):
             break
     return amount
-
-
-# --- two classes: labels y in {-1, +1}, one score x.w + b -----------------------------------------
-
-
-def sample_radii(
-    x: np.ndarray, y: np.ndarray, w: np.ndarray, b: float, norm: str = "inf", box: bool = False
-) -> np.ndarray:
-    """The smallest eps that flips each sample, (n,): it stays correct at exactly the radii below.
-
-    Without the box r = m / ||w||_dual, which is <= 0 for a sample that is wrong from the start.
-    With the box, pixels in [0, 1], such a sample has r = 0, and one that nothing flips r = inf.
-
-    Raises:
-        ValueError: the norm is unknown, a label is not -1 or +1, a pixel is outside the box, or
-            the shapes do not fit.
-    """
-    require_ball(norm)
-    by_label = _by_label(x, y, w, box)
-    margins, radii = y * (x @ w + b), np.empty(len(y))
-    if not box:
-        return distance(margins, w, x, str(norm))
-    for sign, rows, bounds in by_label:
-        radii[rows] = distance(margins[rows], sign * w, x[rows], str(norm), bounds)
-    return radii
-
-
-def perturbation(
-    x: np.ndarray, y: np.ndarray, w: np.ndarray, eps: float, norm: str = "inf", box: bool = False
-) -> np.ndarray:
-    """The worst-case delta (n, d) within the ball of radius eps, and in the box if asked for.
-
-    Without the box: -y eps sign(w) for L-infinity (article, "in our linear case"),
-    -y eps w / ||w||_2 for L2, and for L1 -y eps sign(w_k) on the pixel k of largest |w_k|.
-
-    Raises:
-        ValueError: eps is negative or not finite; and as `sample_radii`.
-    """
-    if not 0 <= eps < np.inf:
-        raise ValueError(f"eps must be finite and at least 0, not {eps}")
-    require_ball(norm)
-    delta = np.empty(x.shape)
-    for sign, rows, bounds in _by_label(x, y, w, box):
-        sizes = np.full(np.count_nonzero(rows), float(eps))
-        delta[rows] = step(sign * w, x[rows], sizes, str(norm), bounds)
-    return delta
-
-
-def _by_label(x: np.ndarray, y: np.ndarray, w: np.ndarray, box: bool) -> list[tuple]:
-    """The label, the rows that have it, and the box, for both labels; checks x, y and w."""
-    if np.ndim(x) != 2 or np.shape(y) != x.shape[:1] or np.shape(w) != x.shape[1:]:
-        shapes = ", ".join(str(np.shape(value)) for value in (x, y, w))
-        raise ValueError(f"x, y, w need shapes (n, d), (n,), (d,), not {shapes}")
-    if not (np.abs(y) == 1).all():
-        raise ValueError(f"labels y must be -1 or +1, not {shown(y[np.abs(y) != 1][0])}")
-    if box and not ((x >= 0) & (x <= 1)).all():
-        raise ValueError("with the box all pixels must be in [0, 1]")
-    return [(sign, y == sign, (0.0, 1.0) if box else None) for sign in (-1, 1)]
-
-
-def worst_case_margins(
-    x: np.ndarray,
-    y: np.ndarray,
-    w: np.ndarray,
-    b: float,
-    eps: float,
-    norm: str = "inf",
-    box: bool = False,
-) -> np.ndarray:
-    """The smallest margins (n,) within the ball; their `hinge` is the robust hinge.
-
-    Raises:
-        ValueError: the norm is unknown; with the box also as `perturbation`.
-    """
-    margins = y * (x @ w + b)
-    if box:
-        return margins + y * (perturbation(x, y, w, eps, norm, box) @ w)
-    return margins - eps * dual_norm(w, norm)
-
-
-def robust_correct(radii: np.ndarray, eps: np.ndarray) -> np.ndarray:
-    """How many samples withstand each radius: #{r > eps}, by one sort. Shapes (n,), (k,)."""
-    return len(radii) - np.searchsorted(np.sort(radii), eps, side="right")
-
-
-def ranks(radii: np.ndarray) -> np.ndarray:
-    """The place (n,) of each radius in ascending order, from 0; equal ones in the order given."""
-    return np.argsort(np.argsort(radii, kind="stable"))
-
-
-def check_perturbation(
-    x: np.ndarray, delta: np.ndarray, eps: float, norm: str = "inf", box: bool = False
-) -> None:
-    """Raise ValueError unless delta is finite, shaped like x, in the ball and, if asked, the box.
-
-    The tolerance on either is 1e-9.
-    """
-    if delta.shape != x.shape:
-        raise ValueError(f"perturbation of shape {delta.shape}, not {x.shape}")
-    if not np.isfinite(delta).all():
-        raise ValueError("perturbation is not finite")
-    largest = np.linalg.norm(delta, ORDER[norm], axis=1).max(initial=0.0)
-    if largest > eps + 1e-9:
-        raise ValueError(f"perturbation of size {largest} leaves the ball of radius {eps}")
-    if box and not ((x + delta >= -1e-9) & (x + delta <= 1 + 1e-9)).all():
-        raise ValueError("a perturbed pixel leaves [0, 1]")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from advlinear.worst_case import ORDER, box_of, distance, step
+from advlinear.balls import ORDER, box_of, distance, step
 
 EXACT = 1e-7  # relative difference of a radius and its proof
 BEATEN = 1e-10  # of the hardest lead: what is missing by no more is rounding

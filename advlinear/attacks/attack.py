@@ -1,8 +1,8 @@
 """The exact attack on a linear model of any number of classes. NumPy alone, but for what is named.
 
-`attack` reads the model (models.py) and the samples (forms.py), looks for the nearest rival of each
-sample (rivals.py) or for the way to a target (targets.py), and asks the model itself on either side
-of each radius.
+`attack` reads the model (models.py) and the samples (advlinear/samples.py), looks for the nearest
+rival of each sample (rivals.py) or for the way to a target (targets.py), and evaluates the model
+itself on both sides of each radius.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from advlinear import forms, models, rivals, targets
-from advlinear.forms import dense
-from advlinear.moves import BELOW, BEYOND, Moves, by_pair, scaled
-from advlinear.worst_case import (
+from advlinear import samples
+from advlinear.attacks import models, rivals, targets
+from advlinear.attacks.moves import BELOW, BEYOND, Moves, by_pair, scaled
+from advlinear.balls import (
     ORDER,
     ball,
     blocks,
     box_of,
     dual_norm,
     exponent_of,
-    robust_correct,
     shown,
 )
+from advlinear.samples import dense
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -83,11 +83,12 @@ class Found:
         Raises:
             ValueError: eps holds what is no number of at least 0.
         """
-        sizes = forms.real(eps, "eps")
+        sizes = samples.real(eps, "eps")
         if not (sizes >= 0).all():
             wrong = shown(sizes[~(sizes >= 0)][0])
             raise ValueError(f"eps needs numbers of at least 0, not {wrong}")
-        return robust_correct(self.radii, sizes) / len(self.radii)
+        withstand = len(self.radii) - np.searchsorted(np.sort(self.radii), sizes, side="right")
+        return withstand / len(self.radii)
 
     def perturbed(self, eps: ArrayLike | None = None, step: float | None = None) -> Any:
         """The samples moved towards their rivals, in the form of X: nearest adversarial examples.
@@ -118,7 +119,7 @@ class Found:
             return self._moves.restored(self._moves.on_grid(step, self.radii, self.tied))
         sizes = self._beyond
         if eps is not None:
-            eps = forms.real(eps, "eps")
+            eps = samples.real(eps, "eps")
             try:
                 sizes = np.broadcast_to(eps, rows.shape)
             except ValueError:
@@ -195,15 +196,15 @@ def attack(
     """
     if y is None and target is None:
         raise ValueError("y is None: pass the labels, or a target")
-    norm, form = ball(norm, (*ORDER, "0")), forms.Form(X)
-    scale, box = forms.units(scale, form), forms.bounds(box, form)
+    norm, form = ball(norm, (*ORDER, "0")), samples.Form(X)
+    scale, box = samples.units(scale, form), samples.bounds(box, form)
     fixed = np.zeros(form.x.shape[1], bool) if scale is None else scale == 0
     linear, own, scores = models.read(model, form, y, fixed, box)
     x = scaled(form.x, scale)
     sides = None if box is None else tuple(scaled(side, scale) for side in box)
     weights = linear.weights if scale is None else linear.weights * scale
-    forms.require_finite(weights, "W in units of the scale")
-    forms.require_finite(x.data if form.kind == "sparse" else x, "X in units of the scale")
+    samples.require_finite(weights, "W in units of the scale")
+    samples.require_finite(x.data if form.kind == "sparse" else x, "X in units of the scale")
     known = dict(form=form, norm=norm, box=box, scale=scale, x=x, sides=sides)
     known |= dict(model=linear, weights=weights)
     if target is None:
@@ -213,7 +214,7 @@ def attack(
 
 def _targets(target: Any, model: models.Model, n: int) -> np.ndarray:
     """The index (n,) of the class that each sample is to be taken for."""
-    target = forms.array(target, "target")
+    target = samples.array(target, "target")
     if target.shape not in ((), (n,)):
         raise ValueError(f"target needs a class, or one per sample ({n},), not {target.shape}")
     return models.labels_to_indices(np.broadcast_to(target, n), model.classes, "target")
@@ -359,7 +360,7 @@ def _refuse_hidden(moves: Moves, gaps: np.ndarray, radii: np.ndarray) -> None:
     errors = moves.model.blur if moves.scale is None else moves.model.blur * moves.scale
     norm = "1" if moves.norm == "0" else moves.norm
     sizes = np.where((moves.norm == "0") & (radii > 1), np.inf, radii)
-    sizes = np.minimum(sizes, forms.HUGE)[:, None]  # times an error of 0 it is 0
+    sizes = np.minimum(sizes, samples.HUGE)[:, None]  # times an error of 0 it is 0
     allowed = np.where(gaps > 0, PROMISED * gaps, np.inf)
     for rows in blocks(np.flatnonzero(radii > 0), len(errors[0])):
         if moves.box is None:

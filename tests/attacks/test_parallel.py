@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import advlinear
-from advlinear.attack import _in_parallel
+from advlinear.attacks.attack import _in_parallel
 
 
 @pytest.fixture(scope="module")

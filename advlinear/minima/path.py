@@ -49,9 +49,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from advlinear import forms, models
-from advlinear.minimum import LARGEST_GAP, minimise
-from advlinear.worst_case import ORDER, ROWS, ball, dual_norm, shown
+from advlinear import samples
+from advlinear.balls import ORDER, ROWS, ball, dual_norm, shown
+from advlinear.minima.minimum import LARGEST_GAP, minimise
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -144,7 +144,7 @@ class Path:
         Raises:
             ValueError: a radius is not between eps_min and eps_max.
         """
-        eps = forms.real(eps, "eps")
+        eps = samples.real(eps, "eps")
         inside = (self.eps_min <= eps) & (eps <= self.eps_max)
         if not inside.all():
             known = f"from {self.eps_min:g} to {self.eps_max:g}"
@@ -211,15 +211,15 @@ def path(
         ValueError: an argument is not as described; tol is 0 in the L2 or L1 ball; or the bounds
             do not agree to `tol` (with tol=0: to 1e-6).
     """
-    x, norm = models.samples(X), ball(norm)
-    eps_min, eps_max = models.radius(eps_min), models.radius(eps_max)
+    x, norm = samples.matrix(X), ball(norm)
+    eps_min, eps_max = samples.radius(eps_min), samples.radius(eps_max)
     if eps_min > eps_max:
         raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")
-    if not models.is_number(tol) or not 0 <= tol < 1 or (tol == 0 and norm != "inf"):
+    if not samples.is_number(tol) or not 0 <= tol < 1 or (tol == 0 and norm != "inf"):
         raise ValueError(
             f"tol must be from 0 to 1, and above 0 in the L2 and L1 balls, not {shown(tol)}"
         )
-    classes, y = models.two_classes(y, len(x))
+    classes, y = samples.two_classes(y, len(x))
     size, span = np.abs(x).max(), np.ptp(x, axis=0).max()
     if size > LARGEST or 0 < span < 1 / LARGEST:
         raise ValueError(
@@ -471,7 +471,7 @@ class _Corner(NamedTuple):
 def _keep_corners(found: _Found, tol: float, report: Callable) -> None:
     """Add to `found` what bounds the minima at all its radii to the relative tolerance.
 
-    A kept piece gives a dual solution, and the corners at its two ends models. Between two kept
+    A kept piece gives a dual solution, and the corners at its two ends samples. Between two kept
     pieces as many others as possible are left out.
     """
 

@@ -49,7 +49,8 @@ from sklearn.utils import all_estimators
 import advlinear
 import model as linear_model
 import runs
-from advlinear import moves, rivals, worst_case
+from advlinear import balls, samples
+from advlinear.attacks import models, moves, refusals, rivals
 
 NORMS = ["inf", "2", "1", "0"]
 BELOW, ABOVE = 1 - 1e-6, 1 + 1e-6
@@ -69,7 +70,7 @@ def length(delta, scale, norm):
         units = np.where(delta == 0, 0, np.abs(delta) / scale)
     if norm == "0":
         return np.count_nonzero(units, axis=-1).astype(float)
-    return np.linalg.norm(units, advlinear.ORDER[norm], axis=-1)
+    return np.linalg.norm(units, balls.ORDER[norm], axis=-1)
 
 
 # --- references ------------------------------------------------------------------------------
@@ -360,10 +361,10 @@ def test_weights_and_samples_of_any_size(size, norm, box):
     """Squares underflow or overflow, radii do not: they are those of size 1, times the size."""
     x, y, W, b = gaussian(6, 4, 3, seed=3)
     expected = advlinear.attack((W, b), x, y, norm, (0, 1) if box else None).radii
-    for weights, samples in ((size, 1.0), (1.0, size)):
-        known = (W * weights, b * weights * samples), x * samples, y, norm
-        found = advlinear.attack(*known, (0, samples) if box else None)
-        np.testing.assert_allclose(found.radii, expected * samples, rtol=1e-12)
+    for weights, unit in ((size, 1.0), (1.0, size)):
+        known = (W * weights, b * weights * unit), x * unit, y, norm
+        found = advlinear.attack(*known, (0, unit) if box else None)
+        np.testing.assert_allclose(found.radii, expected * unit, rtol=1e-12)
 
 
 def test_a_small_radius_is_not_missed_for_one_with_a_smaller_bound():
@@ -385,8 +386,8 @@ def test_a_knapsack_that_the_last_feature_fills_by_a_millionth():
     """A target a ten-millionth above what all but the last feature give needs that one, too."""
     size, c = np.float64([3, 2, 1]), np.float64([[1, 1, 1]])
     target = np.float64([5 * (1 + 1e-7)])
-    assert worst_case.knapsack(c, size, target) == pytest.approx(2 + 5e-7, rel=1e-12)
-    assert np.isinf(worst_case.knapsack(c, size, np.float64([6 * (1 + 1e-7)])))
+    assert balls.knapsack(c, size, target) == pytest.approx(2 + 5e-7, rel=1e-12)
+    assert np.isinf(balls.knapsack(c, size, np.float64([6 * (1 + 1e-7)])))
 
 
 # --- networks ------------------------------------------------------------------------------------
@@ -399,7 +400,7 @@ def check_network(model, scores, w, x, y):
         for box in (None, (0, 1)):
             found = advlinear.attack(model, x, y, norm, box)
             if box is None:
-                expected = np.maximum(exact / advlinear.dual_norm(w, norm), 0)
+                expected = np.maximum(exact / balls.dual_norm(w, norm), 0)
                 np.testing.assert_allclose(found.radii, expected, rtol=1e-5, atol=1e-7)
             flips = (found.radii > 0) & np.isfinite(found.radii)
             assert flips.sum() > 0.9 * len(x)
@@ -639,8 +640,8 @@ def test_messages_for_torch_by_name(monkeypatch):
         (packed("torch.float32"), QUANTISED.format("qint8")),
     ):
         with pytest.raises(ValueError, match=message):
-            advlinear.refusals.by_name(model)
-    advlinear.refusals.by_name(Module("torch.float32"))
+            refusals.by_name(model)
+    refusals.by_name(Module("torch.float32"))
 
 
 # --- the line that helps -------------------------------------------------------------------------
@@ -915,7 +916,7 @@ def test_weights_through_the_affine_steps_of_a_pipeline(step, monkeypatch):
         else LogisticRegression(),
     ).fit(x, y)
     probed = advlinear.attack(lambda points: model.decision_function(points), x, model.predict(x))
-    monkeypatch.setattr(advlinear.models, "_probed", None)
+    monkeypatch.setattr(models, "_probed", None)
     found = advlinear.attack(GridSearchCV(model, {}).fit(x, y), x, model.predict(x))
     np.testing.assert_allclose(found.radii, probed.radii, rtol=1e-9)
 
@@ -956,7 +957,7 @@ def test_a_frame_keeps_its_columns_and_what_is_no_number_is_fixed():
     w = np.array([inner[3] / spread[0], inner[4] / spread[1]])  # age, income; member is a bool
     for norm in ("inf", "2", "1"):
         found = advlinear.attack(model, frame, y, norm)
-        expected = np.abs(model.decision_function(frame)) / advlinear.dual_norm(w, norm)
+        expected = np.abs(model.decision_function(frame)) / balls.dual_norm(w, norm)
         np.testing.assert_allclose(found.radii[right], expected[right], rtol=1e-6)
         moved = found.perturbed()
         assert list(moved.columns) == list(frame.columns)
@@ -1002,7 +1003,7 @@ def test_sparse_samples_are_those_of_the_dense_array(kind, norm, box):
 
 def test_wide_and_sparse_samples_take_little_memory(monkeypatch):
     """No block of samples, weights or points has more than 2^18 numbers, or one row."""
-    sizes, dense = {rivals: [], moves: []}, advlinear.forms.dense
+    sizes, dense = {rivals: [], moves: []}, samples.dense
     for module, seen in sizes.items():
         monkeypatch.setattr(
             module, "dense", lambda x, rows, seen=seen: seen.append(len(rows)) or dense(x, rows)
@@ -1016,7 +1017,7 @@ def test_wide_and_sparse_samples_take_little_memory(monkeypatch):
         assert (model.predict(found.perturbed()) != y)[found.radii > 0].all()
     assert all(max(seen) * 40_000 <= 2**18 for seen in sizes.values())
     model = SGDClassifier(random_state=0).fit(x, y)
-    monkeypatch.setattr(advlinear.models, "_probed", None)  # weights are read
+    monkeypatch.setattr(models, "_probed", None)  # weights are read
     free = advlinear.attack(model, x, y)
     expected = np.abs(model.decision_function(x)) / np.abs(model.coef_).sum()
     np.testing.assert_allclose(free.radii[free.radii > 0], expected[free.radii > 0], rtol=1e-9)
@@ -1074,7 +1075,7 @@ def test_whole_steps(norm, low):
     assert ((saved * step + low) @ W.T + b).argmax(axis=1)[flips].tolist() != y[flips].tolist()
     assert (((saved * step + low) @ W.T + b).argmax(axis=1) != y)[flips].all()
     if norm in ("inf", "1"):
-        steps = np.linalg.norm(saved - levels, advlinear.ORDER[norm], axis=1)
+        steps = np.linalg.norm(saved - levels, balls.ORDER[norm], axis=1)
         fewer = (steps - 1) * step
         assert (fewer < found.radii)[flips].all()
         assert (fewer * (1 + 1e-9) >= found.radii - step)[flips].all()
@@ -1170,7 +1171,7 @@ def test_many_classes_are_those_of_every_pair(seed, norm, box):
         rows = np.flatnonzero(y == own)
         if k != own:
             gap = scores[rows, own] - scores[rows, k]
-            every[rows, k] = worst_case.distance(gap, W[own] - W[k], x[rows], norm, sides)
+            every[rows, k] = balls.distance(gap, W[own] - W[k], x[rows], norm, sides)
     np.testing.assert_allclose(found.radii, every.min(axis=1), rtol=1e-12)
 
 
@@ -1208,12 +1209,12 @@ def test_jobs_share_the_samples_of_each_form():
     """Two processes as one, to rounding, with a box per sample, sparse samples, and a target."""
     x, y, W, b = gaussian(21, 5, 4, seed=1)
     box = x - 0.3, x + 0.4
-    for samples, more in (
+    for form, more in (
         (x, dict(box=box)),
         (x, dict(box=box, target=2)),
         (scipy.sparse.csr_array(x), dict(box=(0, 1), scale=[1, 2, 0, 1, 1])),
     ):
-        one, two = (advlinear.attack((W, b), samples, y, "2", n_jobs=n, **more) for n in (1, 2))
+        one, two = (advlinear.attack((W, b), form, y, "2", n_jobs=n, **more) for n in (1, 2))
         np.testing.assert_allclose(one.radii, two.radii, rtol=1e-12)
         assert (one.rival == two.rival).all()
         assert abs(one.perturbed() - two.perturbed()).max() <= 1e-12

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 import advlinear
 import data
-from advlinear import minimum
-from advlinear.minima import vertex
+from advlinear.minima import program, vertex
 
 ROUNDING = 1e-7  # HiGHS keeps each constraint of a whole program to 1e-7
 NORMS, LOSSES = ("inf", "2", "1"), ("hinge", "logistic")
@@ -330,8 +329,8 @@ def test_many_samples_are_solved_by_parts(sample, monkeypatch, norm, eps, box, c
     x = x[:, ::3]
     expected = advlinear.minimise(x, y, eps, norm, box=box)
     told = []
-    monkeypatch.setattr(minimum, "SMALL", 0)
-    monkeypatch.setattr(minimum, "FEWEST", count)
+    monkeypatch.setattr(program, "SMALL", 0)
+    monkeypatch.setattr(program, "FEWEST", count)
     found = advlinear.minimise(x, y, eps, norm, box=box, report=told.append)
     assert not told[0].startswith(f"{len(y)} samples")
     assert found.primal == pytest.approx(expected.primal, rel=1e-6)
@@ -438,7 +437,7 @@ def test_the_gap_is_in_units_of_the_lightest_sample(norm, loss, heavy):
 
 def test_no_weights_are_best_where_samples_are_solved_by_parts(monkeypatch):
     """No feature then is near use, after the look at a few samples."""
-    monkeypatch.setattr(minimum, "SMALL", 0)
+    monkeypatch.setattr(program, "SMALL", 0)
     random = np.random.default_rng(0)
     x, y = random.random((2000, 30)), random.integers(0, 2, 2000)
     found = check(x, y, 0.3)
@@ -505,14 +504,14 @@ def test_whatever_numpy_can_make_an_array_of(tiny, labels):
 
 def test_what_the_certificate_does_not_confirm_is_not_returned(tiny, monkeypatch):
     x, y = tiny.flat("train")
-    finish = minimum._finish
+    finish = program._finish
     for spoil in (
         lambda theta, alphas: (1.01 * theta, alphas),
         lambda theta, alphas: (theta + 0.01, alphas),
         lambda theta, alphas: (theta, [0.999 * alpha for alpha in alphas]),
         lambda theta, alphas: (np.nan * theta, alphas),
     ):
-        monkeypatch.setattr(minimum, "_finish", lambda *given, s=spoil: s(*finish(*given)))
+        monkeypatch.setattr(program, "_finish", lambda *given, s=spoil: s(*finish(*given)))
         with pytest.raises(ValueError, match=r"no certificate: the (gap is|steps)"):
             advlinear.minimise(x, y, 0.2)
 

@@ -1,4 +1,4 @@
-"""What counts as a linear model, and how its weights are had; and what counts as samples.
+"""What counts as a linear model, and how its weights are obtained.
 
 A model gives one linear score per class. It may be a pair (W, b), a scikit-learn estimator, a
 Keras or a PyTorch model, or a function from samples to scores. Weights that a model says are read:
@@ -10,7 +10,6 @@ Shapes: x (n, d), W (K, d), b and scores (K,) for each of K classes.
 from __future__ import annotations
 
 import itertools
-import numbers
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advlinear import refusals
-from advlinear.forms import MOST, Form, array, dense, real, require_finite
-from advlinear.worst_case import blocks, box_of, exponent_of, shown
+from advlinear.attacks import refusals
+from advlinear.balls import blocks, box_of, shown
+from advlinear.samples import MOST, Form, array, dense, real, require_finite
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -29,83 +28,7 @@ if TYPE_CHECKING:
 LINEAR = 1e-5  # scores are linear if they are to this share of their terms
 ROUNDING = 2.0**-50  # of terms, where nothing larger is measured
 NOT_LARGEST = "the model does not predict the class of its largest score"
-LIGHTEST = 1e-100  # of the largest sample_weight: the smallest other than 0
 FAR = 2.0**20  # features move by so many times their size, where nothing forbids it
-
-
-def samples(X: ArrayLike) -> np.ndarray:
-    """X as (n, d) float64. Raises ValueError: it is not n finite real numbers each of d."""
-    if hasattr(X, "toarray"):
-        raise ValueError("X is sparse, which is not taken: pass X.toarray()")
-    x = real(X, copy=True)
-    if x.ndim != 2 or not x.size:
-        raise ValueError(f"X needs shape (n, d), not {x.shape}")
-    require_finite(x, "X")
-    return x
-
-
-def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two values in y (n,), the lower one first, and y as -1 and +1.
-
-    Raises:
-        ValueError: y has another shape, a gap, or not two values.
-    """
-    y = array(y, "y")
-    if y.shape != (n,):
-        raise ValueError(f"y needs shape ({n},), one label per sample, not {y.shape}")
-    try:
-        gap = (y != y).any()  # NaN, or pandas' NaT, is not equal to itself
-        classes = np.unique(y)
-    except TypeError:
-        gap = True
-    if gap:
-        raise ValueError("y needs labels that can be sorted, without NaN or None")
-    if len(classes) != 2:
-        shown = ", ".join(map(str, classes[:5].tolist())) + ", ..." * (len(classes) > 5)
-        raise ValueError(f"y needs labels of two classes, not {len(classes)}: {shown}")
-    return classes, np.where(y == classes[1], 1.0, -1.0)
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is one real number; True, False and durations are none."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.timedelta64)
-
-
-def radius(eps: float) -> float:
-    """eps as a float. Raises ValueError: it is no number, negative or not finite."""
-    if isinstance(eps, dict) or np.ndim(eps):
-        raise ValueError(
-            "eps must be one number: for a radius per feature, r (d,), divide X and the box by r, "
-            "pass eps=1, and divide the w found by r, which is exact"
-        )
-    if not is_number(eps) or not 0 <= eps < np.inf:
-        raise ValueError(f"eps must be a finite number of at least 0, not {shown(eps)}")
-    return float(eps)
-
-
-def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
-    """The weight (n,) of each sample, times a power of two so that the largest is below 1; or ones.
-
-    Raises:
-        ValueError: the weights are not n finite numbers of at least 0; one of the two classes, y -1
-            and +1, has none; or one is below 1e-100 of the largest, and not 0.
-    """
-    if sample_weight is None:
-        return np.ones(len(y))
-    found = real(sample_weight, "sample_weight")
-    if found.shape != y.shape:
-        raise ValueError(f"sample_weight needs shape {y.shape}, not {found.shape}")
-    if not ((found >= 0) & (found < np.inf)).all():
-        raise ValueError("sample_weight needs finite numbers of at least 0")
-    for sign in (-1, 1):
-        if not found[y == sign].any():
-            raise ValueError("sample_weight needs a number above 0 in each class")
-    found = np.ldexp(found, -exponent_of(found))
-    if found[found > 0].min() < LIGHTEST:
-        raise ValueError(
-            f"sample_weight has a number below {LIGHTEST:g} of the largest: make it 0, or larger"
-        )
-    return found
 
 
 @dataclass(frozen=True)

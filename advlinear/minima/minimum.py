@@ -1,0 +1,103 @@
+"""The least robust loss of a linear model of two classes, and the dual solution that proves it.
+
+certificate.py states the problem, its dual, and what both bounds prove; program.py finds w, b and
+alpha.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advlinear import samples
+from advlinear.balls import shown
+from advlinear.minima import program, threads
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+LARGEST_GAP = 1e-6
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Minimum:
+    """The least robust loss and what proves it; see `minimise`.
+
+    Attributes:
+        w, b: weights (d,) and bias of the best model.
+        eps, norm, loss, box: of the problem.
+        primal: the robust loss of (w, b), an upper bound of the minimum.
+        dual: a lower bound.
+        gap: (primal - dual) / max(primal, s), with s the smallest share of a sample in the mean
+            that is not 0: 1 / n without weights.
+        violation: 0 where the lower bound is one for all weights; see `certificate`.
+        alpha: (n,) the dual solution.
+        classes: (2,) the labels that stand for -1 and +1.
+    """
+
+    w: np.ndarray
+    b: float
+    eps: float
+    norm: str
+    loss: str
+    box: tuple | None
+    primal: float
+    dual: float
+    gap: float
+    violation: float
+    alpha: np.ndarray
+    classes: np.ndarray
+
+    def __repr__(self) -> str:
+        return (
+            f"Minimum({self.loss}, eps={self.eps:g}, norm {self.norm}, "
+            f"{'with' if self.box else 'no'} box: primal={self.primal:.9g}, gap={self.gap:.1e}, "
+            f"{np.count_nonzero(self.w)} of {len(self.w)} weights other than 0)"
+        )
+
+
+def minimise(
+    X: ArrayLike,
+    y: ArrayLike,
+    eps: float,
+    norm: str | float = "inf",
+    loss: str = "hinge",
+    box: tuple | None = None,
+    sample_weight: ArrayLike | None = None,
+    tol: float = LARGEST_GAP,
+    report: Callable[[str], object] | None = None,
+) -> Minimum:
+    """The minimum of the robust loss of two classes, and the dual solution that proves it.
+
+    The hinge in the L-infinity ball ends on a vertex: weights that are 0 are exactly 0 (but where
+    the minimum is 0). Where several (w, b) are optimal, it is one of them.
+
+    Args:
+        X: samples (n, d), real numbers.
+        y: labels (n,) of two values, by place and not by index; the lower one counts as -1.
+        eps: radius of the ball, in the units of X. 0 is the loss without an attack.
+        norm: of the ball: "inf", "2" or "1", or np.inf, 2 or 1.
+        loss: "hinge" or "logistic".
+        box: None, or for the L-infinity ball (low, high) that perturbed samples stay in, numbers
+            or one per feature (d,). Where X is a DataFrame, a Series goes by its column names.
+        sample_weight: (n,) at least 0, of which only the ratios matter.
+        tol: the largest gap of the certificate.
+        report: called with a line of text after each step.
+
+    Raises:
+        ValueError: an argument is not as described, or no certificate with such a gap is reached.
+    """
+    problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
+    if not samples.is_number(tol) or not 0 < tol < 1:
+        raise ValueError(f"tol must be between 0 and 1, not {shown(tol)}")
+    with threads.limited(problem.x.shape[1]):
+        w, b, alpha, proof = program.solve(problem, tol, report)
+    if not -1e-12 <= proof["gap"] <= tol:
+        raise ValueError(
+            f"no certificate: the gap is {proof['gap']:.1e}, above tol {tol:g}: {program.ADVICE}"
+        )
+    known = problem.eps, problem.norm, problem.loss, problem.box
+    return Minimum(w, b, *known, **proof, alpha=alpha, classes=problem.classes)
