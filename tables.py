@@ -122,6 +122,7 @@ def page_tables(stored: runs.Results) -> dict[str, str]:
         "results": _results(stored),
         "seeds": _seeds(stored),
         "optimum": _optimum(stored),
+        "rational": _rational(stored),
         "threats": _threats(stored),
         "kolter-madry": _kolter_madry(stored),
         "benchmark": _benchmark(stored),
@@ -196,6 +197,16 @@ def _optimum(stored: runs.Results) -> str:
                 *(f"{100 * value:.1f} %" for value in above),
             ]
         )
+    return text
+
+
+def _rational(stored: runs.Results) -> str:
+    """Both bounds of each minimum in rational arithmetic, with all their digits."""
+    text, table = head("run", "lower bound", "upper bound", "violation"), stored.study("rational")
+    for name, *values in zip(
+        *(table[n] for n in ("run", "dual", "primal", "violation")), strict=True
+    ):
+        text += row([f"`{name}`", *(f"{value:.17g}" for value in values)])
     return text
 
 
