@@ -31,6 +31,7 @@ import data
 import recipes
 import runs
 import worst_case
+from advlinear.minima import threads
 from advlinear.minima.minimum import LARGEST_GAP
 
 PATH_END = 0.5
@@ -77,9 +78,7 @@ def main(
     split = data.load(dataset, digits, mnist_dir)
     if verify:
         return [verify_stored(split, results)]
-    from threadpoolctl import threadpool_limits  # imports NumPy
-
-    with threadpool_limits(1):  # so that no sum depends on the number of cores
+    with threads.one():  # so that no sum depends on the number of cores
         if path:
             return [follow_path(split, results, quiet)]
         return [optimise(settings, split, results, quiet) for settings in wanted(split.name)]
