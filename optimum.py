@@ -148,7 +148,9 @@ def follow_path(split: data.Dataset, results: Path, quiet: bool = False) -> Path
         bounds = dict(primal=best.primal, dual=best.dual, pixels=np.count_nonzero(best.w))
         rows.append(dict(eps=eps) | bounds | kept)
     weights = dict(w_data=np.float32(path.w.data), w_indices=path.w.indices.astype(np.uint16))
-    arrays = {name: getattr(path, name) for name in ("b", "s", "p", "radii", "proved", "dual")}
+    arrays = {
+        name: getattr(path, name) for name in ("b", "s", "p", "radii", "proved", "dual", "reach")
+    }
     models = weights | dict(w_indptr=path.w.indptr) | arrays
     tables = {"path": columns(rows), "path-models": models}
     file = runs.save_study(results / split.name, "path", tables)
