@@ -300,6 +300,7 @@ def test_which_samples_are_watched_does_not_matter(tiny, monkeypatch):
 
 
 @pytest.mark.mnist
+@pytest.mark.slow
 def test_every_corner_of_mnist_above_a_radius(mnist):
     """At 0.2 and 0.3 the published minima, of the program solved whole, and how many pixels."""
     x, y = mnist.flat("train")
