@@ -33,7 +33,8 @@ def attack(run: runs.Run, split: data.Dataset, norm: str = "inf", box: bool = Fa
     """Attack a run on its test set, at 101 radii from 0 to EPS_MAX.
 
     Raises:
-        AssertionError: the perturbations do not do what the radii say.
+        AssertionError: a perturbed image flips where its radius says that it does not, or not
+            where it says that it does.
     """
     x, y = split.flat("test")
     radii = worst_case.signed_radii(x, y, run.w, run.b, norm, box)  # m / ||w||_1
@@ -43,7 +44,7 @@ def attack(run: runs.Run, split: data.Dataset, norm: str = "inf", box: bool = Fa
         delta = worst_case.perturbation(x, y, run.w, size, norm, box)  # -y eps sign(w)
         worst_case.check(x, delta, size, norm, box)
         margins = y * ((x + delta) @ run.w + run.b)
-        sure = np.abs(margins) > 1e-9 * np.abs(run.w).sum()  # others are 0 but for rounding
+        sure = np.abs(margins) > 1e-9 * np.abs(run.w).sum()  # smaller ones may be rounding
         assert np.array_equal((margins > 0)[sure], (radii > size)[sure]), (run.name, size)
     unlit = ~split.x_train.any(axis=(0, 3)).ravel()
     return runs.Attack(

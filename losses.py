@@ -25,7 +25,8 @@ def worst_case_margins(margins, x, y, w, eps, norm: str = "inf", box: bool = Fal
     """The smallest margins within reach of an attack, shape (n,): m - eps ||w||_dual.
 
     With eps = 0, as for a regular model, they are the margins. With the box, where pixels stay in
-    [0, 1], the images x (n, ...) and labels y (n,) count, too. w: (d, 1) or (d,).
+    [0, 1], they depend on the images x (n, ...) and labels y (n,), which are not used otherwise.
+    w: (d, 1) or (d,).
     """
     if box:
         return margins - fall_in_box(x, y, w, eps)
@@ -35,8 +36,9 @@ def worst_case_margins(margins, x, y, w, eps, norm: str = "inf", box: bool = Fal
 def hinge(margins):
     """max(0, 1 - m), averaged over the batch (article, "Regular Binary Classification").
 
-    Of worst-case margins it is the robust hinge, the inner maximum of the article's min-max problem
-    ("Towards Robust Binary Classification"): its kink is not at m = 1 but at 1 + eps ||w||_1.
+    Called on worst-case margins this is the robust hinge, the inner maximum of the article's
+    min-max problem ("Towards Robust Binary Classification"). As a function of the margin m, its
+    kink is not at 1 but at 1 + eps ||w||_1.
     """
     return tf.reduce_mean(tf.maximum(0.0, 1.0 - margins))
 

@@ -8,9 +8,9 @@ def linear(image_shape: tuple[int, ...], init: str = "glorot", seed: int = 0) ->
 
     Args:
         image_shape: (height, width, channels).
-        init: "glorot" draws the weights uniformly from +-sqrt(6 / (d + 1)) (the article's,
-            Keras's default), "pytorch" from +-sqrt(1 / d) (PyTorch's default); "zeros" leaves
-            no noise in pixels that no image ever lights.
+        init: "glorot" draws the weights uniformly from +-sqrt(6 / (d + 1)), the default of Keras
+            and of the article; "pytorch" from +-sqrt(1 / d), PyTorch's default; with "zeros" a
+            pixel that is 0 in every image keeps the weight 0.
         seed: of the draw.
 
     Returns:

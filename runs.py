@@ -339,8 +339,9 @@ def save_study(dataset: Path, name: str, tables: dict[str, dict], used: Iterable
 # --- reading -------------------------------------------------------------------------------------
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path | str) -> Run:
     """Read a run. Raises Unsound: it is damaged, or not the one of this name."""
+    path = Path(path)
     with store.loaded(path, command(path)) as (facts, arrays):
         settings = recipes.Settings(**facts.pop("settings"))
         history, steps = (store.take_table(arrays, name) for name in ("history", "steps"))

@@ -77,9 +77,9 @@ def attack(results: Results) -> Figure:
     for axes, title in zip(panels[0, :4], titles, strict=True):
         axes.set_title(title, size=10, loc="center")
     shades = f"white {-eps:g}, black {1 + eps:g}".replace("-", "−")
-    notes = "green: near 0", shades, "green: no push", shades
+    notes = "green: near 0", shades, f"dark +{eps:g}, light −{eps:g}", shades
     for axes, note in zip(panels[-1, :4], notes, strict=True):
-        axes.set_xlabel(note, size=9)
+        axes.set_xlabel(note, size=8.5)
     panels[0, 4].set_title("margin − ε‖w‖₁ = what is left", size=10)
     figure.suptitle(
         f"The same {own} under attack: each pixel may change by at most {eps:g}\n"

@@ -53,7 +53,7 @@ def hinge_loss() -> Figure:
     m = np.linspace(-2, 3, 501)
     axes.plot(m, hinge(m), color="black")
     axes.plot(1, 0, "o", color="black")
-    axes.annotate("knee at 1", (1, 0), (1.15, 0.3), color=NOTE)
+    axes.annotate("kink at 1", (1, 0), (1.15, 0.3), color=NOTE)
     _guide(axes, 0)
     axes.text(-0.08, 2.6, "wrong", ha="right", color=NOTE)
     axes.text(0.08, 2.6, "correct", color=NOTE)
@@ -218,7 +218,7 @@ def hinge_robust(models: list) -> Figure:
     axes.legend(loc="upper left")
     figure.axes[0].set_ylabel("loss")
     figure.suptitle(
-        rf"The knee moves outward, from margin 1 to $1 + \epsilon\Vert w\Vert_1$ = {1 + shift:.2f} "
+        rf"The kink moves outward, from margin 1 to $1 + \epsilon\Vert w\Vert_1$ = {1 + shift:.2f} "
         f"({run.name})"
     )
     return figure

@@ -207,7 +207,7 @@ def of_the_path(stored) -> list[str]:
         *(sentence.replace(" 0.", " .") for sentence in found),
         f"at every radius from 0 to .5, by {len(used)} models",
         f"at ε = .47 one pixel still gets {100 * float(kept[0.47]):.1f} % of the test images",
-        f"jumps to {jump:.4f}, about the weight of {jump * 12665:.0f} images",
+        f"jumps to {jump:.4f}, about {jump * 12665:.0f}/12665",
         f"keeps {kept[0.036]} of them at ε = .036, just below the margin, and {kept[0.041]} at ε "
         "= .041, just above it",
     ]
