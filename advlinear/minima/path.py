@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from advlinear import samples
-from advlinear.balls import ORDER, ROWS, ball, dual_norm, shown
+from advlinear.balls import BLOCK, ORDER, ball, dual_norm, shown
 from advlinear.minima.minimum import LARGEST_GAP, minimise
 
 if TYPE_CHECKING:
@@ -258,21 +258,27 @@ class _Found:
         self.furthest = np.abs(self.away).max(axis=0)
         self.largest = np.maximum(-low, high)
         self._block = int(np.sqrt(len(y))) + 1  # samples in a partial sum
-        self._models, self._alphas = [], []  # not looked at yet
-        self._weights, self._lines, self._points = [], [], []
+        self._models: list[tuple[np.ndarray, float]] = []  # not looked at yet
+        self._alphas: list[np.ndarray] = []  # nor these
+        self._weights: list[Any] = []
+        self._lines: list[np.ndarray] = []
+        self._points: list[np.ndarray] = []
         self.margin = 0.0  # below it the minimum is 0
-        self._separating = 0.0, None  # the largest margin of a model, and the model
+        self._separating: tuple[float, Any] = (
+            0.0,
+            None,
+        )  # the largest margin of a model, and the model
 
     def add_model(self, w: np.ndarray, b: float) -> None:
         """w (d,) and b as they enter P: divided by 1 + eps ||w||."""
         self._models.append((w, b))
-        if len(self._models) == ROWS:
+        if len(self._models) == BLOCK:
             self._look_at_models()
 
     def add_alpha(self, alpha: np.ndarray) -> None:
         """alpha (n,), which is balanced and cut to what is allowed."""
         self._alphas.append(alpha)
-        if len(self._alphas) == ROWS:
+        if len(self._alphas) == BLOCK:
             self._look_at_alphas()
 
     def _look_at_models(self) -> None:
