@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from advlinear.estimator import RobustClassifier as RobustClassifier
     from advlinear.estimator import robust_accuracy as robust_accuracy
 
+__version__ = "1.0.0"  # pyproject.toml reads it from here
+
 # Without what needs scikit-learn, which `from advlinear import *` must not import.
 __all__ = ["Best", "Found", "Minimum", "Path", "attack", "certificate", "minimise", "path"]
 

@@ -25,7 +25,7 @@ from advlinear.minima.minimum import LARGEST_GAP, Minimum, minimise
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-SMALLEST = np.finfo(np.float64).tiny
+SMALLEST_NORMAL = np.finfo(np.float64).tiny
 
 
 class RobustClassifier(ClassifierMixin, BaseEstimator):
@@ -152,7 +152,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         if not weights.any():
             raise ValueError("sample_weight holds zeros alone: it needs a number above 0 per class")
         if self.class_weight == "balanced":
-            per_class = 1 / np.maximum(np.bincount(own, weights), SMALLEST)
+            per_class = 1 / np.maximum(np.bincount(own, weights), SMALLEST_NORMAL)
         else:
             per_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         return weights * per_class[own]

@@ -98,16 +98,13 @@ def certificate(
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
     n, d = problem.x.shape
-    w, b, alpha = (
-        samples.numbers(w, "w", (d,)),
-        samples.numbers(b, "b"),
-        samples.numbers(alpha, "alpha", (n,)),
-    )
+    w, b = samples.numbers(w, "w", (d,)), float(samples.numbers(b, "b"))
+    alpha = samples.numbers(alpha, "alpha", (n,))
     if not exact:
-        return bounds(problem, w, float(b), alpha)
+        return bounds(problem, w, b, alpha)
     from advlinear.minima import rational  # here, as few ask for it
 
-    return rational.bounds(problem, w, float(b), alpha, REACH)
+    return rational.bounds(problem, w, b, alpha, REACH)
 
 
 def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict[str, float]:
@@ -171,6 +168,7 @@ def _exact_bias(centre: np.ndarray, w: np.ndarray, b: float) -> float:
 
 def _moves(problem: Problem, x, y, used, w) -> np.ndarray:
     """How far the features of some samples (m, k) can move against y w, within eps and the box."""
+    assert problem.box is not None
     low, high = (side[used] for side in problem.box)
     falls = y[:, None] * np.sign(w) > 0
     return np.minimum(problem.eps, np.where(falls, x - low, high - x))

@@ -264,10 +264,8 @@ class _Found:
         self._lines: list[np.ndarray] = []
         self._points: list[np.ndarray] = []
         self.margin = 0.0  # below it the minimum is 0
-        self._separating: tuple[float, Any] = (
-            0.0,
-            None,
-        )  # the largest margin of a model, and the model
+        # The largest margin of a model, and the model.
+        self._separating: tuple[float, Any] = 0.0, None
 
     def add_model(self, w: np.ndarray, b: float) -> None:
         """w (d,) and b as they enter P: divided by 1 + eps ||w||."""
@@ -394,6 +392,7 @@ class _Found:
             if value * shrunk[k] >= p[k] * (1 - (self.tol or LARGEST_GAP)):
                 return j, s[k] / shrunk[k]
             chosen = chosen or (j, s[k] / shrunk[k])
+        assert chosen is not None
         return chosen
 
 
@@ -436,7 +435,8 @@ def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Returns:
         The K lines, in the order of rising eps, and the K - 1 radii where they cross.
     """
-    best, radii = [], []
+    best: list[int] = []
+    radii: list[float] = []
     for k in np.lexsort((p, -s)):  # from the steepest on
         if best and s[k] == s[best[-1]]:
             continue
@@ -732,7 +732,7 @@ def _sandwich(found: _Found, tol: float, report: Callable) -> None:
         report(f"{len(solved)} minima, largest gap {gaps.max():.1e}")
         eps = float(radii[np.argmax(gaps)])
         low, high = eps, whole.proved[whole.proved > eps].min(initial=found.eps_max)
-        margin, shares = max(found.eps_min, found.margin), (0, 1 / 8, 1 / 4, 1 / 2)
+        margin, shares = max(found.eps_min, found.margin), (0.0, 1 / 8, 1 / 4, 1 / 2)
         if margin <= eps < whole.proved[0]:
             low, shares = margin, (1 / 2, 3 / 4, 1 / 4, 7 / 8)
         elif eps in solved:
