@@ -60,6 +60,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             classes_[1]; else (K, d) and (K,).
         certificate_: the `advlinear.Minimum` of each row of coef_, with both bounds on its loss.
         n_features_in_: d. feature_names_in_: (d,) where X has names.
+
+    Example, of two samples that are 1 apart: no weights with an eps of .5 or more, and with less
+    those whose robust hinge is 0.
+
+        >>> import advlinear
+        >>> classifier = advlinear.RobustClassifier(eps=0.25).fit([[0.0], [1.0]], ["no", "yes"])
+        >>> classifier.predict([[0.4], [0.6]]).tolist(), classifier.certificate_[0].primal
+        (['no', 'yes'], 0.0)
     """
 
     classes_: np.ndarray
@@ -211,8 +219,18 @@ def robust_accuracy(
             what is passed to the pipeline.
         norm, box, scale: as of `advlinear.attack`.
 
+    Returns:
+        A function from a fitted classifier, X and y to its robust accuracy, a number in [0, 1].
+
     Raises:
         ValueError: eps or norm is not as described; from the scorer, as from `advlinear.attack`.
+
+    Example, of samples .1 and .4 away from the boundary at .5:
+
+        >>> import advlinear
+        >>> classifier = advlinear.RobustClassifier(eps=0.25).fit([[0.0], [1.0]], [0, 1])
+        >>> advlinear.robust_accuracy(eps=0.2)(classifier, [[0.4], [0.9]], [0, 1])
+        0.5
     """
     norm = ball(norm, (*ORDER, "0"))
     known = dict(eps=samples.radius(eps), norm=norm, box=box, scale=scale)

@@ -12,7 +12,7 @@ import pytest
 import advlinear
 
 SCRIPT = ROOT / "tests" / "user_script.py"
-NAMES = {*advlinear.__all__, *advlinear.WITH_SKLEARN}
+NAMES = {*advlinear.__all__, *advlinear._WITH_SKLEARN}
 
 
 def mypy(cache, *arguments: str) -> subprocess.CompletedProcess:

@@ -45,8 +45,8 @@ class Found:
         >>> found.curve([0.5, 1.5])  # of the radii 1 and 2
         array([1. , 0.5])
         >>> found.perturbed(1.0)
-        array([[ 2.,  1.],
-               [ 1.,  2.]])
+        array([[2., 1.],
+               [1., 2.]])
     """
 
     radii: np.ndarray

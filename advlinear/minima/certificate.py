@@ -95,6 +95,14 @@ def certificate(
     Raises:
         ValueError: the problem is not as described; w, b or alpha are not finite real numbers of
             these shapes; the margins overflow; `exact` does not go with the norm or the loss.
+
+    Example, of weights and an alpha found by hand:
+
+        >>> import advlinear
+        >>> X, y, alpha = [[0], [1], [1], [2]], [0, 1, 0, 1], [1 / 12, 1 / 4, 1 / 4, 1 / 12]
+        >>> proof = advlinear.certificate(X, y, [4 / 3], -4 / 3, alpha, eps=0.25)
+        >>> {name: round(value, 6) for name, value in proof.items()}
+        {'primal': 0.666667, 'dual': 0.666667, 'gap': 0.0, 'violation': 0.0}
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
     n, d = problem.x.shape

@@ -69,7 +69,15 @@ ZERO = 1e-10  # relative to the largest rate; a smaller one is rounding
 
 
 class Best(NamedTuple):
-    """The best model (w, b) at a radius eps, and the bounds dual <= minimum <= primal."""
+    """The best model (w, b) at a radius eps, and the bounds dual <= minimum <= primal.
+
+    Example, of samples of which the best w is 1 / (1 - eps), and the minimum w / 2:
+
+        >>> import advlinear
+        >>> best = advlinear.path([[0], [1], [1], [2]], [0, 1, 0, 1], 0.1, 0.4).at(0.2)
+        >>> best.w.round(6), round(best.b, 6), best.eps, round(best.primal, 6)
+        (array([1.25]), -1.25, 0.2, 0.625)
+    """
 
     w: np.ndarray
     b: float
@@ -101,6 +109,16 @@ class Path:
         dual: (J,) these lower bounds. In between 1 / dual may be interpolated linearly.
         reach: below proved[0] the lower bound holds for weights of norm ||w|| at most this; inf
             where it holds for all, as the minimum is 0 there, or proved[0] is at most eps_min.
+
+    Example, of samples whose minimum is .5 / (1 - eps) up to eps = .5, and from there 1:
+
+        >>> import advlinear
+        >>> path = advlinear.path([[0], [1], [1], [2]], [0, 1, 0, 1], 0.1, 0.8)
+        >>> path.radii.round(6)
+        array([0.5])
+        >>> upper, lower = path.bounds([0.2, 0.6])
+        >>> upper.round(6), lower.round(6)
+        (array([0.625, 1.   ]), array([0.625, 1.   ]))
     """
 
     eps_min: float
@@ -207,9 +225,20 @@ def path(
         tol: how far both bounds may be apart, (primal - dual) / max(primal, 1 / n).
         report: called with a line of text now and then.
 
+    Returns:
+        A `Path`: `at(eps)` is the best model at a radius, `bounds(radii)` are both bounds at many,
+        and `radii` the breakpoints.
+
     Raises:
         ValueError: an argument is not as described; tol is 0 in the L2 or L1 ball; or the bounds
             do not agree to `tol` (with tol=0: to 1e-6).
+
+    Example:
+
+        >>> import advlinear
+        >>> path = advlinear.path([[0], [1], [1], [2]], [0, 1, 0, 1], eps_min=0.1, eps_max=0.4)
+        >>> round(path.at(0.2).primal, 6), path.gap <= 1e-4
+        (0.625, True)
     """
     x, norm = samples.matrix(X), ball(norm)
     eps_min, eps_max = samples.radius(eps_min), samples.radius(eps_max)
