@@ -1,11 +1,14 @@
 """The exact worst case of one pair of classes: distance and step in each ball. NumPy alone.
 
+Numbers in brackets are equations of docs/theory.md, "The attack".
+
 A perturbation delta lies in a ball, ||delta||_p <= eps for p = inf, 2 or 1. With a box, x + delta
 also stays in it, such as pixels in [0, 1]. The margin m of a sample is y f(x) or, with many
 classes, the score of its class minus that of a rival. A perturbation changes m by a.delta, where a
 is y w or w_class - w_rival, so the attacker moves each feature j against a_j. Without the box the
-worst delta of size eps lowers m by eps times the dual norm of a. With the box, feature j can move
-only by its slack c_j, the distance to the side of the box that it moves towards. The worst delta:
+worst delta of size eps lowers m by eps times the dual norm of a, (A1). With the box, feature j can
+move only by its slack c_j, the distance to the side of the box that it moves towards. The worst
+delta is then, (A3):
 
     inf   each feature moves by min(eps, c_j)
     2     each moves by min(t |a_j|, c_j), where t makes the size eps (the conditions of Karush,
@@ -109,8 +112,8 @@ def distance(
 ) -> np.ndarray:
     """The size (n,) of the smallest perturbation of each sample that lowers its margin to 0.
 
-    Without the box it is margin / ||a||_dual, which is <= 0 where the margin is. With the box, and
-    for the norm "0", it is 0 there, and inf where nothing in the box is enough.
+    Without the box it is margin / ||a||_dual, (A2), which is <= 0 where the margin is. With the
+    box, (A3), and for the norm "0" it is 0 there, and inf where nothing in the box is enough.
     """
     if box is None and norm == "0":
         return np.where(margin > 0, 1.0 if a.any() else np.inf, 0.0)

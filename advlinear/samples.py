@@ -373,17 +373,17 @@ def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The two values in y (n,), the lower one first, and y as -1 and +1.
 
     Raises:
-        ValueError: y has another shape, a gap, or not two values.
+        ValueError: y has another shape, a missing label, or not two values.
     """
     y = array(y, "y")
     if y.shape != (n,):
         raise ValueError(f"y needs shape ({n},), one label per sample, not {y.shape}")
     try:
-        gap = (y != y).any()  # NaN, or pandas' NaT, is not equal to itself
+        missing = (y != y).any()  # NaN, or pandas' NaT, is not equal to itself
         classes = np.unique(y)
     except TypeError:
-        gap = True
-    if gap:
+        missing = True
+    if missing:
         raise ValueError("y needs labels that can be sorted, without NaN or None")
     if len(classes) != 2:
         shown = ", ".join(map(str, classes[:5].tolist())) + ", ..." * (len(classes) > 5)

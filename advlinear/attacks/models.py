@@ -143,7 +143,7 @@ def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
             )
         raw = lambda points, rows: function(form(points, rows))  # noqa: E731
 
-    def ask(points, rows):
+    def ask(points: Any, rows: np.ndarray) -> np.ndarray:
         scores = _call(raw, points, rows)
         refusals.by_scores(scores)
         scores = real(scores, "what the model returns")
@@ -194,13 +194,13 @@ def _advising_a_box(ask: Callable) -> Callable:
     An example are log-odds, which are infinite where a probability is 1 in float64.
     """
 
-    def asked(points, rows):
+    def scores(points: Any, rows: np.ndarray) -> np.ndarray:
         try:
             return ask(points, rows)
         except ValueError as error:
             raise ValueError(f"{error}, away from X: give a box that features stay in") from None
 
-    return asked
+    return scores
 
 
 def _call(function: Callable, *arguments: Any) -> Any:

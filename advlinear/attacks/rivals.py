@@ -1,8 +1,9 @@
 """The nearest rival of each sample among many classes, with few exact distances.
 
-The dual norm gives a lower bound of the distance to each rival, which is exact without a box. In a
-box the rival of the smallest bound is computed exactly, then the next, until no bound is below the
-smallest distance found. `_raise_bounds` and `_search_in_cube` leave fewer to compute.
+The dual norm gives a lower bound of the distance to each rival, which is exact without a box: (A2)
+of docs/theory.md. In a box the rival of the smallest bound is computed exactly, then the next,
+until no bound is below the smallest distance found. `_raise_bounds` and `_search_in_cube` leave
+fewer to compute.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def _search_in_cube(
 ) -> None:
     """Fill in radii (n,) and rival (n,) of the right samples, in the L-infinity ball and the box.
 
-    At a radius r the margin over rival k, with a = w_own - w_k, falls by
+    At a radius r the margin over rival k, with a = w_own - w_k, falls by (A5) of docs/theory.md,
 
         sum_j |a_j| min(r, c_j) = sum_j |a_j| (D_j + U_j) / 2 + a_j (D_j - U_j) / 2,
 

@@ -1,6 +1,6 @@
 """The smallest perturbation after which a given class, the target t, has the largest score.
 
-With a_k = w_k - w_t, and g_k the margin of class k over the target, this is
+With a_k = w_k - w_t, and g_k the margin of class k over the target, this is (A4) of docs/theory.md,
 
     min ||delta||  over  a_k.delta <= -g_k for each k other than t,  low <= x + delta <= high:
 
