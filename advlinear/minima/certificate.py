@@ -142,7 +142,7 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
 # --- the upper bound -----------------------------------------------------------------------------
 
 
-def _upper(problem: Problem, centre, w: np.ndarray, b: float, total: float) -> float:
+def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total: float) -> float:
     """An upper bound of F(w, b); total: the sum of the weights."""
     used = np.flatnonzero(w)
     bias = _exact_bias(centre[used], w[used], b)
@@ -174,7 +174,9 @@ def _exact_bias(centre: np.ndarray, w: np.ndarray, b: float) -> float:
         return math.inf
 
 
-def _moves(problem: Problem, x, y, used, w) -> np.ndarray:
+def _moves(
+    problem: Problem, x: np.ndarray, y: np.ndarray, used: np.ndarray, w: np.ndarray
+) -> np.ndarray:
     """How far the features of some samples (m, k) can move against y w, within eps and the box."""
     assert problem.box is not None
     low, high = (side[used] for side in problem.box)
@@ -185,7 +187,13 @@ def _moves(problem: Problem, x, y, used, w) -> np.ndarray:
 # --- the lower bound -----------------------------------------------------------------------------
 
 
-def _misses(problem: Problem, centre, alpha, factors: dict, total: float) -> np.ndarray:
+def _misses(
+    problem: Problem,
+    centre: np.ndarray,
+    alpha: np.ndarray,
+    factors: dict[int, float],
+    total: float,
+) -> np.ndarray:
     """|e| (d,): by how much alpha, times the factor of its class, misses the constraints; or 0.
 
     What rounding may have done is added to g alone, three times. So it makes up for that of the

@@ -79,7 +79,7 @@ def _solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
     n, d = problem.x.shape
     program, used, centre, span = _program(problem, tol, report)
 
-    def prove(theta, alphas):
+    def prove(theta: np.ndarray, alphas: list) -> tuple:
         """The best proof for theta: one for all weights, if there is one that is near enough."""
         theta, alphas = _simplest(program, program.ball.tightest(theta), alphas)
         w = np.zeros(d)
@@ -129,7 +129,9 @@ def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
     )
 
 
-def _scaled(problem: Problem, used, centre, span, eps: float) -> tuple:
+def _scaled(
+    problem: Problem, used: np.ndarray, centre: np.ndarray, span: np.ndarray, eps: float
+) -> tuple:
     """The operator and the cone of the interior point, and a theta inside."""
     x, y, norm = problem.x, problem.y, problem.norm
     box = problem.box if eps > 0 else None
@@ -212,7 +214,13 @@ def _finish(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
     return _sparse(program, point)
 
 
-def _interior(program: Program, samples, alpha_outside, tol, columns=None) -> interior.Point:
+def _interior(
+    program: Program,
+    samples: np.ndarray,
+    alpha_outside: np.ndarray,
+    tol: float,
+    columns: np.ndarray | None = None,
+) -> interior.Point:
     """The interior point over some samples and columns of theta (all by default).
 
     Of the other samples alpha is `alpha_outside` (n,), and of the other columns theta is 0.
@@ -231,7 +239,7 @@ def _interior(program: Program, samples, alpha_outside, tol, columns=None) -> in
     known, lightest = float(alpha_outside.sum()), program.lightest
     late = 0
 
-    def stopping_rule(point, number):
+    def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
         nonlocal late
         theta = ball.tightest(point.theta)
         margins, total = operator.matvec(theta), point.alpha.sum() + known
@@ -326,7 +334,7 @@ def _sparse(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
     return sparse if no_larger and separates else tight, [point.alpha]
 
 
-def _simplest(program: Program, theta, alphas: list) -> tuple[np.ndarray, list]:
+def _simplest(program: Program, theta: np.ndarray, alphas: list) -> tuple[np.ndarray, list]:
     """theta and alphas of the two cases in which the minimum is known.
 
     No weights where they are as good; and where all margins are positive those times what brings
