@@ -35,6 +35,7 @@ EPS = 0.2  # the article's main radius
 RADII = 101  # from 0 to 0.5
 PARTS = ("epoch", "attack", "minimum", "classes")
 LIMIT = 20.0  # seconds that a rival is given for a minimum
+FEW_RUNS, SHORT = 15, 3.0  # runs of a minimum: at most so many, and until so many seconds are over
 LARGEST = 2e7  # numbers in the samples that rivals are given
 
 
@@ -276,21 +277,33 @@ def library_model(run: runs.Run, box: bool = False):
 
 
 def minima(split: data.Dataset) -> dict:
-    """Seconds to a certified gap of 1e-6, and those of others where cvxpy is installed.
+    """Seconds to a certified gap of 1e-6 on one thread of linear algebra and where two are allowed,
+    in turns, and those of others where cvxpy is installed.
 
     The gap and the violation are those of `advlinear.certificate`; the gap of a rival is that of
     its loss above our lower bound. A ratio is to our seconds on the same problem. The synthetic
     problems have the sizes of their names beside MNIST, and shrink with a smaller data set. A rival
     is stopped after LIMIT seconds, besides those of its modelling, and has no gap if nothing came.
     """
+    import scipy.linalg  # noqa: F401  it brings a BLAS of its own, which is then found, too
+    import threadpoolctl
+
+    blas = threadpoolctl.ThreadpoolController()
     columns = {name: [] for name in ("what", "runs", "seconds", "ratio", "gap", "violation")}
     for name, (x, y, eps, how) in _minima(split):
-        started = time.perf_counter()
-        found = advlinear.minimise(x, y, eps, **how)
-        ours = time.perf_counter() - started
+        taken = {1: [], 2: []}
+        while len(taken[2]) < FEW_RUNS and (sum(taken[2]) < SHORT or not taken[2]):
+            for threads, seconds in taken.items():
+                with blas.limit(limits=threads, user_api="blas"):
+                    started = time.perf_counter()
+                    found = advlinear.minimise(x, y, eps, **how)
+                    seconds.append(time.perf_counter() - started)
+        ours, two = (float(np.median(seconds)) for seconds in taken.values())
         proof = advlinear.certificate(x, y, found.w, found.b, found.alpha, eps, **how)
         assert proof["gap"] <= 1e-6, (name, proof)
-        lines = [(name, ours, proof["gap"], proof["violation"])]
+        proved = proof["gap"], proof["violation"]
+        lines = [(name, len(taken[1]), ours, *proved)]
+        lines.append((f"{name}, two threads", len(taken[2]), two, *proved))
         rivals = {}
         if importlib.util.find_spec("cvxpy") and x.size <= LARGEST and "box" not in how:
             rivals["cvxpy, Clarabel"] = conic_minimum(x, y, eps, **how)
@@ -298,9 +311,9 @@ def minima(split: data.Dataset) -> dict:
                 rivals["HiGHS"] = whole_program(x, np.where(y == y.max(), 1, -1), eps, LIMIT)
         for solver, (value, seconds) in rivals.items():
             gap = (value - found.dual) / max(found.primal, 1 / len(y))
-            lines.append((f"{name}, {solver}", seconds, gap, np.nan))
-        for what, seconds, gap, violation in lines:
-            values = what, 1, seconds, seconds / ours, gap, violation
+            lines.append((f"{name}, {solver}", 1, seconds, gap, np.nan))
+        for what, count, seconds, gap, violation in lines:
+            values = what, count, seconds, seconds / ours, gap, violation
             for column, value in zip(columns.values(), values, strict=True):
                 column.append(value)
     return columns

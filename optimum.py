@@ -5,6 +5,7 @@
     python optimum.py --eps 1.5 --norm 2          in the L2 ball
     python optimum.py --eps 0.2 --loss logistic   the robust logistic loss
     python optimum.py --path                      the robust hinge at every radius from 0 to 0.5
+    python optimum.py --verify                    the bounds of the stored minima, without rounding
 
 Stored as a run like any other (results/<dataset>/runs/optimal-eps0.2.npz), with the dual solution
 alpha, so that attack.py and plots.py pick it up and anyone can check the certificate anew.
@@ -30,6 +31,7 @@ import data
 import recipes
 import runs
 import worst_case
+from advlinear.minima import threads
 from advlinear.minima.minimum import LARGEST_GAP
 
 PATH_END = 0.5
@@ -42,6 +44,7 @@ def main(
     box: bool = False,
     loss: str = "hinge",
     path: bool = False,
+    verify: bool = False,
     dataset: str = "auto",
     digits: tuple[int, int] = (0, 1),
     mnist_dir: Path | None = None,
@@ -52,16 +55,20 @@ def main(
 
     The loss is that of `losses.py`, in the ball of radius `eps` by `norm`. With `box`, which goes
     with the norm inf, perturbed pixels stay in [0, 1]. `path` stores the minima of the hinge in
-    the L-infinity ball at all radii from 0 to 0.5, and takes no other problem.
+    the L-infinity ball at all radii from 0 to 0.5, and takes no other problem. `verify` computes
+    the bounds of the stored minima of these data anew, in rational arithmetic.
 
     Raises:
         InputError: the data or the folder cannot be had, or a certificate fails.
     """
     radii, results = recipes.several(eps), cli.results_folder(results)
-    if path and (radii or (norm, box, loss) != ("inf", False, "hinge")):
+    problem = bool(radii) or (norm, box, loss) != ("inf", False, "hinge")
+    if path and (problem or verify):
         raise InputError("--path is of the hinge in the L∞ ball at all radii: leave the rest out")
-    if not radii and not path:
-        raise InputError("nothing to minimise: give at least one radius by --eps, or --path")
+    if verify and problem:
+        raise InputError("--verify is of all stored minima: leave the problem out")
+    if not (radii or path or verify):
+        raise InputError("nothing to minimise: give a radius by --eps, or --path, or --verify")
 
     def wanted(dataset: str) -> list[recipes.Settings]:
         return [recipes.optimal(dataset, radius, norm, box, loss) for radius in radii]
@@ -69,9 +76,9 @@ def main(
     wanted("mnist-0-1")  # bad settings are refused before the data are read
     cli.check_writable(results)
     split = data.load(dataset, digits, mnist_dir)
-    from threadpoolctl import threadpool_limits  # imports NumPy
-
-    with threadpool_limits(1):  # so that no sum depends on the number of cores
+    if verify:
+        return [verify_stored(split, results)]
+    with threads.one():  # so that no sum depends on the number of cores
         if path:
             return [follow_path(split, results, quiet)]
         return [optimise(settings, split, results, quiet) for settings in wanted(split.name)]
@@ -141,7 +148,9 @@ def follow_path(split: data.Dataset, results: Path, quiet: bool = False) -> Path
         bounds = dict(primal=best.primal, dual=best.dual, pixels=np.count_nonzero(best.w))
         rows.append(dict(eps=eps) | bounds | kept)
     weights = dict(w_data=np.float32(path.w.data), w_indices=path.w.indices.astype(np.uint16))
-    arrays = {name: getattr(path, name) for name in ("b", "s", "p", "radii", "proved", "dual")}
+    arrays = {
+        name: getattr(path, name) for name in ("b", "s", "p", "radii", "proved", "dual", "reach")
+    }
     models = weights | dict(w_indptr=path.w.indptr) | arrays
     tables = {"path": columns(rows), "path-models": models}
     file = runs.save_study(results / split.name, "path", tables)
@@ -151,6 +160,43 @@ def follow_path(split: data.Dataset, results: Path, quiet: bool = False) -> Path
         flush=True,
     )
     return file
+
+
+def verify_stored(split: data.Dataset, results: Path) -> Path:
+    """Compute the bounds of the stored minima in rational arithmetic; print a line for each.
+
+    The hinge in the L-infinity and L1 balls is rational; the other problems need roots or
+    logarithms. The study `rational` has both bounds, rounded outwards, the gap and the violation.
+    """
+    dataset, rows = results / split.name, []
+    used = list(runs.trained_on(split, runs.read_runs(dataset), dataset).values())
+    used = [run for run in used if "certificate" in run.facts]
+    for run in used:
+        try:
+            proof = certificate(run, split, exact=True)
+        except ValueError as error:
+            print(f"{run.name}: not verified: {error}", flush=True)
+            continue
+        rows.append(dict(run=run.name) | proof)
+        print(
+            f"{run.name}: minimum from {proof['dual']!r} to {proof['primal']!r}, "
+            f"violation {proof['violation']:g}",
+            flush=True,
+        )
+    if not rows:
+        raise InputError(f"no minimum in {dataset} to verify: python optimum.py --eps makes one")
+    verified = [run for run in used if run.name in {row["run"] for row in rows}]
+    file = runs.save_study(dataset, "rational", {"rational": columns(rows)}, verified)
+    print(f"written to {file}")
+    return file
+
+
+def certificate(run: runs.Run, split: data.Dataset, exact: bool = False) -> dict[str, float]:
+    """The certificate of a stored minimum, computed anew from its weights and alpha."""
+    settings, box = run.settings, (0, 1) if run.settings.box else None
+    problem = settings.eps, settings.norm, settings.loss, box
+    x, y = split.flat("train")
+    return advlinear.certificate(x, y, run.w, run.b, run.alpha, *problem, exact=exact)
 
 
 def _tell(quiet: bool, line: str) -> None:
@@ -187,6 +233,9 @@ def _parser() -> cli.Parser:
     )
     parser.add_argument(
         "--path", action="store_true", help="all radii from 0 to 0.5 at once, of the hinge in L∞"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="the bounds of the stored minima, without rounding"
     )
     parser.add_data()
     parser.add_results()

@@ -22,10 +22,10 @@ from lab.cli import RESULTS, ROOT, InputError
 
 import numpy as np
 
-import advlinear
 import attack
 import data
 import illustrations
+import optimum
 import runs
 import studies
 import worst_case
@@ -41,6 +41,7 @@ COMMANDS = (
     "optimum.py --eps 1.5 --norm 2",
     "optimum.py --eps 20 --norm 1",
     "optimum.py --eps 0.2 --loss logistic",
+    "optimum.py --verify",
     "optimum.py --path",
     "train.py",
     "train.py --robust --eps 0.1 0.2 0.3",
@@ -113,7 +114,7 @@ def check_all(results: Path, mnist_dir: Path | None = None) -> None:
         for name, run in cli.bar(list(members.items()), "checking"):
             rows += differences(name, *last_epoch(run, split), SINGLE)
             if proof := run.facts.get("certificate"):
-                rows += differences(name, proof, certificate(run, split))
+                rows += differences(name, proof, optimum.certificate(run, split))
             for threat, attacks in stored.attacks.items():
                 if name in attacks:
                     rows += compare_attack(f"{name}, {threat}", attacks[name], run, split)
@@ -193,14 +194,6 @@ def last_epoch(run: runs.Run, split: data.Dataset) -> tuple[dict, dict]:
     return {name: values[-1] for name, values in run.history.items()}, new
 
 
-def certificate(run: runs.Run, split: data.Dataset) -> dict[str, float]:
-    """The certificate of a run of optimum.py, computed anew from its weights and alpha."""
-    x, y = split.flat("train")
-    settings, box = run.settings, (0, 1) if run.settings.box else None
-    problem = settings.eps, settings.norm, settings.loss, box
-    return advlinear.certificate(x, y, run.w, run.b, run.alpha, *problem)
-
-
 def compare_attack(where: str, old: runs.Attack, run: runs.Run, split) -> Iterator[Row]:
     """A stored attack against what attack.py computes now."""
     new = attack.attack(run, split, old.facts["norm"], old.facts["box"])
@@ -225,6 +218,9 @@ def studies_again(tables: dict, members: dict, split: data.Dataset) -> Iterator[
         yield "noise", old, studies.random_noise(used, split)  # the draws depend on all of them
     if (old := tables.get("example")) and set(old["runs"]) <= members.keys():
         yield "example", old, illustrations.example([members[name] for name in old["runs"]], split)
+    if (old := tables.get("rational")) and set(old["run"]) <= members.keys():
+        proofs = [optimum.certificate(members[name], split, exact=True) for name in old["run"]]
+        yield "rational", old, store.columns(proofs)
     if old := tables.get("transfer"):
         known = [name for name in dict.fromkeys(old["source"]) if name in members]
         rows = np.isin(old["source"], known) & np.isin(old["target"], known)

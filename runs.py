@@ -245,8 +245,8 @@ def study_command(dataset: str, name: str) -> str:
     if name == "example":
         return "python attack.py"
     options = recipes.data_options(dataset)
-    if name == "path":
-        return f"python optimum.py --path{options}"
+    if made := {"path": "--path", "rational": "--verify"}.get(name):
+        return f"python optimum.py {made}{options}"
     if name.startswith("benchmark-"):
         return f"python benchmark.py --parts {name.removeprefix('benchmark-')}{options}"
     return f"python studies.py {name}{options}"

@@ -122,6 +122,7 @@ def page_tables(stored: runs.Results) -> dict[str, str]:
         "results": _results(stored),
         "seeds": _seeds(stored),
         "optimum": _optimum(stored),
+        "rational": _rational(stored),
         "threats": _threats(stored),
         "kolter-madry": _kolter_madry(stored),
         "benchmark": _benchmark(stored),
@@ -199,6 +200,16 @@ def _optimum(stored: runs.Results) -> str:
     return text
 
 
+def _rational(stored: runs.Results) -> str:
+    """Both bounds of each minimum in rational arithmetic, with all their digits."""
+    text, table = head("run", "lower bound", "upper bound", "violation"), stored.study("rational")
+    for name, *values in zip(
+        *(table[n] for n in ("run", "dual", "primal", "violation")), strict=True
+    ):
+        text += row([f"`{name}`", *(f"{value:.17g}" for value in values)])
+    return text
+
+
 def _threats(stored: runs.Results) -> str:
     """Accuracy at one radius for each threat model."""
     radii = {"inf": 0.2, "2": 2.0, "1": 5.0}
@@ -249,16 +260,18 @@ def _benchmark(stored: runs.Results) -> str:
 
 def _minima(stored: runs.Results) -> str:
     """Seconds and gap of each problem, beside those of other solvers."""
-    solvers = {"": "advlinear", ", cvxpy, Clarabel": "Clarabel", ", HiGHS": "HiGHS"}
+    solvers = ("", ", two threads", ", cvxpy, Clarabel", ", HiGHS")
     table, found = stored.study("benchmark-minimum"), {}
     for what, seconds, gap in zip(*(table[n] for n in ("what", "seconds", "gap")), strict=True):
         other = next((end for end in solvers if end and what.endswith(end)), "")
         told = "stopped" if np.isnan(gap) else f"{max(gap, 0):.0e}"
-        found.setdefault(what.removesuffix(other), {})[other] = [_time(seconds), told]
-    heads = [f"{solver}{part}" for solver in solvers.values() for part in ("", ": gap")]
+        told = [] if other == ", two threads" else [told]  # it is that of one thread
+        found.setdefault(what.removesuffix(other), {})[other] = [_time(seconds), *told]
+    heads = ["advlinear", "gap", "two threads", "Clarabel", "gap", "HiGHS", "gap"]
     text = head("data, ε", *heads)
     for what, cells in found.items():
-        text += row([what, *(cell for end in solvers for cell in cells.get(end, ["", ""]))])
+        cells |= {end: cells.get(end, ["", ""]) for end in solvers}
+        text += row([what, *(cell for end in solvers for cell in cells[end])])
     return text
 
 

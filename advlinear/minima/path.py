@@ -51,6 +51,7 @@ import numpy as np
 
 from advlinear import samples
 from advlinear.balls import BLOCK, ORDER, ball, dual_norm, shown
+from advlinear.minima import threads
 from advlinear.minima.minimum import LARGEST_GAP, minimise
 
 if TYPE_CHECKING:
@@ -258,11 +259,12 @@ def path(
     found.add_model(np.zeros(x.shape[1]), np.sign(y.sum()))
     counts = np.where(y > 0, np.count_nonzero(y > 0), np.count_nonzero(y < 0))
     found.add_alpha(counts.min() / counts / len(y))  # which proves w = 0 best where it is
-    if norm == "inf":
-        _keep_corners(found, max(0.999 * tol, FINEST), report or (lambda line: None))
-    else:
-        _sandwich(found, tol, report or (lambda line: None))
-    whole = found.path()
+    with threads.one():
+        if norm == "inf":
+            _keep_corners(found, max(0.999 * tol, FINEST), report or (lambda line: None))
+        else:
+            _sandwich(found, tol, report or (lambda line: None))
+        whole = found.path()
     if not whole.gap <= (tol or LARGEST_GAP):
         radii, gaps = whole._gaps()
         raise ValueError(

@@ -1,4 +1,8 @@
-"""Linear algebra on one thread where more of them would wait for each other."""
+"""Linear algebra on one thread where more of them would wait for each other.
+
+A step on few features takes microseconds, in which a second thread costs more than it brings: twice
+the CPU time on a quiet machine, and many times the time where another process runs.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,14 @@ from typing import Any
 WIDE = 200  # features from which on products of matrices are faster on several threads
 
 
-def limited(features: int) -> contextlib.AbstractContextManager[Any]:
-    """Within it BLAS has one thread, if there are few features; the caller's number comes back.
-
-    A step on few features takes microseconds, in which threads cost more than they bring: twice the
-    CPU time on a quiet machine, ten times the time where another process runs.
-    """
-    if features >= WIDE:
-        return contextlib.nullcontext()
+def one() -> contextlib.AbstractContextManager[Any]:
+    """Within it BLAS has one thread; then the caller's number comes back."""
     return _controller().limit(limits=1, user_api="blas")
+
+
+def suited(features: int) -> contextlib.AbstractContextManager[Any]:
+    """One thread where there are few features; else as many as the caller allows."""
+    return one() if features < WIDE else contextlib.nullcontext()
 
 
 @functools.cache

@@ -217,7 +217,9 @@ class BestModels:
         tables = runs.load_study(store.file(dataset, "studies", "path"), {})
         table, self.grid = tables["path-models"], tables["path"]
         self.x, self.y = split.flat("test")
-        columns = {name: table[name] for name in ("b", "s", "p", "radii", "proved", "dual")}
+        columns = {
+            name: table[name] for name in ("b", "s", "p", "radii", "proved", "dual", "reach")
+        }
         parts = np.float64(table["w_data"]), table["w_indices"].astype(int), table["w_indptr"]
         w = scipy.sparse.csr_array(parts, shape=(len(table["b"]), self.x.shape[1]))
         some = dict(eps_min=0.0, eps_max=0.5, norm="inf", classes=np.array([-1, 1]))

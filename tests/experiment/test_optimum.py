@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from fractions import Fraction
 
 from lab import store
 from lab.cli import RESULTS, InputError
@@ -207,6 +208,57 @@ def test_a_minimum_that_is_no_more_than_a_bound_is_told_in_words(optima, tmp_pat
         (file,) = optimum.main(eps, box=True, dataset="mnist-sample", results=tmp_path, quiet=True)
         assert f"({told}" in capsys.readouterr().out
         assert runs.load_run(file).facts["note"].startswith(told)
+
+
+# --- the bounds without rounding -----------------------------------------------------------------
+
+
+def exact_loss(x, y, w, b, eps, box):
+    """The mean robust hinge of float64 numbers, in fractions."""
+    w, b, eps, total = [Fraction(v) for v in w], Fraction(b), Fraction(eps), Fraction(0)
+    used = [j for j, v in enumerate(w) if v]
+    for row, sign in zip(x, y.astype(int).tolist(), strict=True):
+        row = {j: Fraction(row[j]) for j in used}
+        cost = dict.fromkeys(used, eps)
+        if box:
+            cost = {j: min(eps, row[j] if w[j] * sign > 0 else 1 - row[j]) for j in used}
+        margin = sign * (sum(w[j] * row[j] for j in used) + b)
+        total += max(0, 1 - margin + sum(abs(w[j]) * cost[j] for j in used))
+    return total / len(y)
+
+
+def test_stored_minima_are_verified_in_rational_arithmetic(optima, sample, tmp_path, capsys):
+    """The upper bound is the loss in fractions, rounded up; one line for each minimum."""
+    results = shutil.copytree(optima, tmp_path / "results")
+    optimum.main(0.3, loss="logistic", dataset="mnist-sample", results=results, quiet=True)
+    capsys.readouterr()
+    (file,) = optimum.main(verify=True, dataset="mnist-sample", results=results)
+    told = capsys.readouterr().out
+    assert "optimal-eps0.3-losslogistic: not verified: " in told
+    (table,) = runs.load_study(file, runs.read_runs(results / "mnist-sample-0-1")).values()
+    proofs = {name: k for k, name in enumerate(table["run"].tolist())}
+    x, y = sample.flat("train")
+    for eps, box in [*((eps, False) for eps in EPS), (0.3, True)]:
+        run = stored(results, eps, box)
+        k = proofs.pop(run.name)
+        loss = exact_loss(x, y, run.w.tolist(), run.b, eps, box)
+        assert 0 <= Fraction(table["primal"][k]) - loss <= loss / 2**52
+        assert (
+            f"{run.name}: minimum from {float(table['dual'][k])} to {float(table['primal'][k])}"
+            in told
+        )
+        stated = run.facts["certificate"]
+        assert stated["dual"] <= table["dual"][k] <= table["primal"][k] <= stated["primal"]
+    assert not proofs
+
+
+def test_nothing_to_verify(tmp_path):
+    with pytest.raises(InputError, match=r"no minimum in .* to verify"):
+        optimum.main(verify=True, dataset="mnist-sample", results=tmp_path)
+    for problem in (dict(eps=0.1), dict(loss="logistic"), dict(norm="1")):
+        with pytest.raises(InputError, match="--verify is of all stored minima: leave the problem"):
+            optimum.main(verify=True, dataset="mnist-sample", results=tmp_path, **problem)
+    assert tree(tmp_path) == {}
 
 
 # --- the distance of a trained run from the minimum ----------------------------------------------

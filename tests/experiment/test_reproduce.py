@@ -224,6 +224,7 @@ def test_the_commands_make_all_that_is_published(sample, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load", lambda *arguments: split)
     monkeypatch.setattr(train, "train", lambda settings, **rest: made.add(settings.name))
     monkeypatch.setattr(optimum, "follow_path", lambda *rest: studied.add("path"))
+    monkeypatch.setattr(optimum, "verify_stored", lambda *rest: studied.add("rational"))
     monkeypatch.setattr(runs, "load_run", lambda file: None)
     monkeypatch.setattr(runs, "report", lambda *arguments: "")
     monkeypatch.setattr(optimum, "optimise", lambda settings, *rest: made.add(settings.name))

@@ -352,6 +352,7 @@ def test_restoring_the_best_weights_is_refused_before_the_training(tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_models_trained_side_by_side_have_the_bytes_of_those_trained_in_turn(tmp_path, capsys):
     options = dict(robust=True, eps=[0.1, 0.05], seeds=[0, 1], epochs=1)
     told = []

@@ -96,6 +96,7 @@ def test_sample_is_the_first_500_official_images_of_each_digit(shipped, official
         assert np.array_equal(shipped[0][shipped[1] == digit], images[labels == digit][:500])
 
 
+@pytest.mark.slow
 def test_ten_digits_are_the_images_of_the_pairs():
     x_train, y_train, x_test, y_test = data.load_ten("mnist-sample")
     assert x_train.shape == (4000, 784)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.optimize
+import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
@@ -299,6 +300,7 @@ def test_which_samples_are_watched_does_not_matter(tiny, monkeypatch):
 
 
 @pytest.mark.mnist
+@pytest.mark.slow
 def test_every_corner_of_mnist_above_a_radius(mnist):
     """At 0.2 and 0.3 the published minima, of the program solved whole, and how many pixels."""
     x, y = mnist.flat("train")
@@ -747,3 +749,23 @@ def test_bounds_in_the_other_balls_by_minimise(norm, low, high):
         best, minimum = found.at(eps), advlinear.minimise(x, y, eps, norm)
         assert best.dual <= minimum.primal * (1 + 1e-9)
         assert best.primal >= minimum.dual * (1 - 1e-9)
+
+
+def test_a_path_uses_one_thread_and_gives_the_others_back():
+    controller = threadpoolctl.ThreadpoolController().select(user_api="blas")
+    during, solve = [], module._Walk.corners
+
+    def threads():
+        return [one["num_threads"] for one in controller.info()]
+
+    def corners(walk):
+        during.append(threads())
+        return solve(walk)
+
+    x, y = np.random.default_rng(0).random((50, 3)), np.tile([0, 1], 25)
+    with controller.limit(limits=2), pytest.MonkeyPatch.context() as patch:
+        before = threads()
+        patch.setattr(module._Walk, "corners", corners)
+        advlinear.path(x, y, 0.1, 0.5)
+        assert during == [[1] * len(before)]
+        assert threads() == before
