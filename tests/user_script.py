@@ -2,6 +2,7 @@
 
 test_types.py runs it, and mypy on it.
 """
+# mypy: disallow-untyped-calls, disallow-untyped-defs, disallow-any-generics, warn-return-any
 
 from collections.abc import Callable
 from typing import Any
