@@ -31,16 +31,18 @@ if TYPE_CHECKING:
     from advlinear.estimator import RobustClassifier as RobustClassifier
     from advlinear.estimator import robust_accuracy as robust_accuracy
 
+__version__ = "1.0.0"  # pyproject.toml reads it from here
+
 # Without what needs scikit-learn, which `from advlinear import *` must not import.
 __all__ = ["Best", "Found", "Minimum", "Path", "attack", "certificate", "minimise", "path"]
 
-WITH_SKLEARN = ("RobustClassifier", "robust_accuracy")
+_WITH_SKLEARN = ("RobustClassifier", "robust_accuracy")
 
 if not TYPE_CHECKING:  # else a type checker would take any name for one of these
 
     def __getattr__(name: str):
         """Import what needs scikit-learn when it is first asked for."""
-        if name not in WITH_SKLEARN:
+        if name not in _WITH_SKLEARN:
             raise AttributeError(f"module 'advlinear' has no attribute {name!r}")
         try:
             from advlinear import estimator
@@ -52,5 +54,7 @@ if not TYPE_CHECKING:  # else a type checker would take any name for one of thes
         return getattr(estimator, name)
 
     def __dir__() -> list[str]:
+        """The public names, and those that Python gives to every package."""
         found = importlib.util.find_spec("sklearn") is not None
-        return sorted({*globals(), *(WITH_SKLEARN if found else ())})
+        given = (name for name in globals() if name.startswith("__"))
+        return sorted((*given, *__all__, *(_WITH_SKLEARN if found else ())))

@@ -1,11 +1,14 @@
 """The exact worst case of one pair of classes: distance and step in each ball. NumPy alone.
 
-A perturbation delta lies in a ball, ||delta||_p <= eps for p = inf, 2 or 1; with a box, x + delta
-also stays in it, such as pixels in [0, 1]. The gap of a sample is its margin y f(x) or, with many
-classes, the score of its class minus that of a rival. A perturbation changes the gap by a.delta,
-where a is y w or w_class - w_rival, so the attacker moves each feature j against a_j. Without the
-box a ball of radius eps costs eps times the dual norm of a. With the box, feature j has only room
-c_j to move:
+Numbers in brackets are equations of docs/theory.md, "The attack".
+
+A perturbation delta lies in a ball, ||delta||_p <= eps for p = inf, 2 or 1. With a box, x + delta
+also stays in it, such as pixels in [0, 1]. The margin m of a sample is y f(x) or, with many
+classes, the score of its class minus that of a rival. A perturbation changes m by a.delta, where a
+is y w or w_class - w_rival, so the attacker moves each feature j against a_j. Without the box the
+worst delta of size eps lowers m by eps times the dual norm of a, (A1). With the box, feature j can
+move only by its slack c_j, the distance to the side of the box that it moves towards. The worst
+delta is then, (A3):
 
     inf   each feature moves by min(eps, c_j)
     2     each moves by min(t |a_j|, c_j), where t makes the size eps (the conditions of Karush,
@@ -13,21 +16,24 @@ c_j to move:
     1     the features of largest |a_j| move first (a fractional knapsack)
     0     (the number of features that move) those of largest |a_j| c_j move by c_j
 
-In each case the cost is a concave, piecewise linear function, so that a few Newton steps, or one
-sort, give the smallest eps that uses up the gap. Shapes: x (n, d), y and gaps (n,), a and w (d,);
-a box is a pair (low, high) of numbers, arrays (d,), or arrays (n, d).
+How much m falls is in each case a concave, piecewise linear function of eps, or for the L2 ball of
+t. So a few Newton steps, or one sort, give the smallest eps that lowers m to 0. Shapes: x (n, d), y
+and margins (n,), a and w (d,); a box is a pair (low, high) of numbers, arrays (d,), or arrays
+(n, d).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 ORDER = {"inf": np.inf, "2": 2, "1": 1}  # ball -> order of the norm of delta
-DUAL = {"inf": 1, "2": 2, "1": np.inf}  # ball -> order of the norm of a that it costs
-ROWS = 256  # samples or features taken at a time, to save memory
+DUAL = {"inf": 1, "2": 2, "1": np.inf}  # ball -> order of the dual norm, that of a
+BLOCK = 256  # samples or features taken at a time, to save memory
+
+Box = tuple[Any, Any]  # (low, high): numbers, or arrays (d,) or (n, d)
 
 
 def shown(value: Any) -> str:
@@ -49,7 +55,7 @@ def ball(norm: str | float, known: Iterable[str] = ORDER) -> str:
 
 
 def dual_norm(w: np.ndarray, norm: str = "inf") -> float:
-    """What a unit of radius costs in margin: ||w||_1, ||w||_2, ||w||_inf for "inf", "2", "1"."""
+    """By how much a margin falls per unit of radius: ||w||_1, ||w||_2, ||w||_inf for inf, 2, 1."""
     exponent = exponent_of(w)  # so that no square underflows or overflows
     return float(np.ldexp(np.linalg.norm(np.ldexp(w, -exponent), DUAL[norm]), exponent))
 
@@ -62,48 +68,67 @@ def exponent_of(values: np.ndarray) -> int:
 # --- one pair of classes -------------------------------------------------------------------------
 
 
-def room(x: np.ndarray, a: np.ndarray, box: tuple = (0.0, 1.0)) -> np.ndarray:
+def slack(x: np.ndarray, a: np.ndarray, box: Box = (0.0, 1.0)) -> np.ndarray:
     """c (n, d): how far each feature can move against a within the box; 0 where a_j = 0."""
     low, high = box
     offset = np.where(a > 0, np.negative(low), np.where(a < 0, high, 0.0))
     c = x * np.sign(a)
-    c += offset  # x - low, high - x or 0, in two passes over one array
+    c += offset  # x - low, high - x or 0: in place, as a second array (n, d) takes longer
     return c
 
 
-def box_of(rows: np.ndarray, box: tuple | None) -> tuple | None:
-    """The box of these rows: sides (n, d) are one per sample, others the same for all."""
-    return box and tuple(side[rows] if np.ndim(side) == 2 else side for side in box)
+@overload
+def box_of(rows: np.ndarray | int, box: None) -> None: ...
+@overload
+def box_of(rows: np.ndarray | int, box: Box) -> Box: ...
+def box_of(rows: np.ndarray | int, box: Box | None) -> Box | None:
+    """The box of these rows, or of one: sides (n, d) are one per sample, others those of all."""
+    if box is None:
+        return None
+    low, high = (side[rows] if np.ndim(side) == 2 else side for side in box)
+    return low, high
 
 
-def blocks(rows: np.ndarray, d: int, most: int = ROWS) -> list[np.ndarray]:
+@overload
+def _columns(box: None, columns: np.ndarray) -> None: ...
+@overload
+def _columns(box: Box, columns: np.ndarray) -> Box: ...
+def _columns(box: Box | None, columns: np.ndarray) -> Box | None:
+    """The box of some features."""
+    if box is None:
+        return None
+    low, high = (side[..., columns] if np.ndim(side) else side for side in box)
+    return low, high
+
+
+def blocks(rows: np.ndarray, d: int, most: int = BLOCK) -> list[np.ndarray]:
     """The rows in parts of at most `most`, and of at most 2^18 numbers if there are d features."""
     most = max(1, min(most, 2**18 // max(d, 1)))
     return [rows[k : k + most] for k in range(0, len(rows), most)]
 
 
 def distance(
-    gap: np.ndarray, a: np.ndarray, x: np.ndarray, norm: str = "inf", box: tuple | None = None
+    margin: np.ndarray, a: np.ndarray, x: np.ndarray, norm: str = "inf", box: Box | None = None
 ) -> np.ndarray:
-    """The smallest perturbation (n,) of each sample that brings its gap to 0.
+    """The size (n,) of the smallest perturbation of each sample that lowers its margin to 0.
 
-    Without the box gap / ||a||_dual, which is <= 0 where the gap is. With the box, and for the
-    norm "0", it is 0 there, and inf where nothing in the box is enough.
+    Without the box it is margin / ||a||_dual, (A2), which is <= 0 where the margin is. With the
+    box, (A3), and for the norm "0" it is 0 there, and inf where nothing in the box is enough.
     """
     if box is None and norm == "0":
-        return np.where(gap > 0, 1.0 if a.any() else np.inf, 0.0)
+        return np.where(margin > 0, 1.0 if a.any() else np.inf, 0.0)
     if box is None:
-        cost = dual_norm(a, norm)
-        return gap / cost if cost else np.where(gap > 0, np.inf, -np.inf)
-    columns, radii, exponent = np.flatnonzero(a), np.zeros(len(gap)), exponent_of(a)
+        fall = dual_norm(a, norm)
+        return margin / fall if fall else np.where(margin > 0, np.inf, -np.inf)
+    columns, radii, exponent = np.flatnonzero(a), np.zeros(len(margin)), exponent_of(a)
     used, size = a[columns], np.ldexp(np.abs(a[columns]), -exponent)
-    for rows in blocks(np.flatnonzero(gap > 0), x.shape[1]):
-        target = np.ldexp(gap[rows], -exponent)
+    for rows in blocks(np.flatnonzero(margin > 0), x.shape[1]):
+        target = np.ldexp(margin[rows], -exponent)
         if norm == "1":
             radii[rows] = _in_prefixes(rows, target, a, x, box, exponent)
             continue
         part, sides = (x, box) if len(rows) == len(x) else (x[rows], box_of(rows, box))
-        c = room(_some(part, columns), used, _columns(sides, columns))
+        c = slack(_some(part, columns), used, _columns(sides, columns))
         if norm == "inf":
             radii[rows] = reach(c, size, target)
         elif norm == "2":
@@ -131,22 +156,19 @@ def _prefixes(a: np.ndarray) -> list[np.ndarray]:
     return [used[:most] for most in (64, 512)] + [used]
 
 
-def _in_prefixes(rows, target, a, x, box, exponent: int) -> np.ndarray:
-    """The L1 distance (m,) of rows of x, with targets (m,) in units of 2^exponent."""
+def _in_prefixes(
+    rows: np.ndarray, target: np.ndarray, a: np.ndarray, x: np.ndarray, box: Box, exponent: int
+) -> np.ndarray:
+    """The L1 distance (m,) of rows of x whose margins are target (m,) times 2^exponent."""
     radii, left = np.full(len(rows), np.inf), np.arange(len(rows))
     for columns in _prefixes(a):
         sides = _columns(box_of(rows[left], box), columns)
-        c = room(x[np.ix_(rows[left], columns)], a[columns], sides)
+        c = slack(x[np.ix_(rows[left], columns)], a[columns], sides)
         radii[left] = knapsack(c, np.ldexp(np.abs(a[columns]), -exponent), target[left])
         left = left[np.isinf(radii[left])]
         if not len(left):
             break
     return radii
-
-
-def _columns(box: tuple | None, columns: np.ndarray) -> tuple | None:
-    """The box of some features."""
-    return box and tuple(side[..., columns] if np.ndim(side) else side for side in box)
 
 
 def _lengths(moved: np.ndarray) -> np.ndarray:
@@ -163,15 +185,18 @@ def reach(c: np.ndarray, rate: np.ndarray, target: np.ndarray) -> np.ndarray:
     The sum is concave in t. A Newton step from the left never goes too far, and each but the last
     ends on a later one of its straight pieces. About three are enough. c (n, d), rate (d,) > 0.
 
-    An example with three features: rates 1, 2, 3 and room 0.1, 0.2, 0.5, target 0.8. The sum is 6 t
-    up to t = 0.1, then 0.1 + 5 t up to 0.2, then 0.5 + 3 t. The first step goes to 0.8 / 6 = 0.133,
-    on the second piece, and the next to (0.8 - 0.1) / 5 = 0.14, which is still on it: the answer.
+    An example with three features: rates 1, 2, 3, slacks 0.1, 0.2, 0.5 and target 0.8. The sum is
+    6 t up to t = 0.1, then 0.1 + 5 t up to 0.2, then 0.5 + 3 t. The first step goes to 0.8 / 6 =
+    0.133, on the second piece, and the next to (0.8 - 0.1) / 5 = 0.14, which is still on it: the
+    answer.
     """
     if not len(rate):
         return np.where(target > 0, np.inf, 0.0)
     most = c.max(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.fmin(target / ((c > 0) @ rate), most)  # from 0, where many have no room
+        t = np.fmin(
+            target / ((c > 0) @ rate), most
+        )  # the step from t = 0, where features without slack do not count
     left = np.arange(len(t))
     while len(left):
         now = t[left, None]
@@ -195,20 +220,20 @@ def knapsack(c: np.ndarray, size: np.ndarray, target: np.ndarray) -> np.ndarray:
     if not len(size):
         return np.where(target > 0, np.inf, 0.0)
     c = np.minimum(c, 2 * target[:, None] / size)
-    cost, spent = np.cumsum(c * size, axis=1), np.cumsum(c, axis=1)
-    reached = cost >= target[:, None] * (1 - 1e-14)
+    fall, moved = np.cumsum(c * size, axis=1), np.cumsum(c, axis=1)
+    reached = fall >= target[:, None] * (1 - 1e-14)
     k = np.argmax(reached, axis=1)[:, None]
-    over = np.maximum(np.take_along_axis(cost, k, axis=1)[:, 0] - target, 0)
-    least = np.take_along_axis(spent, k, axis=1)[:, 0] - over / size[k[:, 0]]
+    over = np.maximum(np.take_along_axis(fall, k, axis=1)[:, 0] - target, 0)
+    least = np.take_along_axis(moved, k, axis=1)[:, 0] - over / size[k[:, 0]]
     return np.where(reached[:, -1], least, np.inf)
 
 
 def fewest(c: np.ndarray, size: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The least number (n,) of features whose moves use up the target; inf where all do not.
+    """The least number (n,) of features that lower a margin by the target; inf where all do not.
 
-    Feature j uses up at most its gain size_j c_j. So m features use up at most the sum of the m
-    largest gains, and those that have them, moved to the edge of the box, use up just that: the
-    least m whose sum is the target or more is enough, and no smaller one is.
+    Feature j lowers it by at most its gain size_j c_j. So k features lower it by at most the sum of
+    the k largest gains, which they reach at the edge of the box. The answer is the least k whose
+    sum is at least the target.
     """
     if not len(size):
         return np.where(target > 0, np.inf, 0.0)
@@ -222,13 +247,13 @@ def step(
     x: np.ndarray,
     eps: np.ndarray,
     norm: str = "inf",
-    box: tuple | None = None,
-    gap: np.ndarray | None = None,
+    box: Box | None = None,
+    margin: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The delta (n, d) of sizes eps (n,) that lowers the gap most.
+    """The delta (n, d) of sizes eps (n,) that lowers the margin most.
 
-    For the norm "0" eps counts features; each moves to the edge of the box, but not further than
-    lowers a gap of the given sizes (n,) by twice as much. (The other norms need no gap.)
+    For the norm "0" eps counts features. Each moves to the edge of the box, or, if that is nearer,
+    to where it alone lowers the margin (n,) by twice its size. (The other norms need no margin.)
     """
     exponent = exponent_of(a)
     a = np.ldexp(a, -exponent)
@@ -238,19 +263,20 @@ def step(
     if norm == "2" and box is None:
         return -eps * a / (dual_norm(a, norm) or 1.0)
     if norm == "inf":
-        c = np.full(x.shape, np.inf) if box is None else room(x, a, box)
+        c = np.full(x.shape, np.inf) if box is None else slack(x, a, box)
         np.minimum(eps, c, out=c)
         c *= -np.sign(a)
         return c
     columns = np.flatnonzero(a)
     c = np.full((len(x), len(columns)), np.inf)
     if box is not None:
-        c = room(_some(x, columns), a[columns], _columns(box, columns))
+        c = slack(_some(x, columns), a[columns], _columns(box, columns))
     size = size[columns]
     if norm == "2":
         amount = _in_ball(c, size, eps)
     else:
-        c = np.minimum(c, 2 * np.ldexp(gap, -exponent)[:, None] / size)
+        assert margin is not None
+        c = np.minimum(c, 2 * np.ldexp(margin, -exponent)[:, None] / size)
         order = np.argsort(-c * size, axis=1, kind="stable")
         amount = np.where(np.argsort(order, axis=1) < eps, c, 0)
     amount *= -np.sign(a[columns])
@@ -262,11 +288,11 @@ def step(
 
 
 def _in_ball(c: np.ndarray, size: np.ndarray, eps: np.ndarray) -> np.ndarray:
-    """How far each feature (n, d) moves in the L2 ball of sizes eps (n, 1), with room c (n, d)."""
+    """How far each feature (n, d) moves in the L2 ball of sizes eps (n, 1), with slack c (n, d)."""
     unit = np.ldexp(1.0, np.clip(np.frexp(eps)[1], -1000, 1000))  # to divide makes no error
     eps = eps / unit
     limit = c / unit
-    np.minimum(limit, 2 * eps, out=limit)  # more is more than the ball has
+    np.minimum(limit, 2 * eps, out=limit)  # no feature can move further than eps
     limit /= size
     limit *= limit
     t = np.sqrt(reach(limit, size**2, eps[:, 0] ** 2))
@@ -274,14 +300,14 @@ def _in_ball(c: np.ndarray, size: np.ndarray, eps: np.ndarray) -> np.ndarray:
     return np.minimum(amount, c, out=amount)
 
 
-def _along_largest(a: np.ndarray, x: np.ndarray, eps: np.ndarray, box: tuple | None) -> np.ndarray:
+def _along_largest(a: np.ndarray, x: np.ndarray, eps: np.ndarray, box: Box | None) -> np.ndarray:
     """How far each feature (n, d) moves in the L1 ball of sizes eps (n, 1)."""
     amount, left = np.zeros(x.shape), np.arange(len(x))
     for columns in _prefixes(a):
         c = np.broadcast_to(np.inf, (len(left), len(columns)))
         if box is not None:
             sides = _columns(box_of(left, box), columns)
-            c = room(x[np.ix_(left, columns)], a[columns], sides)
+            c = slack(x[np.ix_(left, columns)], a[columns], sides)
         c = np.minimum(c, eps[left])
         total = np.cumsum(c, axis=1)
         amount[np.ix_(left, columns)] = np.clip(eps[left] - (total - c), 0, c)

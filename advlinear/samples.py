@@ -269,14 +269,12 @@ def dense(x: Any, rows: np.ndarray) -> np.ndarray:
     return part if isinstance(part, np.ndarray) else part.toarray()
 
 
-def bounds(box: tuple | None, form: Form) -> tuple | None:
+def bounds(box: tuple, form: Form) -> tuple[np.ndarray, np.ndarray]:
     """The box as two arrays, each (d,) or (n, d); moves samples that are outside by rounding.
 
     Raises:
-        ValueError: it is none, or a sample is outside.
+        ValueError: it is no box, or a sample is outside.
     """
-    if box is None:
-        return None
     n, d = form.x.shape
     both = sides(box, form.columns, form.index)
     try:
@@ -350,7 +348,7 @@ def units(scale: ArrayLike | None, form: Form) -> np.ndarray | None:
     if scale.ndim > 1:
         raise ValueError(f"scale needs {d} numbers, one per feature, not {scale.shape}")
     if not ((scale >= 0) & (scale < np.inf)).all():
-        raise ValueError("scale needs finite numbers of at least 0; 0 fixes a feature")
+        raise ValueError("scale needs finite numbers of at least 0; 0 freezes a feature")
     used = scale[scale > 0]
     if not ((SCALES[0] <= used) & (used <= SCALES[1])).all():
         raise ValueError("scale needs 0 or numbers from 1e-100 to 1e100: others overflow")
@@ -375,17 +373,17 @@ def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The two values in y (n,), the lower one first, and y as -1 and +1.
 
     Raises:
-        ValueError: y has another shape, a gap, or not two values.
+        ValueError: y has another shape, a missing label, or not two values.
     """
     y = array(y, "y")
     if y.shape != (n,):
         raise ValueError(f"y needs shape ({n},), one label per sample, not {y.shape}")
     try:
-        gap = (y != y).any()  # NaN, or pandas' NaT, is not equal to itself
+        missing = (y != y).any()  # NaN, or pandas' NaT, is not equal to itself
         classes = np.unique(y)
     except TypeError:
-        gap = True
-    if gap:
+        missing = True
+    if missing:
         raise ValueError("y needs labels that can be sorted, without NaN or None")
     if len(classes) != 2:
         shown = ", ".join(map(str, classes[:5].tolist())) + ", ..." * (len(classes) > 5)
@@ -483,7 +481,7 @@ def problem(
         # The type of X says by how much rounding may leave the box.
         form = Form(array(X, "X"), *names(X))
         box = bounds(box, form)
-        if box[0].ndim == 2 or box[1].ndim == 2:
+        if any(side.ndim == 2 for side in box):
             raise ValueError("box needs (low, high), each a number or one per feature (d,)")
         x = form.x
     return Problem(x, y, classes, weights(sample_weight, y), eps, norm, loss, box)

@@ -1,5 +1,6 @@
-"""advlinear as a package: what is typed, what importing it costs, and the wheel in a new place."""
+"""advlinear as a package: its names and help, what importing it costs, the wheel in a new place."""
 
+import doctest
 import inspect
 import re
 import shutil
@@ -15,8 +16,17 @@ import pytest
 
 import advlinear
 
-FUNCTIONS = [name for name in advlinear.__all__ if inspect.isfunction(getattr(advlinear, name))]
+NAMES = [name for name in dir(advlinear) if not name.startswith("_")]
+FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(advlinear, name))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_public_names_are_the_ten_in_the_table_of_the_page():
+    table = (ROOT / "docs" / "package.md").read_text(encoding="utf-8").partition("## The ten names")
+    rows = re.findall(r"^\| `(\w+)[^|]*\|", table[2].partition("\n## ")[0], re.MULTILINE)
+    assert sorted(rows) == NAMES
+    assert len(NAMES) == 10
+    assert {*advlinear.__all__, "RobustClassifier", "robust_accuracy"} == {*NAMES}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -26,7 +36,16 @@ def test_every_public_function_is_typed_and_described(name):
     assert signature.return_annotation is not signature.empty
     for parameter in signature.parameters.values():
         assert parameter.annotation is not parameter.empty, parameter.name
-    assert len(inspect.getdoc(function)) > 20
+    for section in ("Args:", "Returns:", "Raises:"):
+        assert f"\n{section}\n" in inspect.getdoc(function)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_in_the_help_prints_what_it_says(name):
+    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(advlinear, name), name)
+    assert example.examples
+    said = []
+    assert doctest.DocTestRunner().run(example, out=said.append).failed == 0, "".join(said)
 
 
 def test_importing_the_package_and_attacking_needs_neither_scipy_nor_highspy():
@@ -96,6 +115,7 @@ def test_the_wheel_holds_the_package_alone_and_names_what_it_needs(elsewhere):
         for file in (ROOT / "advlinear").rglob("*")
         if file.suffix == ".py" or file.name == "py.typed"
     }
+    assert f"\nVersion: {advlinear.__version__}\n" in text
     needs = set(re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", text, re.MULTILINE))
     assert needs == {"numpy", "scipy", "highspy", "threadpoolctl"}
 

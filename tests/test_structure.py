@@ -78,6 +78,21 @@ def test_the_package_imports_few_others():
             )
 
 
+def test_a_constant_of_the_package_has_one_name_and_one_value():
+    """No name of a constant is defined in two modules."""
+    places: dict[str, list[str]] = {}
+    for name, path in OURS.items():
+        if floor(name) > 0:
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            named = [one.id for top in targets if top for one in ast.walk(top) if "id" in vars(one)]
+            for constant in filter(str.isupper, named):
+                places.setdefault(constant, []).append(name)
+    assert {"OVERSHOOT", "REACH", "LOSSES", "U"} <= places.keys()
+    assert [constant for constant, modules in places.items() if len(modules) > 1] == []
+
+
 def test_settings_know_of_lab_only_the_error():
     """And lab/ knows no settings: a file of results could be about anything."""
     tree = ast.parse(OURS["recipes"].read_text(encoding="utf-8"))

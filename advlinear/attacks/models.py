@@ -1,9 +1,9 @@
 """What counts as a linear model, and how its weights are obtained.
 
 A model gives one linear score per class. It may be a pair (W, b), a scikit-learn estimator, a
-Keras or a PyTorch model, or a function from samples to scores. Weights that a model says are read:
-those of an estimator and of the affine steps before it, and the Jacobian of a network. Those of a
-function are differences of scores. Either are compared with the scores that the model itself gives.
+Keras or a PyTorch model, or a function from samples to scores. The weights of an estimator, and of
+the affine steps before it, are read from its attributes; those of a network are its Jacobian; those
+of a function are differences of its scores. They are then compared with the scores of the model.
 Shapes: x (n, d), W (K, d), b and scores (K,) for each of K classes.
 """
 
@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advlinear.attacks import refusals
-from advlinear.balls import blocks, box_of, shown
+from advlinear.balls import Box, blocks, box_of, shown
 from advlinear.samples import MOST, Form, array, dense, real, require_finite
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-LINEAR = 1e-5  # scores are linear if they are to this share of their terms
-ROUNDING = 2.0**-50  # of terms, where nothing larger is measured
+LINEAR = 1e-5  # the largest relative error of scores that count as linear
+ROUNDING = 2.0**-50  # the least relative error that is assumed of a score
 NOT_LARGEST = "the model does not predict the class of its largest score"
-FAR = 2.0**20  # features move by so many times their size, where nothing forbids it
+PROBE = 2.0**20  # to find its weight, a feature is first moved by so many times the largest number
 
 
 @dataclass(frozen=True)
@@ -36,42 +36,54 @@ class Model:
     """A linear model, as the attack needs it.
 
     Attributes:
-        ask: from points (m, d) and their rows in X (m,) to scores (m, K), K >= 2. A single score f
-            becomes (-f / 2, f / 2), whose gaps are f and -f.
+        scores: from points (m, d) and their rows in X (m,) to the scores (m, K) that the model
+            itself gives, K >= 2. A single score f becomes (-f / 2, f / 2), so that the margins of
+            the two classes over each other are -f and f.
         predict: from the same to the index (m,) of the class predicted; None where only scores are.
         classes: (K,) the labels, in the order of the scores.
         weights: (K, d). Only their differences count: a multiple of (1, ..., 1) may be added to
             each column, and so may a function of x to all scores.
-        noise: the largest error found in a score, as a share of the sum of its |terms|.
-        blur: (K, d) bounds of the errors of the weights, or None where they were read.
+        score_error: the largest relative error of the scores found: of the difference between a
+            score and that of the weights, over the sum of the |terms| of the score.
+        weight_error: (K, d) bounds of the errors of the weights, or None where they were read.
     """
 
-    ask: Callable[[Any, np.ndarray], np.ndarray]
+    scores: Callable[[Any, np.ndarray], np.ndarray]
     predict: Callable[[Any, np.ndarray], np.ndarray] | None
     classes: np.ndarray
     weights: np.ndarray
-    noise: float
-    blur: np.ndarray | None
+    score_error: float
+    weight_error: np.ndarray | None
 
     def error(self, points: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """A bound (m, K) of the errors of scores: four times the share of |terms| found."""
-        return 4 * self.noise * (np.abs(centred(scores)) + np.abs(points) @ np.abs(self.weights).T)
+        """A bound (m, K) of the errors of scores at points: four times the relative error found."""
+        terms = np.abs(centred(scores)) + np.abs(points) @ np.abs(self.weights).T
+        return 4 * self.score_error * terms
 
     def require_largest(self, points: np.ndarray, rows: np.ndarray) -> None:
-        """Raise ValueError unless a class of largest score, up to rounding, is predicted."""
-        scores = self.ask(points, rows)
+        """Raise ValueError where the model predicts a class whose score is not the largest.
+
+        A score that is smaller by no more than rounding counts as the largest.
+        """
+        if self.predict is None:
+            return
+        scores = self.scores(points, rows)
         behind = scores.max(axis=1) - scores[np.arange(len(rows)), self.predict(points, rows)]
         if (behind > 2 * self.error(points, scores).max(axis=1)).any():
             raise ValueError(NOT_LARGEST)
 
 
-def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tuple | None):
+def read(
+    model: Any, form: Form, y: ArrayLike | None, frozen: np.ndarray, box: Box | None
+) -> tuple[Model, np.ndarray, np.ndarray]:
     """The model, the class (n,) of each sample as an index, and the scores (n, K) of X.
 
     Args:
-        y: labels (n,), or None.
-        fixed: (d,) whether a feature never moves.
-        box: None, or (low, high) as `forms.bounds` returns it: the model need be linear only there.
+        model: as of `attack`.
+        form: the samples.
+        y: labels (n,), or None: then the class of each sample is that of its largest score.
+        frozen: (d,) whether a feature never moves.
+        box: None, or as `samples.bounds` returns it: the model need be linear only in the box.
 
     Raises:
         ValueError: the model or y is not as described in `attack`.
@@ -90,19 +102,20 @@ def read(model: Any, form: Form, y: ArrayLike | None, fixed: np.ndarray, box: tu
             _call(model.predict, form(points, rows)), classes, "what the model predicts"
         )
         best, second = np.sort(scores, axis=1)[:, :-3:-1].T
-        told = predict(form.x, np.arange(n))
-        if (told != scores.argmax(axis=1))[best > second].any():
+        predicted = predict(form.x, np.arange(n))
+        if (predicted != scores.argmax(axis=1))[best > second].any():
             raise ValueError(NOT_LARGEST)
     away = ask if box is not None else _advising_a_box(ask)
-    weights, noise, blur = weights_of(model, away, Domain.of(form, fixed, box), scores)
-    return Model(ask, predict, classes, weights, noise, blur), own, scores
+    domain = Domain.of(form, frozen, box)
+    weights, score_error, weight_error = weights_of(model, away, domain, scores)
+    return Model(ask, predict, classes, weights, score_error, weight_error), own, scores
 
 
 # --- scores --------------------------------------------------------------------------------------
 
 
 def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
-    """`Model.ask`, and the weights (K, d) if they are given."""
+    """`Model.scores`, and the weights (K, d) if the model is (W, b)."""
     weights, d = None, form.x.shape[1]
     refusals.by_name(model)
     model = (model.w, model.b) if _is_minimum(model) else model
@@ -130,7 +143,7 @@ def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
             )
         raw = lambda points, rows: function(form(points, rows))  # noqa: E731
 
-    def ask(points, rows):
+    def ask(points: Any, rows: np.ndarray) -> np.ndarray:
         scores = _call(raw, points, rows)
         refusals.by_scores(scores)
         scores = real(scores, "what the model returns")
@@ -176,30 +189,30 @@ def _scores_of_estimator(model: Any) -> Callable | None:
 
 
 def _advising_a_box(ask: Callable) -> Callable:
-    """The same, for points away from X; where the model has no scores, the message adds what to do.
+    """The same function for points away from X, whose message for no scores adds what to do.
 
-    As log-odds that are infinite where a probability is 1 in float64.
+    An example are log-odds, which are infinite where a probability is 1 in float64.
     """
 
-    def asked(points, rows):
+    def scores(points: Any, rows: np.ndarray) -> np.ndarray:
         try:
             return ask(points, rows)
         except ValueError as error:
             raise ValueError(f"{error}, away from X: give a box that features stay in") from None
 
-    return asked
+    return scores
 
 
 def _call(function: Callable, *arguments: Any) -> Any:
-    """What a function of another library returns; its own reason in a ValueError if it raises."""
+    """What a function of another library returns; if it raises, its message in a ValueError."""
     try:
         return function(*arguments)
     except Exception as error:  # it is not fitted, or has other features
         lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()
-        told = [line.strip() for line in lines if line.strip()]
-        if told and told[0].startswith("Exception encountered when calling"):  # Keras: where; why
-            told = told[1:] or told
-        reason = told[0] if told else type(error).__name__
+        said = [line.strip() for line in lines if line.strip()]
+        if said and said[0].startswith("Exception encountered when calling"):  # Keras: where; why
+            said = said[1:] or said
+        reason = said[0] if said else type(error).__name__
         raise ValueError(f"the model gives no scores: {reason}") from None
 
 
@@ -219,11 +232,13 @@ def _keras_input(model: Any, points: np.ndarray) -> np.ndarray:
 def _require_evaluating(model: Any) -> None:
     """Raise ValueError where a module is in training mode, in which a call may change it.
 
-    Of the modules of PyTorch, those below are the same in both modes.
+    The types listed below do the same in both modes.
     """
     nn = sys.modules["torch"].nn
-    same = (nn.Sequential, nn.Flatten, nn.Unflatten, nn.Identity, nn.Linear)
-    same += (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    same = (
+        *(nn.Sequential, nn.Flatten, nn.Unflatten, nn.Identity, nn.Linear),
+        *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    )
     for module in model.modules():
         if module.training and type(module) not in same:
             raise ValueError(
@@ -296,7 +311,7 @@ def labels_to_indices(
 
 
 def centred(scores: np.ndarray) -> np.ndarray:
-    """Scores (m, K) less their mean: what tells the classes apart."""
+    """Scores (m, K) less their mean over the classes, which does not affect predictions."""
     return scores - scores.mean(axis=1, keepdims=True)
 
 
@@ -305,64 +320,67 @@ class Domain:
     """Where the model need be linear: about the samples, and in the box.
 
     Attributes:
-        fixed: (d,) whether a feature never moves.
-        base: (d,) a typical sample; span: (d,) the range of each feature; size: the largest number.
+        form: the samples; box: None or two sides.
+        frozen: (d,) whether a feature never moves.
+        base: (d,) the mean sample, in the box, with the frozen features of the first sample.
+        span: (d,) the range of each feature; size: the largest number in X.
     """
 
     form: Form
-    fixed: np.ndarray
-    box: tuple | None
+    frozen: np.ndarray
+    box: Box | None
     base: np.ndarray
     span: np.ndarray
     size: float
 
     @classmethod
-    def of(cls, form: Form, fixed: np.ndarray, box: tuple | None) -> Domain:
+    def of(cls, form: Form, frozen: np.ndarray, box: Box | None) -> Domain:
         x = form.x
         if form.kind == "sparse":
             base = np.asarray(x.mean(axis=0)).ravel()
             span = (x.max(axis=0) - x.min(axis=0)).toarray().ravel()
         else:
             base, span = x.mean(axis=0), np.ptp(x, axis=0)
-        base = np.where(fixed, dense(x, np.arange(1))[0], base)
+        base = np.where(frozen, dense(x, np.arange(1))[0], base)
         if box is not None:
             base = np.clip(base, *box_of(0, box))
         size = abs(x).max() or 1e3
-        return cls(form, fixed, box, base, np.where(span > 0, span, 1e-3 * size), size)
+        return cls(form, frozen, box, base, np.where(span > 0, span, 1e-3 * size), size)
 
 
 def weights_of(
     model: Any, ask: Callable, domain: Domain, scores: np.ndarray
 ) -> tuple[np.ndarray, float, np.ndarray | None]:
-    """Weights (K, d), `Model.noise` and `Model.blur`.
+    """Weights (K, d), `Model.score_error` and `Model.weight_error`.
 
-    Of the weights that the model says, those from large moves of its features, and those from
-    moves within the data or the box, the first are taken to which its scores are linear.
+    There are up to three candidates: the weights that are read from the model, the differences of
+    its scores at points far apart, and those at points within the data or the box. The first that
+    fit the scores are taken.
 
     Raises:
-        ValueError: it is linear to none; or its scores are too coarse for the weights.
+        ValueError: none of them fit, to a relative error of 1e-5; or the model gives no scores.
     """
     for weights, steps in _candidates(model, ask, domain, scores.shape[1]):
-        noise = max(_mismatch(ask, domain, weights, scores), ROUNDING)
-        if noise <= LINEAR and steps is None:
-            return weights, noise, None
-        if noise <= LINEAR:  # an error of a score is one of a weight times the step
+        error = max(_mismatch(ask, domain, weights, scores), ROUNDING)
+        if error <= LINEAR and steps is None:
+            return weights, error, None
+        if error <= LINEAR:  # a weight is a difference of two scores over the step
             offset = np.abs(centred(ask(domain.base[None], np.zeros(1, int))))[0]
             offset = offset + np.abs(weights) @ np.abs(domain.base)
-            moved = ~domain.fixed & (steps > 0)
-            share = np.divide(1, steps, out=np.zeros(len(steps)), where=moved)
-            return weights, noise, 2 * noise * (np.abs(weights) + np.outer(offset, share))
+            moved = ~domain.frozen & (steps > 0)
+            inverse = np.divide(1, steps, out=np.zeros(len(steps)), where=moved)
+            return weights, error, 2 * error * (np.abs(weights) + np.outer(offset, inverse))
     hint, looks = "", _looks_like(scores)
     if looks:
         hint = f" (they look like {looks})"
     elif domain.form.kind == "frame":
-        hint = " (a column of codes is no number: make it a category, or fix it with scale 0)"
+        hint = " (a column of codes is no number: make it a category, or freeze it with scale 0)"
     raise ValueError(f"the model is not linear: its scores are not X @ W.T + b{hint}")
 
 
 def _looks_like(scores: np.ndarray) -> str:
     """What scores (n, K) that are not linear may be, and what to pass instead; else ""."""
-    single = 2 * scores[:, 1]  # see `Model.ask`
+    single = 2 * scores[:, 1]  # see `Model.scores`
     if (scores[:, 0] == -scores[:, 1]).all():
         if (single == np.rint(single)).all():
             return "labels: pass the model, not its predict"
@@ -374,13 +392,13 @@ def _looks_like(scores: np.ndarray) -> str:
 
 def _candidates(model: Any, ask: Callable, domain: Domain, count: int) -> Iterator[tuple]:
     """Weights (K, d), and the steps (d,) that they came from, or None for those that were read."""
-    base, size, fixed = domain.base, domain.size, domain.fixed
-    told = _told(model, domain.form, base)
-    if told is not None and len(told) == 1:
-        told = np.concatenate([-told / 2, told / 2])
-    if told is not None and told.shape == (count, len(base)):
-        yield told, None
-    large = np.full(len(base), np.exp2(np.ceil(np.log2(size))) * FAR)
+    base, size, frozen = domain.base, domain.size, domain.frozen
+    known = _known(model, domain.form, base)
+    if known is not None and len(known) == 1:
+        known = np.concatenate([-known / 2, known / 2])
+    if known is not None and known.shape == (count, len(base)):
+        yield known, None
+    large = np.full(len(base), np.exp2(np.ceil(np.log2(size))) * PROBE)
     within = np.maximum(domain.span, 1e-3 * size)  # no smaller, against rounding
     if domain.box is not None:
         low, high = box_of(0, domain.box)
@@ -388,17 +406,17 @@ def _candidates(model: Any, ask: Callable, domain: Domain, count: int) -> Iterat
         within = np.where(up >= down, up, -down)
     for steps in (large, within):
         try:
-            yield _probed(ask, base, steps, fixed), np.abs(steps)
-        except ValueError:  # it cannot be asked so far away
+            yield _probed(ask, base, steps, frozen), np.abs(steps)
+        except ValueError:  # the model has no scores so far away
             if steps is within:
                 raise
 
 
-def _probed(ask: Callable, base: np.ndarray, steps: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+def _probed(ask: Callable, base: np.ndarray, steps: np.ndarray, frozen: np.ndarray) -> np.ndarray:
     """W (K, d), from scores with one feature moved at a time."""
     offset = ask(base[None], np.zeros(1, int))[0]
     weights = np.zeros((len(offset), len(base)))
-    for columns in blocks(np.flatnonzero(~fixed & (steps != 0)), len(base)):
+    for columns in blocks(np.flatnonzero(~frozen & (steps != 0)), len(base)):
         points = np.tile(base, (len(columns), 1))
         here = np.arange(len(columns)), columns
         points[here] += steps[columns]
@@ -408,43 +426,57 @@ def _probed(ask: Callable, base: np.ndarray, steps: np.ndarray, fixed: np.ndarra
 
 
 def _mismatch(ask: Callable, domain: Domain, weights: np.ndarray, scores: np.ndarray) -> float:
-    """The largest error of scores on X, and up to ten times as far, as a share of its |terms|.
+    """The largest relative error of the scores that follow from the weights.
 
-    The error is that of the change of the scores from a point with the typical value of each
-    feature that is not fixed.
+    It is looked for on X, where the model gives the scores (n, K), and at 30 points up to ten times
+    as far from `base` as X.
     """
-    form, fixed, base = domain.form, domain.fixed, domain.base
-    n, d = form.x.shape
-    apart = fixed.any() or form.kind == "frame"  # each row has a rest of its own
-
-    def share(points, rows, values):
-        reference = base[None]
-        if apart:
-            reference = np.where(fixed, dense(form.x, rows), base)
-        start = ask(reference, rows[: len(reference)])
-        change = points @ weights.T - reference @ weights.T
-        error = np.abs(centred(values - start - change))
-        terms = np.abs(centred(values)) + abs(points) @ np.abs(weights).T
-        terms = terms + np.abs(centred(start)) + np.abs(reference) @ np.abs(weights).T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(error > 0, error / terms, 0).max()
-
-    found = 0.0
-    whole = form.kind == "sparse" and not apart
+    form, d = domain.form, domain.form.x.shape[1]
+    n, found = form.x.shape[0], 0.0
+    whole = form.kind == "sparse" and not domain.frozen.any()
     for rows in [np.arange(n)] if whole else blocks(np.arange(n), d, MOST):
         points = form.x if whole else dense(form.x, rows)
-        found = max(found, share(points, rows, scores[rows]))
+        found = max(found, _relative_error(ask, domain, weights, points, rows, scores[rows]))
     rows = np.arange(30) % n
     random = np.random.default_rng(0).uniform(-1, 1, (3, 10, d))
-    far = base + (random * domain.span * np.array([0.1, 1, 10])[:, None, None]).reshape(30, d)
-    far = np.where(fixed, dense(form.x, rows), far)
+    far = domain.base + (random * domain.span * np.array([0.1, 1, 10])[:, None, None]).reshape(
+        30, d
+    )
+    far = np.where(domain.frozen, dense(form.x, rows), far)
     if domain.box is not None:
         far = np.clip(far, *box_of(rows, domain.box))
-    return max(found, share(far, rows, ask(far, rows)))
+    return max(found, _relative_error(ask, domain, weights, far, rows, ask(far, rows)))
 
 
-def _told(model: Any, form: Form, base: np.ndarray) -> np.ndarray | None:
-    """The weights (K, d) that a model says: those of an estimator, the Jacobian of a network."""
+def _relative_error(
+    ask: Callable,
+    domain: Domain,
+    weights: np.ndarray,
+    points: Any,
+    rows: np.ndarray,
+    scores: np.ndarray,
+) -> float:
+    """The largest error of the weights' scores at points (m, d) of some rows, over their |terms|.
+
+    Compared are the changes of the scores from `base` to the points: the bias is not known. Where a
+    feature is frozen, or X is a DataFrame, whose other columns count too, each row has a base of
+    its own.
+    """
+    form, base = domain.form, domain.base
+    reference = base[None]
+    if domain.frozen.any() or form.kind == "frame":
+        reference = np.where(domain.frozen, dense(form.x, rows), base)
+    start = ask(reference, rows[: len(reference)])
+    change = points @ weights.T - reference @ weights.T
+    error = np.abs(centred(scores - start - change))
+    terms = np.abs(centred(scores)) + abs(points) @ np.abs(weights).T
+    terms = terms + np.abs(centred(start)) + np.abs(reference) @ np.abs(weights).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.where(error > 0, error / terms, 0).max())
+
+
+def _known(model: Any, form: Form, base: np.ndarray) -> np.ndarray | None:
+    """The weights (K, d) that can be read: those of an estimator, the Jacobian of a network."""
     keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
     if keras is not None and isinstance(model, keras.Model):
         return _call(_keras_jacobian, model, form(base[None], np.zeros(1, int)))
@@ -458,19 +490,18 @@ def _keras_jacobian(model: Any, point: np.ndarray) -> np.ndarray | None:
     if sys.modules["keras"].backend.backend() != "tensorflow":
         return None
     tf = sys.modules["tensorflow"]
-    point = tf.constant(_keras_input(model, point))
+    tensor = tf.constant(_keras_input(model, point))
     with tf.GradientTape() as tape:
-        tape.watch(point)
-        scores = model(point, training=False)
-    return tape.jacobian(scores, point).numpy().astype(np.float64).reshape(-1, tf.size(point))
+        tape.watch(tensor)
+        scores = model(tensor, training=False)
+    return tape.jacobian(scores, tensor).numpy().astype(np.float64).reshape(-1, tf.size(tensor))
 
 
 def _torch_jacobian(model: Any, point: np.ndarray) -> np.ndarray:
     """(K, d)."""
-    torch = sys.modules["torch"]
-    point = _torch_input(model, point)
-    jacobian = torch.autograd.functional.jacobian(model, point)
-    return jacobian.double().cpu().numpy().reshape(-1, point.numel())
+    tensor = _torch_input(model, point)
+    jacobian = sys.modules["torch"].autograd.functional.jacobian(model, tensor)
+    return jacobian.double().cpu().numpy().reshape(-1, tensor.numel())
 
 
 def _coefficients(model: Any) -> np.ndarray | None:
@@ -484,8 +515,8 @@ def _coefficients(model: Any) -> np.ndarray | None:
         return weights
     if type(model).__name__ == "OneVsRestClassifier":
         each = [_coefficients(one) for one in getattr(model, "estimators_", ())]
-        known = each and all(one is not None and len(one) == 1 for one in each)
-        return np.concatenate(each) if known else None
+        known = [one for one in each if one is not None and len(one) == 1]
+        return np.concatenate(known) if known and len(known) == len(each) else None
     for name in ("coef_", "feature_log_prob_"):
         weights = getattr(model, name, None)
         if weights is not None:

@@ -1,4 +1,9 @@
-"""Where samples are moved to: along one direction per pair of classes, or straight to a target."""
+"""What is attacked (`Task`), and where its samples are moved to (`Moves`, `TargetMoves`).
+
+A sample moves against the margin of its class over one rival, so that all samples of one pair of
+classes move along one direction a = w_class - w_rival. Towards a target each has a perturbation of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -10,164 +15,67 @@ from typing import Any
 import numpy as np
 
 from advlinear.attacks.models import Model
-from advlinear.balls import blocks, box_of, distance, room, shown, step
-from advlinear.samples import MOST, Form, dense, is_number
+from advlinear.balls import Box, blocks, box_of, distance, shown, slack, step
+from advlinear.samples import MOST, Form, dense, is_number, require_finite
 
-BEYOND = 1e-6  # of a radius: moved so much further, a sample is on the other side
-BELOW = (1 - BEYOND) / (1 + BEYOND)  # from the size above the radius to that below it
-WHOLE = 1e-6  # of a step of the grid: what is no further off is on it
-
-
-def by_pair(own: np.ndarray, rival: np.ndarray, among: np.ndarray) -> Iterator[tuple]:
-    """Each pair (class, rival) of the samples where `among` (n,), and its rows."""
-    rows = np.flatnonzero(among)
-    order = np.lexsort((rival[rows], own[rows]))
-    rows = rows[order]
-    changes = (np.diff(own[rows]) != 0) | (np.diff(rival[rows]) != 0)
-    for chosen in np.split(rows, np.flatnonzero(changes) + 1) if len(rows) else ():
-        yield own[chosen[0]], rival[chosen[0]], np.sort(chosen)
+OVERSHOOT = 1e-6  # of a radius: a sample that is moved so much further is on the other side
+BELOW = (1 - OVERSHOOT) / (1 + OVERSHOOT)  # from the size above the radius to that below it
+WHOLE = 1e-6  # of a step of the grid: what is no further from a whole number of steps is one
 
 
-def exact(gap: np.ndarray, a: np.ndarray, x: Any, rows: np.ndarray, norm: str, box: tuple | None):
-    """`distance` (m,) of some rows of x, with gaps (m,)."""
-    if box is None:
-        return distance(gap, a, np.empty((len(gap), 0)), norm)
-    found = np.empty(len(rows))
-    for part in blocks(np.arange(len(rows)), len(a), MOST):
-        chosen = rows[part]
-        found[part] = distance(gap[part], a, dense(x, chosen), norm, box_of(chosen, box))
-    return found
-
-
-def scaled(values: Any, scale: np.ndarray | None) -> Any:
-    """Samples or sides of a box in units of the scale (d,); 0 where a feature is fixed.
-
-    In these units |delta_j| / scale_j is |delta_j|, so that nothing else knows of the scale.
-    """
-    if scale is None:
-        return values
-    if hasattr(values, "tocsr"):
-        factor = np.divide(1, scale, out=np.zeros(len(scale)), where=scale > 0)
-        return (values @ sys.modules["scipy.sparse"].diags(factor)).tocsr()
-    return np.divide(values, scale, out=np.zeros(np.shape(values)), where=scale > 0)
+# --- what is attacked ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Moves:
-    """How the samples are moved.
+class Task:
+    """What is attacked: a model, samples, and the ball and the box that the perturbations stay in.
+
+    In units of the scale |delta_j| / scale_j is |delta_j|, so that balls.py, rivals.py and
+    targets.py know nothing of the scale.
 
     Attributes:
-        form: the samples; box: None or (low, high) in their units; norm: of the ball.
-        scale: (d,) or None. x, sides: samples and box in units of it.
-        model: what is asked; its weights times the scale are `weights`.
-        own, rival: (n,) indices of classes; gaps: (n,) the lead of the own one over the rival.
-        moving: (n,) whether the radius is neither 0 nor inf.
-        delta: None, or (n, d) what a sample is moved by, in units of the scale, and its sizes
-            `full` (n,).
+        model: the model, whose weights are those of features in their own units.
+        form: the samples; box: None or two sides; both in the units of X.
+        norm: of the ball: "inf", "2", "1" or "0".
+        scale: (d,) or None.
+        x: (n, d) samples, an array or a sparse matrix; sides: the box; weights: (K, d); all three
+            in units of the scale, where a frozen feature is 0.
     """
 
+    model: Model
     form: Form
+    box: Box | None
     norm: str
-    box: tuple | None
     scale: np.ndarray | None
     x: Any
-    sides: tuple | None
-    model: Model
+    sides: Box | None
     weights: np.ndarray
-    own: np.ndarray
-    rival: np.ndarray
-    gaps: np.ndarray
-    moving: np.ndarray
-    delta: np.ndarray | None = None
-    full: np.ndarray | None = None
 
-    def shift(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """delta (m, d) of sizes (m,), in units of the scale; an infinite one fills the box."""
-        if self.delta is not None:
-            share = np.minimum(sizes / np.where(self.moving, self.full, 1)[rows], 1)
-            return self.delta[rows] * share[:, None]
-        x, shift = dense(self.x, rows), None
-        for a, chosen in self.directions(rows, self.moving[rows]):
-            known, part, box = sizes, x, box_of(rows, self.sides)
-            if len(chosen) < len(rows):
-                known, part, box = sizes[chosen], x[chosen], box_of(rows[chosen], self.sides)
-            if np.isinf(known).all():
-                moved = -np.sign(a) * room(part, a, box)
-            else:
-                moved = step(a, part, known, self.norm, box, self.gaps[rows[chosen]])
-            if len(chosen) == len(rows):
-                return moved
-            shift = np.zeros(x.shape) if shift is None else shift
-            shift[chosen] = moved
-        return np.zeros(x.shape) if shift is None else shift
+    @classmethod
+    def of(
+        cls, model: Model, form: Form, box: Box | None, norm: str, scale: np.ndarray | None
+    ) -> Task:
+        """The task in both units. Raises ValueError: a number overflows in units of the scale."""
+        x = _scaled(form.x, scale)
+        sides = None if box is None else (_scaled(box[0], scale), _scaled(box[1], scale))
+        weights = model.weights if scale is None else model.weights * scale
+        require_finite(weights, "W in units of the scale")
+        require_finite(x.data if form.kind == "sparse" else x, "X in units of the scale")
+        return cls(model, form, box, norm, scale, x, sides, weights)
 
-    def directions(self, rows: np.ndarray, among: np.ndarray) -> Iterator[tuple]:
-        """Each direction a (d,) against which some of the rows move, and their places."""
-        for own, rival, chosen in by_pair(self.own[rows], self.rival[rows], among):
-            yield self.weights[own] - self.weights[rival], chosen
+    @property
+    def weight_error(self) -> np.ndarray | None:
+        """(K, d) bounds of the errors of `weights`, or None where they were read."""
+        error = self.model.weight_error
+        return error if error is None or self.scale is None else error * self.scale
 
-    def radii_of(self, rows: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-        """The radii (m,) of some rows if the leads of their own classes were the given gaps."""
-        radii = np.zeros(len(rows))
-        for a, chosen in self.directions(rows, gaps > 0):
-            known = gaps[chosen], a, self.x, rows[chosen], self.norm, self.sides
-            radii[chosen] = exact(*known)
-        return radii
-
-    def points(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """The samples (m, d) of these rows, moved by sizes (m,)."""
-        return self.placed(rows, self.shift(rows, sizes))
-
-    def placed(self, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """The samples (m, d) of these rows, moved by shift (m, d) in units of the scale."""
-        moved = dense(self.form.x, rows) + (shift if self.scale is None else shift * self.scale)
+    def placed(self, rows: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """The samples (m, d) of these rows, moved by delta (m, d) in units of the scale."""
+        moved = dense(self.form.x, rows) + (delta if self.scale is None else delta * self.scale)
         if self.box is not None:  # as np.clip, which takes twice as long
             low, high = box_of(rows, self.box)
             np.minimum(np.maximum(moved, low, out=moved), high, out=moved)
         return moved
-
-    def leads(
-        self, rows: np.ndarray, points: np.ndarray, rounding: float | np.ndarray = 0.0
-    ) -> np.ndarray:
-        """The lead (m,) of the own class over the best other, in the model's own scores of points.
-
-        It is NaN, neither above nor below 0, where it is beyond the rounding and the class that the
-        model predicts says otherwise.
-        """
-        lead = self.lead_in(self.model.ask(points, rows), rows)
-        if self.model.predict is not None:
-            right = self.model.predict(points, rows) == self.own[rows]
-            odd = (right & (lead < -rounding)) | (~right & (lead > rounding))
-            lead = np.where(odd, np.nan, lead)
-        return lead
-
-    def lead_in(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The lead (m,) of the own class over the best other in scores (m, K) of some rows."""
-        here, others = (np.arange(len(rows)), self.own[rows]), scores.copy()
-        others[here] = -np.inf
-        return scores[here] - others.max(axis=1)
-
-    def changes(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """How the scores (m, K) of rows change with moves of sizes (m,), without a box.
-
-        Then all that move against one direction move alike, in proportion to the size; for the
-        norm "0", to the gap.
-        """
-        nowhere = np.zeros((1, len(self.weights[0])))
-        changes = np.empty((len(rows), len(self.weights)))
-        for a, chosen in self.directions(rows, self.moving[rows]):
-            unit = step(a, nowhere, np.ones(1), self.norm, None, np.ones(1))[0]
-            amount = sizes[chosen]
-            if self.norm == "0":
-                amount = np.where(amount > 0, self.gaps[rows[chosen]], 0)
-            changes[chosen] = np.outer(amount, self.weights @ unit)
-        return changes
-
-    def rounding(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """A bound (m,) of the error of the lead over the rival, at points that are sizes away."""
-        points, here = self.points(rows, sizes), np.arange(len(rows))
-        error = self.model.error(points, self.model.ask(points, rows))
-        return error[here, self.own[rows]] + error[here, self.rival[rows]]
 
     def restored(self, points: Callable[[np.ndarray], np.ndarray]) -> Any:
         """What `points` gives for all rows, a block at a time, in the form of X."""
@@ -182,41 +90,172 @@ class Moves:
             every[part] = points(part)
         return self.form(every, rows)
 
+
+def _scaled(values: Any, scale: np.ndarray | None) -> Any:
+    """Samples, or a side of a box, in units of the scale (d,); 0 where a feature is frozen."""
+    if scale is None:
+        return values
+    if hasattr(values, "tocsr"):
+        factor = np.divide(1, scale, out=np.zeros(len(scale)), where=scale > 0)
+        return (values @ sys.modules["scipy.sparse"].diags(factor)).tocsr()
+    return np.divide(values, scale, out=np.zeros(np.shape(values)), where=scale > 0)
+
+
+# --- pairs of classes ----------------------------------------------------------------------------
+
+
+def by_pair(own: np.ndarray, rival: np.ndarray, among: np.ndarray) -> Iterator[tuple]:
+    """Each pair (class, rival) of the samples where `among` (n,), and its rows."""
+    rows = np.flatnonzero(among)
+    order = np.lexsort((rival[rows], own[rows]))
+    rows = rows[order]
+    changes = (np.diff(own[rows]) != 0) | (np.diff(rival[rows]) != 0)
+    for chosen in np.split(rows, np.flatnonzero(changes) + 1) if len(rows) else ():
+        yield own[chosen[0]], rival[chosen[0]], np.sort(chosen)
+
+
+def distances(
+    margins: np.ndarray, a: np.ndarray, x: Any, rows: np.ndarray, norm: str, box: Box | None
+) -> np.ndarray:
+    """`distance` (m,) of some rows of x, which may be sparse, with margins (m,)."""
+    if box is None:
+        return distance(margins, a, np.empty((len(margins), 0)), norm)
+    found = np.empty(len(rows))
+    for part in blocks(np.arange(len(rows)), len(a), MOST):
+        chosen = rows[part]
+        found[part] = distance(margins[part], a, dense(x, chosen), norm, box_of(chosen, box))
+    return found
+
+
+# --- where samples are moved to ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How samples are moved until another class than their own has the largest score.
+
+    Attributes:
+        task: what is attacked.
+        own, rival: (n,) the class of each sample, and the one that it is moved towards, as indices.
+        margins: (n,) of the sample's own class over the rival.
+        moving: (n,) whether the radius is neither 0 nor inf.
+    """
+
+    task: Task
+    own: np.ndarray
+    rival: np.ndarray
+    margins: np.ndarray
+    moving: np.ndarray
+
+    def delta_of(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The perturbations (m, d) of sizes (m,), in units of the scale.
+
+        One of infinite size moves each feature to the edge of the box.
+        """
+        task = self.task
+        x, delta = dense(task.x, rows), None
+        for a, chosen in self.directions(rows, self.moving[rows]):
+            some, part, box = sizes, x, box_of(rows, task.sides)
+            if len(chosen) < len(rows):
+                some, part, box = sizes[chosen], x[chosen], box_of(rows[chosen], task.sides)
+            if np.isinf(some).all() and box is not None:
+                moved = -np.sign(a) * slack(part, a, box)
+            else:
+                moved = step(a, part, some, task.norm, box, self.margins[rows[chosen]])
+            if len(chosen) == len(rows):
+                return moved
+            delta = np.zeros(x.shape) if delta is None else delta
+            delta[chosen] = moved
+        return np.zeros(x.shape) if delta is None else delta
+
+    def directions(self, rows: np.ndarray, among: np.ndarray) -> Iterator[tuple]:
+        """Each direction a (d,) against which some of the rows move, and their places in rows."""
+        for own, rival, chosen in by_pair(self.own[rows], self.rival[rows], among):
+            yield self.task.weights[own] - self.task.weights[rival], chosen
+
+    def radii_of(self, rows: np.ndarray, margins: np.ndarray) -> np.ndarray:
+        """The radii (m,) that some rows would have if these were their margins (m,)."""
+        radii, task = np.zeros(len(rows)), self.task
+        for a, chosen in self.directions(rows, margins > 0):
+            where = rows[chosen]
+            radii[chosen] = distances(margins[chosen], a, task.x, where, task.norm, task.sides)
+        return radii
+
+    def points(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The samples (m, d) of these rows, moved by sizes (m,)."""
+        return self.task.placed(rows, self.delta_of(rows, sizes))
+
+    def margins_at(
+        self, rows: np.ndarray, points: np.ndarray, rounding: float | np.ndarray = 0.0
+    ) -> np.ndarray:
+        """The margins (m,) of the own class over the best other, in the model's scores of points.
+
+        A margin is NaN, neither above nor below 0, where it is further from 0 than the rounding
+        (m,) and `predict` of the model contradicts its sign.
+        """
+        model = self.task.model
+        margins = self.margins_in(model.scores(points, rows), rows)
+        if model.predict is not None:
+            right = model.predict(points, rows) == self.own[rows]
+            odd = (right & (margins < -rounding)) | (~right & (margins > rounding))
+            margins = np.where(odd, np.nan, margins)
+        return margins
+
+    def margins_in(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The margins (m,) of the own class over the best other in scores (m, K) of some rows."""
+        here, others = (np.arange(len(rows)), self.own[rows]), scores.copy()
+        others[here] = -np.inf
+        return scores[here] - others.max(axis=1)
+
+    def changes(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """By how much perturbations of sizes (m,) change the scores (m, K) of rows, without a box.
+
+        All samples of one direction then move alike, in proportion to the size; for the norm "0",
+        in proportion to the margin.
+        """
+        weights, norm = self.task.weights, self.task.norm
+        nowhere = np.zeros((1, len(weights[0])))
+        changes = np.empty((len(rows), len(weights)))
+        for a, chosen in self.directions(rows, self.moving[rows]):
+            unit = step(a, nowhere, np.ones(1), norm, None, np.ones(1))[0]
+            amount = sizes[chosen]
+            if norm == "0":
+                amount = np.where(amount > 0, self.margins[rows[chosen]], 0)
+            changes[chosen] = np.outer(amount, weights @ unit)
+        return changes
+
+    def rounding(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """A bound (m,) of the error of the margin over the rival, at points that are sizes away."""
+        points, here = self.points(rows, sizes), np.arange(len(rows))
+        model = self.task.model
+        error = model.error(points, model.scores(points, rows))
+        return error[here, self.own[rows]] + error[here, self.rival[rows]]
+
     def on_grid(self, size: float, radii: np.ndarray, tied: np.ndarray) -> Callable:
         """A function from rows to adversarial examples at whole multiples of `size`.
 
-        In the L-infinity and the L1 ball they are as many steps away as the radius, rounded up: the
-        room of each feature is a whole number of steps, so the worst case of a whole size is made
-        of whole steps. A tie needs one more.
+        The slack of each feature is a whole number of steps. So in the L-infinity and the L1 ball a
+        worst perturbation of a whole size is made of whole steps, and the smallest that is enough
+        has the radius, rounded up. A tie needs one more step.
 
         Raises:
             ValueError: see `Found.perturbed`.
         """
         if not is_number(size) or not 0 < size < np.inf:
             raise ValueError(f"step must be a finite number above 0, not {shown(size)}")
-        low, high = (0.0, 0.0) if self.sides is None else self.sides
+        low, high = (0.0, 0.0) if self.task.sides is None else self.task.sides
         start = np.where(np.isfinite(low), low, 0.0)
         _require_whole((np.where(np.isfinite(high), high, start) - start) / size, "box")
 
         def points(rows: np.ndarray) -> np.ndarray:
-            x, first = dense(self.form.x, rows), start[rows] if start.ndim == 2 else start
-            place = (dense(self.x, rows) - first) / size
+            first = start[rows] if start.ndim == 2 else start
+            place = (dense(self.task.x, rows) - first) / size
             _require_whole(place, "X")
-            more = np.zeros(len(rows))  # steps
+            more = np.zeros(len(rows))  # steps, for a tie, or for rounding in the model's scores
             for _ in range(3):
-                if self.norm in ("inf", "1"):
-                    steps = np.maximum(np.ceil(radii[rows] / size - WHOLE), 1) + more
-                    sizes = np.where(self.moving[rows], steps * size, 0)
-                    shift = np.rint(self.shift(rows, sizes) / size)
-                else:
-                    sizes = np.where(self.moving[rows], radii[rows] * (1 + BEYOND), 0)
-                    shift = self.shift(rows, sizes) / size
-                    shift = np.sign(shift) * np.ceil(np.abs(shift))
-                moved = (np.rint(place) + shift) * size + first
-                moved = moved if self.scale is None else moved * self.scale
-                moved = np.where(shift != 0, moved, x)
-                moved = moved if self.box is None else np.clip(moved, *box_of(rows, self.box))
-                short = self.moving[rows] & ~(self.leads(rows, moved) < 0) & ~tied[rows]
+                steps = self._whole_steps(rows, radii[rows], size, more)
+                moved = self._at_places(rows, (np.rint(place) + steps) * size + first, steps != 0)
+                short = self.moving[rows] & ~(self.margins_at(rows, moved) < 0) & ~tied[rows]
                 if not short.any():
                     return moved
                 more += short
@@ -224,6 +263,47 @@ class Moves:
             raise ValueError(f"sample {i} is not taken for another class at whole steps of {size}")
 
         return points
+
+    def _whole_steps(
+        self, rows: np.ndarray, radii: np.ndarray, size: float, more: np.ndarray
+    ) -> np.ndarray:
+        """How many steps each feature (m, d) moves; more: (m,) whole steps of size besides."""
+        if self.task.norm in ("inf", "1"):
+            steps = np.maximum(np.ceil(radii / size - WHOLE), 1) + more
+            sizes = np.where(self.moving[rows], steps * size, 0)
+            return np.rint(self.delta_of(rows, sizes) / size)
+        sizes = np.where(self.moving[rows], radii * (1 + OVERSHOOT), 0)
+        delta = self.delta_of(rows, sizes) / size
+        return np.sign(delta) * np.ceil(np.abs(delta))
+
+    def _at_places(self, rows: np.ndarray, places: np.ndarray, moves: np.ndarray) -> np.ndarray:
+        """Samples (m, d) with the features that move at these places, in units of the scale.
+
+        Those that do not move keep their numbers, which places have rounded.
+        """
+        task = self.task
+        moved = places if task.scale is None else places * task.scale
+        moved = np.where(moves, moved, dense(task.form.x, rows))
+        return moved if task.box is None else np.clip(moved, *box_of(rows, task.box))
+
+
+@dataclass(frozen=True)
+class TargetMoves(Moves):
+    """How samples are moved until a target has the largest score: each by a part of its delta.
+
+    `own` is then the target, which is to win; `rival` the class of largest score, and `margins`
+    those of the rival over the target.
+
+    Attributes:
+        delta: (n, d) perturbations, in units of the scale; full: (n,) their sizes.
+    """
+
+    delta: np.ndarray
+    full: np.ndarray
+
+    def delta_of(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        share = np.minimum(sizes / np.where(self.moving, self.full, 1)[rows], 1)
+        return self.delta[rows] * share[:, None]
 
 
 def _require_whole(steps: np.ndarray, what: str) -> None:

@@ -95,19 +95,24 @@ def certificate(
     Raises:
         ValueError: the problem is not as described; w, b or alpha are not finite real numbers of
             these shapes; the margins overflow; `exact` does not go with the norm or the loss.
+
+    Example, of weights and an alpha found by hand:
+
+        >>> import advlinear
+        >>> X, y, alpha = [[0], [1], [1], [2]], [0, 1, 0, 1], [1 / 12, 1 / 4, 1 / 4, 1 / 12]
+        >>> proof = advlinear.certificate(X, y, [4 / 3], -4 / 3, alpha, eps=0.25)
+        >>> {name: round(value, 6) for name, value in proof.items()}
+        {'primal': 0.666667, 'dual': 0.666667, 'gap': 0.0, 'violation': 0.0}
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
     n, d = problem.x.shape
-    w, b, alpha = (
-        samples.numbers(w, "w", (d,)),
-        samples.numbers(b, "b"),
-        samples.numbers(alpha, "alpha", (n,)),
-    )
+    w, b = samples.numbers(w, "w", (d,)), float(samples.numbers(b, "b"))
+    alpha = samples.numbers(alpha, "alpha", (n,))
     if not exact:
-        return bounds(problem, w, float(b), alpha)
+        return bounds(problem, w, b, alpha)
     from advlinear.minima import rational  # here, as few ask for it
 
-    return rational.bounds(problem, w, float(b), alpha, REACH)
+    return rational.bounds(problem, w, b, alpha, REACH)
 
 
 def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict[str, float]:
@@ -137,7 +142,7 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
 # --- the upper bound -----------------------------------------------------------------------------
 
 
-def _upper(problem: Problem, centre, w: np.ndarray, b: float, total: float) -> float:
+def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total: float) -> float:
     """An upper bound of F(w, b); total: the sum of the weights."""
     used = np.flatnonzero(w)
     bias = _exact_bias(centre[used], w[used], b)
@@ -169,8 +174,11 @@ def _exact_bias(centre: np.ndarray, w: np.ndarray, b: float) -> float:
         return math.inf
 
 
-def _moves(problem: Problem, x, y, used, w) -> np.ndarray:
+def _moves(
+    problem: Problem, x: np.ndarray, y: np.ndarray, used: np.ndarray, w: np.ndarray
+) -> np.ndarray:
     """How far the features of some samples (m, k) can move against y w, within eps and the box."""
+    assert problem.box is not None
     low, high = (side[used] for side in problem.box)
     falls = y[:, None] * np.sign(w) > 0
     return np.minimum(problem.eps, np.where(falls, x - low, high - x))
@@ -179,7 +187,13 @@ def _moves(problem: Problem, x, y, used, w) -> np.ndarray:
 # --- the lower bound -----------------------------------------------------------------------------
 
 
-def _misses(problem: Problem, centre, alpha, factors: dict, total: float) -> np.ndarray:
+def _misses(
+    problem: Problem,
+    centre: np.ndarray,
+    alpha: np.ndarray,
+    factors: dict[int, float],
+    total: float,
+) -> np.ndarray:
     """|e| (d,): by how much alpha, times the factor of its class, misses the constraints; or 0.
 
     What rounding may have done is added to g alone, three times. So it makes up for that of the

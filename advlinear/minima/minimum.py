@@ -31,11 +31,20 @@ class Minimum:
         eps, norm, loss, box: of the problem.
         primal: the robust loss of (w, b), an upper bound of the minimum.
         dual: a lower bound.
-        gap: (primal - dual) / max(primal, s), with s the smallest share of a sample in the mean
-            that is not 0: 1 / n without weights.
+        gap: the duality gap, (primal - dual) / max(primal, s), with s the smallest share of a
+            sample in the mean that is not 0: 1 / n without weights.
         violation: 0 where the lower bound is one for all weights; see `certificate`.
         alpha: (n,) the dual solution.
         classes: (2,) the labels that stand for -1 and +1.
+
+    Example, of samples without an order by class: the best w is 1 / (1 - eps), the loss w / 2.
+
+        >>> import advlinear
+        >>> best = advlinear.minimise([[0], [1], [1], [2]], [0, 1, 0, 1], eps=0.2)
+        >>> round(best.primal, 6), round(best.dual, 6)
+        (0.625, 0.625)
+        >>> best.w.round(6), round(best.b, 6)
+        (array([1.25]), -1.25)
     """
 
     w: np.ndarray
@@ -84,11 +93,22 @@ def minimise(
         box: None, or for the L-infinity ball (low, high) that perturbed samples stay in, numbers
             or one per feature (d,). Where X is a DataFrame, a Series goes by its column names.
         sample_weight: (n,) at least 0, of which only the ratios matter.
-        tol: the largest gap of the certificate.
+        tol: the largest duality gap of the certificate.
         report: called with a line of text after each step.
+
+    Returns:
+        A `Minimum`: the weights `w` and `b`, the bounds `primal` and `dual`, their `gap`, and the
+        dual solution `alpha` that proves the lower one.
 
     Raises:
         ValueError: an argument is not as described, or no certificate with such a gap is reached.
+
+    Example, of two samples that are further apart than 2 eps, so that the least loss is 0:
+
+        >>> import advlinear
+        >>> best = advlinear.minimise([[0.0], [1.0]], ["no", "yes"], eps=0.1)
+        >>> best.primal, best.gap, best.classes.tolist()
+        (0.0, 0.0, ['no', 'yes'])
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
     if not samples.is_number(tol) or not 0 < tol < 1:
@@ -97,7 +117,8 @@ def minimise(
         w, b, alpha, proof = program.solve(problem, tol, report)
     if not -1e-12 <= proof["gap"] <= tol:
         raise ValueError(
-            f"no certificate: the gap is {proof['gap']:.1e}, above tol {tol:g}: {program.ADVICE}"
+            f"no certificate: the duality gap is {proof['gap']:.1e}, above tol {tol:g}: "
+            + program.ADVICE
         )
     known = problem.eps, problem.norm, problem.loss, problem.box
     return Minimum(w, b, *known, **proof, alpha=alpha, classes=problem.classes)

@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from advlinear import samples
-from advlinear.balls import ORDER, ROWS, ball, dual_norm, shown
+from advlinear.balls import BLOCK, ORDER, ball, dual_norm, shown
 from advlinear.minima import threads
 from advlinear.minima.minimum import LARGEST_GAP, minimise
 
@@ -70,7 +70,15 @@ ZERO = 1e-10  # relative to the largest rate; a smaller one is rounding
 
 
 class Best(NamedTuple):
-    """The best model (w, b) at a radius eps, and the bounds dual <= minimum <= primal."""
+    """The best model (w, b) at a radius eps, and the bounds dual <= minimum <= primal.
+
+    Example, of samples of which the best w is 1 / (1 - eps), and the minimum w / 2:
+
+        >>> import advlinear
+        >>> best = advlinear.path([[0], [1], [1], [2]], [0, 1, 0, 1], 0.1, 0.4).at(0.2)
+        >>> best.w.round(6), round(best.b, 6), best.eps, round(best.primal, 6)
+        (array([1.25]), -1.25, 0.2, 0.625)
+    """
 
     w: np.ndarray
     b: float
@@ -102,6 +110,16 @@ class Path:
         dual: (J,) these lower bounds. In between 1 / dual may be interpolated linearly.
         reach: below proved[0] the lower bound holds for weights of norm ||w|| at most this; inf
             where it holds for all, as the minimum is 0 there, or proved[0] is at most eps_min.
+
+    Example, of samples whose minimum is .5 / (1 - eps) up to eps = .5, and from there 1:
+
+        >>> import advlinear
+        >>> path = advlinear.path([[0], [1], [1], [2]], [0, 1, 0, 1], 0.1, 0.8)
+        >>> path.radii.round(6)
+        array([0.5])
+        >>> upper, lower = path.bounds([0.2, 0.6])
+        >>> upper.round(6), lower.round(6)
+        (array([0.625, 1.   ]), array([0.625, 1.   ]))
     """
 
     eps_min: float
@@ -208,9 +226,20 @@ def path(
         tol: how far both bounds may be apart, (primal - dual) / max(primal, 1 / n).
         report: called with a line of text now and then.
 
+    Returns:
+        A `Path`: `at(eps)` is the best model at a radius, `bounds(radii)` are both bounds at many,
+        and `radii` the breakpoints.
+
     Raises:
         ValueError: an argument is not as described; tol is 0 in the L2 or L1 ball; or the bounds
             do not agree to `tol` (with tol=0: to 1e-6).
+
+    Example:
+
+        >>> import advlinear
+        >>> path = advlinear.path([[0], [1], [1], [2]], [0, 1, 0, 1], eps_min=0.1, eps_max=0.4)
+        >>> round(path.at(0.2).primal, 6), path.gap <= 1e-4
+        (0.625, True)
     """
     x, norm = samples.matrix(X), ball(norm)
     eps_min, eps_max = samples.radius(eps_min), samples.radius(eps_max)
@@ -260,21 +289,25 @@ class _Found:
         self.furthest = np.abs(self.away).max(axis=0)
         self.largest = np.maximum(-low, high)
         self._block = int(np.sqrt(len(y))) + 1  # samples in a partial sum
-        self._models, self._alphas = [], []  # not looked at yet
-        self._weights, self._lines, self._points = [], [], []
+        self._models: list[tuple[np.ndarray, float]] = []  # not looked at yet
+        self._alphas: list[np.ndarray] = []  # nor these
+        self._weights: list[Any] = []
+        self._lines: list[np.ndarray] = []
+        self._points: list[np.ndarray] = []
         self.margin = 0.0  # below it the minimum is 0
-        self._separating = 0.0, None  # the largest margin of a model, and the model
+        # The largest margin of a model, and the model.
+        self._separating: tuple[float, Any] = 0.0, None
 
     def add_model(self, w: np.ndarray, b: float) -> None:
         """w (d,) and b as they enter P: divided by 1 + eps ||w||."""
         self._models.append((w, b))
-        if len(self._models) == ROWS:
+        if len(self._models) == BLOCK:
             self._look_at_models()
 
     def add_alpha(self, alpha: np.ndarray) -> None:
         """alpha (n,), which is balanced and cut to what is allowed."""
         self._alphas.append(alpha)
-        if len(self._alphas) == ROWS:
+        if len(self._alphas) == BLOCK:
             self._look_at_alphas()
 
     def _look_at_models(self) -> None:
@@ -390,6 +423,7 @@ class _Found:
             if value * shrunk[k] >= p[k] * (1 - (self.tol or LARGEST_GAP)):
                 return j, s[k] / shrunk[k]
             chosen = chosen or (j, s[k] / shrunk[k])
+        assert chosen is not None
         return chosen
 
 
@@ -432,7 +466,8 @@ def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Returns:
         The K lines, in the order of rising eps, and the K - 1 radii where they cross.
     """
-    best, radii = [], []
+    best: list[int] = []
+    radii: list[float] = []
     for k in np.lexsort((p, -s)):  # from the steepest on
         if best and s[k] == s[best[-1]]:
             continue
@@ -728,7 +763,7 @@ def _sandwich(found: _Found, tol: float, report: Callable) -> None:
         report(f"{len(solved)} minima, largest gap {gaps.max():.1e}")
         eps = float(radii[np.argmax(gaps)])
         low, high = eps, whole.proved[whole.proved > eps].min(initial=found.eps_max)
-        margin, shares = max(found.eps_min, found.margin), (0, 1 / 8, 1 / 4, 1 / 2)
+        margin, shares = max(found.eps_min, found.margin), (0.0, 1 / 8, 1 / 4, 1 / 2)
         if margin <= eps < whole.proved[0]:
             low, shares = margin, (1 / 2, 3 / 4, 1 / 4, 7 / 8)
         elif eps in solved:

@@ -22,13 +22,11 @@ ADVICE = (
     "raise tol, subtract the mean of each feature and scale it to a range of about 1, or change "
     "eps by a thousandth"
 )
-TINY = 1e-100  # of the largest range; a smaller eps is solved as 0
+LEAST_EPS = 1e-100  # of the largest range; a smaller eps is solved as 0
 INSIDE = 1e-3  # of tol: by that share of eps a smaller L2 or L1 ball is solved for
-BLOCK = 1024  # samples taken at a time, to save memory
 FIRST_TOL = 1e-2  # of the first look, on a sixteenth of the samples
 FEWEST = 1500  # or at least so many
 FAR = 0.5  # a constraint with less than this share of the median slack may be in use
-U = 2.0**-53  # the largest relative error of one operation
 LATE = 20  # steps that the interior point is given to bring alpha within the constraints
 SMALL = 4e9  # n d^2 up to which all samples are given to the interior point at once
 
@@ -44,7 +42,7 @@ class Program:
         sample_weight: (n,) the shares s_i of the samples times n; lightest: the smallest.
         start: theta inside the cone.
         loss, tol: as of `minimise`.
-        exact: at eps = 0 alpha keeps the constraint to rounding, as there is no room to spare.
+        exact: at eps = 0 alpha keeps the constraint to rounding, as it is an equation.
         report: called with a line of text after each step.
     """
 
@@ -81,7 +79,7 @@ def _solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
     n, d = problem.x.shape
     program, used, centre, span = _program(problem, tol, report)
 
-    def prove(theta, alphas):
+    def prove(theta: np.ndarray, alphas: list) -> tuple:
         """The best proof for theta: one for all weights, if there is one that is near enough."""
         theta, alphas = _simplest(program, program.ball.tightest(theta), alphas)
         w = np.zeros(d)
@@ -103,7 +101,7 @@ def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
     """The program; which features vary; and their centres and ranges."""
     x, shares = problem.x, problem.weights / problem.weights.sum()
     centre, span = x.mean(axis=0), np.ptp(x, axis=0)
-    eps = problem.eps if problem.eps > TINY * span.max() else 0.0  # squares would underflow
+    eps = problem.eps if problem.eps > LEAST_EPS * span.max() else 0.0  # squares would underflow
     used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
     if not len(used):
         used, span = np.arange(1), np.ones(len(span))
@@ -131,22 +129,27 @@ def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
     )
 
 
-def _scaled(problem: Problem, used, centre, span, eps: float) -> tuple:
+def _scaled(
+    problem: Problem, used: np.ndarray, centre: np.ndarray, span: np.ndarray, eps: float
+) -> tuple:
     """The operator and the cone of the interior point, and a theta inside."""
-    x, y, box, norm = problem.x, problem.y, problem.box, problem.norm
+    x, y, norm = problem.x, problem.y, problem.norm
+    box = problem.box if eps > 0 else None
     scale, d = eps / span, len(used)
-    boxed = box is not None and eps > 0
-    both = np.empty((len(y), 2 * d if boxed else d))
-    for k in range(0, len(y), BLOCK):
-        part, sign = slice(k, k + BLOCK), y[k : k + BLOCK, None]
+    both = np.empty((len(y), d if box is None else 2 * d))
+    for k in range(0, len(y), certificate.ROWS):
+        part = slice(k, k + certificate.ROWS)
+        sign = y[part, None]
         yx = sign * (x[part, used] - centre) / span
         both[part, :d] = yx
-        if boxed:  # y x - plus beside -y x - minus: what a unit of u and of v adds to the margins
+        if box is not None:  # what a unit of u, and of v, adds to the margins
             low, high = x[part, used] - box[0][used], box[1][used] - x[part, used]
             both[part, :d] -= np.minimum(eps, np.where(sign > 0, low, high)) / span
             both[part, d:] = -yx - np.minimum(eps, np.where(sign > 0, high, low)) / span
     if norm == "inf" and eps > 0:
-        operator = operators.Boxed(both, y) if boxed else operators.Split(both, y, scale)
+        operator: operators.Split | operators.Boxed = operators.Split(both, y, scale)
+        if box is not None:
+            operator = operators.Boxed(both, y)
         return operator, cones.Nonnegative(2 * d), np.append(np.full(2 * d, 0.5 / d), 0.0)
     return operators.Plain(both, y), _cone(norm, scale), np.append(1.0, np.zeros(d + 1))
 
@@ -178,8 +181,8 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
     point, wrong = _interior(program, chosen, np.zeros(n), FIRST_TOL), np.zeros(0, dtype=np.int64)
     columns = None
     if program.ends_on_vertex:
-        close = point.z < FAR * np.median(point.z)
-        close = (close | (point.theta[:-1] > point.z)).reshape(2, -1).any(axis=0)
+        near = (point.z < FAR * np.median(point.z)) | (point.theta[:-1] > point.z)
+        close = np.logical_or(*near.reshape(2, -1))  # u_j or v_j
         columns = np.flatnonzero(np.tile(close, 2)) if close.any() else None
     count = n // 8
     margins = operator.matvec(ball.tightest(point.theta))
@@ -201,16 +204,23 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
 
 def _finish(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
     """theta and alphas to choose from: a vertex, or as the interior point left them."""
-    if program.exact and program.loss == "hinge":
-        return _vertex_without_attack(program, point)
-    if program.ends_on_vertex:
-        return _vertex(program, point)
-    if isinstance(program.operator, operators.Split | operators.Boxed):
-        return _sparse(program, point)
-    return program.ball.tightest(point.theta), [point.alpha]
+    operator = program.operator
+    if isinstance(operator, operators.Plain):
+        if program.exact and program.loss == "hinge":
+            return _vertex_without_attack(program, operator, point)
+        return program.ball.tightest(point.theta), [point.alpha]
+    if program.loss == "hinge":
+        return _vertex(program, operator, point)
+    return _sparse(program, point)
 
 
-def _interior(program: Program, samples, alpha_outside, tol, columns=None) -> interior.Point:
+def _interior(
+    program: Program,
+    samples: np.ndarray,
+    alpha_outside: np.ndarray,
+    tol: float,
+    columns: np.ndarray | None = None,
+) -> interior.Point:
     """The interior point over some samples and columns of theta (all by default).
 
     Of the other samples alpha is `alpha_outside` (n,), and of the other columns theta is 0.
@@ -219,6 +229,7 @@ def _interior(program: Program, samples, alpha_outside, tol, columns=None) -> in
     operator, cone, ball, start = program.operator, program.cone, program.ball, program.start
     linear_term = operator.rmatvec(alpha_outside)
     if columns is not None:
+        assert isinstance(operator, operators.Split | operators.Boxed)
         kept = np.append(columns, len(start) - 1)
         operator, cone = operator.subset(samples, columns), cones.Nonnegative(len(columns))
         ball = cone
@@ -228,7 +239,7 @@ def _interior(program: Program, samples, alpha_outside, tol, columns=None) -> in
     known, lightest = float(alpha_outside.sum()), program.lightest
     late = 0
 
-    def stopping_rule(point, number):
+    def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
         nonlocal late
         theta = ball.tightest(point.theta)
         margins, total = operator.matvec(theta), point.alpha.sum() + known
@@ -267,7 +278,7 @@ def _interior(program: Program, samples, alpha_outside, tol, columns=None) -> in
 
 def _inside(n: int) -> float:
     """How far inside the constraints alpha is to be, as a share of its sum, for the certificate."""
-    return (6 * np.sqrt(n) + 20) * U
+    return (6 * np.sqrt(n) + 20) * certificate.U
 
 
 def _entropy(alpha: np.ndarray, sample_weight: np.ndarray) -> float:
@@ -277,24 +288,28 @@ def _entropy(alpha: np.ndarray, sample_weight: np.ndarray) -> float:
     return float(-sample_weight[kept] @ (a * np.log(a) + (1 - a) * np.log1p(-a)))
 
 
-def _vertex(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
+def _vertex(
+    program: Program, operator: operators.Split | operators.Boxed, point: interior.Point
+) -> tuple[np.ndarray, list]:
     """theta of a vertex, or the interior point's where there is none; and alphas to choose from.
 
     The vertex's alpha would be on the boundary of the constraints, but for a margin for rounding.
     """
     margin = 4 * _inside(len(point.alpha)) * point.alpha.sum()
     found = vertex.finish(
-        program.operator, program.sample_weight, point.theta, point.alpha, point.z, margin
+        operator, program.sample_weight, point.theta, point.alpha, point.z, margin
     )
     if found is None:
         return program.ball.tightest(point.theta), [point.alpha]
     return found[0], [found[1], point.alpha]
 
 
-def _vertex_without_attack(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
-    """The same at eps = 0, where all balls are one and alpha has no room beside the vertices."""
+def _vertex_without_attack(
+    program: Program, plain: operators.Plain, point: interior.Point
+) -> tuple[np.ndarray, list]:
+    """The same at eps = 0, where all balls are one and the constraints on alpha are equations."""
     w, b = point.theta[1:-1], point.theta[-1:]
-    operator = operators.Split(program.operator.yx, program.operator.y, np.zeros(len(w)))
+    operator = operators.Split(plain.yx, plain.y, np.zeros(len(w)))
     theta = np.concatenate([np.maximum(w, 0), np.maximum(-w, 0), b])
     found = vertex.finish(
         operator, program.sample_weight, theta, point.alpha, np.zeros(2 * len(w)), 0.0
@@ -313,13 +328,13 @@ def _sparse(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
     tight = program.ball.tightest(point.theta)
     sparse = np.append(np.where(point.theta[:-1] > point.z, tight[:-1], 0), tight[-1])
     margins = [program.operator.matvec(one) for one in (tight, sparse)]
-    losses = [program.sample_weight @ losses_of(program.loss, one) for one in margins]
+    losses = [float(program.sample_weight @ losses_of(program.loss, one)) for one in margins]
     no_larger = losses[1] - losses[0] <= program.tol / 4 * max(losses[0], program.lightest)
     separates = margins[1].min() > 0 or not margins[0].min() > 0
     return sparse if no_larger and separates else tight, [point.alpha]
 
 
-def _simplest(program: Program, theta, alphas: list) -> tuple[np.ndarray, list]:
+def _simplest(program: Program, theta: np.ndarray, alphas: list) -> tuple[np.ndarray, list]:
     """theta and alphas of the two cases in which the minimum is known.
 
     No weights where they are as good; and where all margins are positive those times what brings
@@ -336,7 +351,8 @@ def _simplest(program: Program, theta, alphas: list) -> tuple[np.ndarray, list]:
     odds = sums[1] / sums[0]
     none[-1] = np.sign(odds - 1) if program.loss == "hinge" else np.log(odds)
     least, without = (
-        sample_weight @ losses_of(program.loss, operator.matvec(one)) for one in (theta, none)
+        float(sample_weight @ losses_of(program.loss, operator.matvec(one)))
+        for one in (theta, none)
     )
     as_good = without - least <= program.tol / 4 * max(least, program.lightest)
     return none if as_good else theta, alphas

@@ -58,7 +58,7 @@ def _primal(problem: Problem, w: np.ndarray, b: float) -> Fraction:
     margins = np.full(len(problem.y), _multiple(Fraction(b), unit), dtype=object)
     costs = np.full(len(problem.y), 0 if problem.box else _multiple(cost, unit), dtype=object)
     shift = unit_x + unit_w - unit
-    for j in used:
+    for j in used.tolist():
         x, factor = _whole(problem.x[:, j], unit_x), _whole(w[j], unit_w) << shift
         margins += x * factor
         if problem.box is not None:
@@ -92,10 +92,9 @@ def _dual(
     g, moves = [Fraction(0)] * d, [[Fraction(0)] * d, [Fraction(0)] * d]
     for sign in (-1, 1):
         for k in range(0, d, COLUMNS):
-            columns = range(k, min(k + COLUMNS, d))
-            x = _whole(problem.x[np.ix_(rows[sign], columns)], unit_x)
+            x = _whole(problem.x[rows[sign], k : k + COLUMNS], unit_x)
             sums_of_x = mass[rows[sign]] @ x
-            for j, one in zip(columns, sums_of_x, strict=True):
+            for j, one in enumerate(sums_of_x, k):
                 g[j] += sign * factors[sign] * int(one) * scale_x
                 if problem.box is None:
                     continue
@@ -105,19 +104,19 @@ def _dual(
                     moved = factors[sign] * int(mass[rows[sign]] @ room) * scale_x
                     moves[side < 0][j] += moved
     ranges = [Fraction(float(one)) for one in np.ptp(problem.x, axis=0)]
-    allowed = Fraction(problem.eps) * value
+    allowed, zero = Fraction(problem.eps) * value, Fraction(0)
     if problem.box is not None:
-        misses = [max(g[j] - moves[0][j], -g[j] - moves[1][j], 0) for j in range(d)]
+        misses = [max(g[j] - moves[0][j], -g[j] - moves[1][j], zero) for j in range(d)]
     elif problem.norm == "inf":
-        misses = [max(abs(one) - allowed, 0) for one in g]
+        misses = [max(abs(one) - allowed, zero) for one in g]
     else:
-        size = sum(abs(one) for one in g)
-        share = 1 - allowed / size if size > allowed else 0
+        size = sum(map(abs, g), zero)
+        share = 1 - allowed / size if size > allowed else zero
         misses = [abs(one) * share for one in g]
     shares = [miss / one for miss, one in zip(misses, ranges, strict=True) if one]
-    violation = max(shares, default=Fraction(0))
-    size = sum(abs(Fraction(float(v))) * r for v, r in zip(w, ranges, strict=True))
-    return max(value - violation * reach * (size + 1), Fraction(0)), violation
+    violation = max(shares, default=zero)
+    size = sum((abs(Fraction(float(v))) * r for v, r in zip(w, ranges, strict=True)), zero)
+    return max(value - violation * reach * (size + 1), zero), violation
 
 
 def _room(problem: Problem, j: int, x: np.ndarray, unit: int, against: np.ndarray) -> np.ndarray:
@@ -125,6 +124,7 @@ def _room(problem: Problem, j: int, x: np.ndarray, unit: int, against: np.ndarra
 
     against: the sign of the weight times the label; where it is positive, x falls.
     """
+    assert problem.box is not None
     eps = _multiple(Fraction(problem.eps), unit)
     low, high = (
         _multiple(Fraction(float(side[j])), unit) if np.isfinite(side[j]) else None

@@ -18,10 +18,10 @@ from sklearn.tree import DecisionTreeClassifier
 import advlinear
 import worst_case
 from advlinear import balls
-from advlinear.attacks.attack import BEYOND
+from advlinear.attacks.moves import OVERSHOOT
 
 NORMS, BOXES = ["inf", "2", "1"], ["none", "numbers", "per feature"]
-BELOW, ABOVE = 1 - BEYOND, 1 + BEYOND
+BELOW, ABOVE = 1 - OVERSHOOT, 1 + OVERSHOOT
 
 
 def gaussian(n, d, k, seed):

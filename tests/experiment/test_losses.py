@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import losses
 import worst_case
-from advlinear.balls import room
+from advlinear.balls import slack
 
 THREATS = [("inf", False), ("2", False), ("1", False), ("inf", True)]  # those of train.py
 EXACT = dict(rtol=1e-9, atol=1e-9)
@@ -139,7 +139,7 @@ def test_values_and_gradients_are_the_closed_formulas(problem, loss, norm, box, 
     np.testing.assert_allclose(value, value_of(worst).mean(), **EXACT)
     np.testing.assert_allclose(by_w, (pull * (x + delta)).mean(0), **EXACT)
     np.testing.assert_allclose(by_b, pull.mean(), **EXACT)
-    free = room(x, y[:, None] * w) >= eps if box else 1
+    free = slack(x, y[:, None] * w) >= eps if box else 1
     np.testing.assert_allclose(by_x, pull * w * free / len(y), **EXACT)
 
 

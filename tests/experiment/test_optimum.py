@@ -170,7 +170,7 @@ def test_failed_certificate_stores_nothing(tmp_path, monkeypatch):
         return 0 * point.theta, [0 * point.alpha]
 
     monkeypatch.setattr(program, "_finish", wrong)
-    with pytest.raises(InputError, match=r"optimal-eps0.2: no certificate: the gap is"):
+    with pytest.raises(InputError, match=r"optimal-eps0.2: no certificate: the duality gap is"):
         optimum.main(eps=0.2, dataset="mnist-sample", results=tmp_path, quiet=True)
     assert tree(tmp_path) == {}
 
