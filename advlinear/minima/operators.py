@@ -99,26 +99,26 @@ def factorised(gram: Array) -> Solve:
 
 
 class Plain:
-    """theta = (t, w, b) with t >= eps ||w||_dual: the margin is y x.w + y b - t. p = d + 2.
+    """theta = (t, w, b) with t >= eps ||w||_dual: the margin is y x.w + y b - price t. p = d + 2.
 
-    yx: (n, d), y x.
+    yx: (n, d), y x. price: 1; or 0 where t is in the linear term instead, and margins are plain.
     """
 
-    def __init__(self, yx: Array, y: Array):
-        self.yx, self.y, self.n_columns = yx, y, yx.shape[1]
+    def __init__(self, yx: Array, y: Array, price: float = 1.0):
+        self.yx, self.y, self.price, self.n_columns = yx, y, price, yx.shape[1]
 
     def matvec(self, theta: Array) -> Array:
-        margins: Array = self.yx @ theta[1:-1] + self.y * theta[-1] - theta[0]
+        margins: Array = self.yx @ theta[1:-1] + self.y * theta[-1] - self.price * theta[0]
         return margins
 
     def rmatvec(self, alpha: Array) -> Array:
-        return np.concatenate([[-alpha.sum()], alpha @ self.yx, [alpha @ self.y]])
+        return np.concatenate([[-self.price * alpha.sum()], alpha @ self.yx, [alpha @ self.y]])
 
     def gram(self, diagonal: Array) -> Array:
         """A^T D A (p, p), (16)."""
         gram = np.empty((self.n_columns + 2,) * 2)
         gram[1:-1, 1:-1] = weighted_gram(self.yx, diagonal)
-        gram[0] = gram[:, 0] = -self.rmatvec(diagonal)
+        gram[0] = gram[:, 0] = -self.price * self.rmatvec(diagonal)
         gram[-1] = gram[:, -1] = self.rmatvec(diagonal * self.y)
         return gram
 
@@ -131,7 +131,7 @@ class Plain:
         return theta[1:-1]
 
     def subset(self, samples: Indices) -> Plain:
-        return Plain(self.yx[samples], self.y[samples])
+        return Plain(self.yx[samples], self.y[samples], self.price)
 
 
 class Split:

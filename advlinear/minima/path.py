@@ -38,7 +38,15 @@ best weights, and 1000 / the range of X. From proved[0] on, a bound holds for al
 In the L-infinity ball P is piecewise linear, the path of the 1-norm support vector machine (Zhu,
 Rosset, Hastie and Tibshirani, NeurIPS 2003). `_Walk` follows it by the parametric simplex method: a
 corner of P is a model, and a piece of P is an alpha, which proves that the models at its two ends
-are both best at its own r. In the other balls `minimise` is asked at one radius after another.
+are both best at its own r.
+
+In the other balls `penalised` minimises the plain hinge plus c ||w'|| for one c after another. With
+its value D, the model has p = D - c s, and alpha has the sum D and the size c: so r = c / D. Let I
+be the height to which the minimum jumps at the margin 1 / s0. P has the slope -c0 at s0, with c0 =
+I / s0. From c0 down to 0 the model is that of the largest margin, and r is the margin itself. Above
+c0, s0 - s and c - c0 fall to 0 alike, in the L2 ball with the root of r - 1 / s0. So the problems
+near the margin are no harder than others, unlike those of a robust hinge, whose weights w grow
+without bound there.
 """
 
 from __future__ import annotations
@@ -52,7 +60,8 @@ import numpy as np
 from advlinear import samples
 from advlinear.balls import BLOCK, ORDER, ball, dual_norm, shown
 from advlinear.minima import threads
-from advlinear.minima.minimum import LARGEST_GAP, minimise
+from advlinear.minima.minimum import LARGEST_GAP
+from advlinear.minima.program import penalised
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -61,6 +70,8 @@ UNIT = 2.0**-53  # the largest relative error of one operation in float64
 LOST = 5e-10  # relative; what the lower bound may lose below proved[0], to hold up to `reach`
 TIMES, LEAST_REACH = 2, 1000  # `reach` is at least so many norms, and so much over the range
 LARGEST = 1e100  # of the numbers in X, and of 1 / their range: no overflow, no underflow
+STARTS = 1.0, 2.0, 0.3  # of `penalised`, one after the other
+SHARE, NEAREST = 0.1, 1e-10  # of `penalised`: the gap is this share of tol, but no smaller
 FINEST = 1e-12  # relative; breakpoints that change no minimum by more are not told apart
 SAME = 3e-13  # relative; weights below it are 0, and models that differ by less are one
 BEYOND = 1e-6  # relative; the path is followed so far below eps_min
@@ -216,7 +227,7 @@ def path(
 
     In the L-infinity ball the path starts at w = 0, best at large radii, and visits each corner
     down to eps_min. Kept are as few as bound every minimum to `tol`, and with tol=0 all that change
-    one by more than rounding. In the L2 and L1 balls `minimise` is called until the bounds agree.
+    one by more than rounding. In the L2 and L1 balls minima are added until the bounds agree.
 
     Args:
         X: samples (n, d), real numbers.
@@ -391,6 +402,9 @@ class _Found:
             reach = max(LOST, self.tol / 10) / (proved[0] - start)
             reach = max(reach, TIMES * norm, LEAST_REACH / size)
             kept = np.flatnonzero((p == 0) | (s < reach * (1 - proved[0] * s)))
+        if self.norm != "inf":  # there the points are corners
+            corners = _convex(proved, 1 / dual)
+            proved, dual = proved[corners], dual[corners]
         best, radii = upper_envelope(s[kept], p[kept])
         best = kept[best]
         first, last = np.searchsorted(radii, [self.eps_min, self.eps_max], side="right")
@@ -484,6 +498,19 @@ def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray
             del radii[-1:]
         best.append(k)
     return np.array(best), np.array(radii)
+
+
+def _convex(x: np.ndarray, y: np.ndarray) -> list[int]:
+    """The corners of the largest convex function that is nowhere above y (m,) at rising x (m,)."""
+    corners: list[int] = []
+    for k in range(len(x)):
+        while len(corners) > 1:
+            i, j = corners[-2:]
+            if (y[j] - y[i]) * (x[k] - x[i]) < (y[k] - y[i]) * (x[j] - x[i]):
+                break
+            corners.pop()
+        corners.append(k)
+    return corners
 
 
 # --- the L-infinity ball: every corner ------------------------------------------------------------
@@ -738,46 +765,31 @@ def _time_to_zero(value: ArrayLike, rate: ArrayLike, tiny: ArrayLike) -> np.ndar
 
 
 def _sandwich(found: _Found, tol: float, report: Callable) -> None:
-    """Add the minima at the ends to `found`, then where the gap is largest, until it is small.
+    """Add to `found` what `penalised` finds where the gap is largest, until it is small.
 
-    What `minimise` finds at one radius is a line and a point, which bound the minima at others.
-    Between the margin of the classes and proved[0] the radius in the middle is next. Beside the
-    margin `minimise` may have no certificate: then others are tried, up to four.
+    c is eps times the upper bound at eps. If that bound is above the minimum, the model found has a
+    lower one (Dinkelbach, Management Science 13, 1967); if not, alpha proves it. Below proved[0] a
+    little less than c gives an alpha of a radius of at most eps or, just above the margin, of the
+    margin. A c that comes again, as the solver failed, is tried from another start.
     """
-
-    def solve(eps: float) -> None:
-        try:
-            best = minimise(found.x, found.y, eps, norm=found.norm, tol=tol / 10)
-        except ValueError:
-            best = minimise(found.x, found.y, eps, norm=found.norm, tol=tol)
-        size = 1 + eps * dual_norm(best.w, found.norm)
-        found.add_model(best.w / size, best.b / size)
-        found.add_alpha(best.alpha)
-
-    asked, solved = set(), [found.eps_min * (1 - BEYOND), found.eps_max]
-    for eps in solved:
-        solve(eps)
+    solved: set[tuple[str, float]] = set()
     while True:
         whole = found.path()
         radii, gaps = whole._gaps()
         report(f"{len(solved)} minima, largest gap {gaps.max():.1e}")
-        eps = float(radii[np.argmax(gaps)])
-        low, high = eps, whole.proved[whole.proved > eps].min(initial=found.eps_max)
-        margin, shares = max(found.eps_min, found.margin), (0.0, 1 / 8, 1 / 4, 1 / 2)
-        if margin <= eps < whole.proved[0]:
-            low, shares = margin, (1 / 2, 3 / 4, 1 / 4, 7 / 8)
-        elif eps in solved:
-            return
         if gaps.max() <= tol:
             return
-        for eps in (float(low + (high - low) * share) for share in shares):
-            if eps not in asked:
-                asked.add(eps)
-                try:
-                    solve(eps)
-                    solved.append(eps)
-                    break
-                except ValueError:
-                    pass
-        else:
+        eps = float(radii[np.argmax(gaps)])
+        k = np.searchsorted(whole.radii, eps, side="right")
+        left = 1 - eps * float(whole.s[k])  # the share of the hinge p in the value p + c s
+        c, accuracy = eps * float(whole.p[k]) / left, max(SHARE * tol * left, NEAREST)
+        if eps < whole.proved[0]:
+            c, accuracy = c * (1 - tol / 4), NEAREST
+            c = c or whole.proved[0] * whole.dual[0] / 16  # towards 0, where eps is
+        new = [(f"{c:.10g}", start) for start in STARTS if (f"{c:.10g}", start) not in solved]
+        if not new:
             return
+        solved.add(new[0])
+        w, b, alpha = penalised(found.x, found.y, c, found.norm, accuracy, new[0][1])
+        found.add_model(w, b)
+        found.add_alpha(alpha)

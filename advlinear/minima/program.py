@@ -44,6 +44,7 @@ class Program:
         loss, tol: as of `minimise`.
         exact: at eps = 0 alpha keeps the constraint to rounding, as it is an equation.
         report: called with a line of text after each step.
+        penalty: what theta[0] costs beside the sum of the losses; above 0 in `penalised` alone.
     """
 
     operator: operators.Plain | operators.Split | operators.Boxed
@@ -56,6 +57,7 @@ class Program:
     tol: float
     exact: bool
     report: Callable[[str], object] | None
+    penalty: float = 0.0
 
     @property
     def ends_on_vertex(self) -> bool:
@@ -95,6 +97,58 @@ def _solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
         return min(enough, key=lambda one: (one[3]["violation"] > 0, one[3]["gap"]))
 
     return _by_parts(program, prove)
+
+
+def penalised(
+    x: np.ndarray, y: np.ndarray, c: float, norm: str, tol: float, start: float = 1.0
+) -> tuple:
+    """The least mean hinge plus c ||w||, where ||w|| is what the L2 or L1 ball costs.
+
+    The dual is to maximise sum_i alpha_i over 0 <= alpha_i <= 1/n with sum_i alpha_i y_i = 0, where
+    the size of sum_i alpha_i y_i x_i is at most c in the ball's norm. Nothing is certified.
+
+    Args:
+        x: (n, d).
+        y: (n,) of -1 and 1, both of them.
+        c: above 0.
+        norm: "2" or "1".
+        tol: the duality gap aimed at, over max(minimum, 1/n).
+        start: of the solver, a bound of ||w|| times the largest range of a feature.
+
+    Returns:
+        w (d,), b and alpha (n,).
+    """
+    n, d = x.shape
+    centre, span = x.mean(axis=0), np.ptp(x, axis=0)
+    used = np.flatnonzero(span > 0)
+    if not len(used):
+        used, span = np.arange(1), np.ones(d)
+    unit, centre, span = span.max(), centre[used], span[used]
+    yx = y[:, None] * (x[:, used] - centre) / span
+    cone = _cone(norm, unit / span)
+    program = Program(
+        operator=operators.Plain(yx, y, price=0.0),
+        cone=cone,
+        ball=cone,
+        sample_weight=np.ones(n),
+        lightest=1.0,
+        start=np.append(start, np.zeros(len(used) + 1)),
+        loss="hinge",
+        tol=tol,
+        exact=False,
+        report=None,
+        penalty=n * c / unit,
+    )
+
+    def prove(theta, alphas):
+        primal = losses_of("hinge", program.operator.matvec(theta)).sum()
+        value = primal + program.penalty * theta[0]
+        w = np.zeros(d)
+        w[used] = theta[1:-1] / span
+        gap = (value - alphas[0].sum()) / max(value, 1)
+        return w, float(theta[-1] - w[used] @ centre), alphas[0] / n, dict(gap=gap)
+
+    return _by_parts(program, prove)[:3]
 
 
 def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
@@ -170,7 +224,8 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
     n = len(sample_weight)
     if program.loss == "logistic" or n * operator.n_columns**2 <= SMALL:
         point = _interior(program, np.arange(n), np.zeros(n), program.tol)
-        if program.loss == "hinge" and operator.matvec(ball.tightest(point.theta)).min() > 0:
+        plain = program.loss == "hinge" and not program.penalty
+        if plain and operator.matvec(ball.tightest(point.theta)).min() > 0:
             found = prove(point.theta, [])  # its margins prove the loss 0
             if found[-1]["gap"] <= program.tol:
                 return found
@@ -228,6 +283,7 @@ def _interior(
     n, sample_weight = len(program.sample_weight), program.sample_weight[samples]
     operator, cone, ball, start = program.operator, program.cone, program.ball, program.start
     linear_term = operator.rmatvec(alpha_outside)
+    linear_term[0] -= program.penalty
     if columns is not None:
         assert isinstance(operator, operators.Split | operators.Boxed)
         kept = np.append(columns, len(start) - 1)
@@ -251,9 +307,12 @@ def _interior(
         if program.exact:
             largest = certificate.REACH * (1 + np.abs(operator.weights(theta)).sum())
             inside = np.abs(left[1:-1]).max() * largest <= tol / 4 * max(primal * n, lightest)
+        elif program.penalty:
+            inside = ball.dual_slack(left, 0.0) >= -tol * program.penalty
         else:
             inside = ball.dual_slack(left, _inside(n) * total + 2 * abs(left[-1])) >= 0
-        inside &= abs(left[-1]) <= tol / 100 * max(primal * n, lightest)
+        balance = tol if program.penalty else tol / 100
+        inside &= abs(left[-1]) <= balance * max(primal * n, lightest)
         if program.report:
             program.report(
                 f"{len(samples)} samples, step {number}: loss {primal:.7f}, gap {gap:.1e}"
@@ -261,7 +320,7 @@ def _interior(
             )
         late += abs(gap) <= tol / 2
         done = (abs(gap) <= tol / 2 and inside) or late == LATE
-        separated = not known and margins.min() > 0
+        separated = not known and not program.penalty and margins.min() > 0
         return done or separated or primal < -1, 0.1 * tol * max(primal * n, lightest)
 
     point = interior.solve(
