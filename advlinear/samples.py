@@ -84,6 +84,8 @@ def real(values: Any, what: str = "X", copy: bool = False) -> np.ndarray:
         return values.astype(np.float64, copy=copy)
     except (TypeError, ValueError):
         raise ValueError(f"{what} needs real numbers") from None
+    except OverflowError:  # whole numbers of Python, in an array of objects
+        raise ValueError(f"{what} holds numbers above 1e301, which overflow") from None
 
 
 def require_finite(values: np.ndarray, what: str) -> None:
@@ -403,9 +405,12 @@ def radius(eps: float) -> float:
             "eps must be one number: for a radius per feature, r (d,), divide X and the box by r, "
             "pass eps=1, and divide the w found by r, which is exact"
         )
-    if not is_number(eps) or not 0 <= eps < np.inf:
-        raise ValueError(f"eps must be a finite number of at least 0, not {shown(eps)}")
-    return float(eps)
+    try:
+        if is_number(eps) and 0 <= float(eps) < np.inf:
+            return float(eps)
+    except OverflowError:  # a whole number above 1e308
+        pass
+    raise ValueError(f"eps must be a finite number of at least 0, not {shown(eps)}")
 
 
 def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
@@ -425,12 +430,11 @@ def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
     for sign in (-1, 1):
         if not found[y == sign].any():
             raise ValueError("sample_weight needs a number above 0 in each class")
-    found = np.ldexp(found, -exponent_of(found))
-    if found[found > 0].min() < LIGHTEST:
+    if found[found > 0].min() < LIGHTEST * found.max():
         raise ValueError(
             f"sample_weight has a number below {LIGHTEST:g} of the largest: make it 0, or larger"
         )
-    return found
+    return np.ldexp(found, -exponent_of(found))
 
 
 @dataclass(frozen=True)
@@ -496,6 +500,5 @@ def numbers(values: ArrayLike, name: str, shape: tuple = ()) -> np.ndarray:
     found = real(values, name)
     if found.shape != shape:
         raise ValueError(f"{name} needs shape {shape}, not {found.shape}")
-    if not np.isfinite(found).all():
-        raise ValueError(f"{name} holds NaN or infinite numbers")
+    require_finite(found, name)
     return found

@@ -8,17 +8,18 @@ is the robust loss; l is the hinge, l(m) = max(0, 1 - m), or the logistic loss, 
 exp(-m)). With a box, feature j of sample i lowers m_i by |w_j| min(eps, c_ij) in place of
 eps |w_j|, where c_ij is how far it can move against y_i w_j.
 
-Weak duality. Let 0 <= alpha_i <= s_i with sum_i alpha_i y_i = 0, and let h be h(a) = a for the
-hinge, and h(a) = -a log(a) - (1 - a) log(1 - a) for the logistic loss. For 0 <= a <= 1 and every m,
-l(m) >= h(a) - a m. So for every w and b
+Weak duality, (C2) and (C3) of docs/theory.md. Let 0 <= alpha_i <= s_i with sum_i alpha_i y_i = 0,
+and let h(a) = a for the hinge, and h(a) = -a log(a) - (1 - a) log(1 - a) for the logistic loss. For
+0 <= a <= 1 and every m, l(m) >= h(a) - a m. So for every w and b
 
     F(w, b) >= sum_i s_i h(alpha_i / s_i) - (g.w - eps D ||w||*),    g = sum_i alpha_i y_i x_i,
 
 where D = sum_i alpha_i. If the size of g in the ball's norm is at most eps D, what is subtracted is
 at most 0, and the sum is a lower bound of every F(w, b). (With a box: if g_j is at most sum_i
 alpha_i min(eps, c_ij) for w_j > 0, and -g_j likewise for w_j < 0.) If not, g splits into a part
-that keeps this constraint and a rest e, and F(w, b) is at least the sum less |e|.|w|. As sum_i
-alpha_i y_i = 0, g is the same for x_i - c with any c.
+that keeps this constraint and a rest e, and F(w, b) is at least the sum less |e|.|w|: |e_j| is what
+|g_j| exceeds its side by, in the L-infinity ball, and e = (1 - eps D / ||g||) g in the others. As
+sum_i alpha_i y_i = 0, g is the same for x_i - c with any c.
 
 The theorem in float64. Let u = 2^-53. Every sum of k products that float64 computes, in whatever
 order, is off by at most k u / (1 - k u) times the sum of their absolute values, and k 2^-1074 for
@@ -26,7 +27,8 @@ products below 2^-1022 (Higham, Accuracy and Stability of Numerical Algorithms, 
 section 3.1). `math.fsum` rounds once. NumPy's exp, log and log1p are taken to be right to 4 u of
 their values; all else follows from IEEE 754. Then
 
-- `primal` is at least the exact F of the float64 numbers (w, b), x and a;
+- `primal` is at least the exact F of the float64 numbers (w, b), x and a. (In a box, x is first
+  moved to its edge where it is outside by no more than `minimise` allows for rounding.)
 - alpha, cut to [0, a_i / sum a], times 1 - 4 u for the rounding of that quotient, and for the class
   with the larger sum times the exact quotient of the two sums, is within 0 <= alpha <= s with
   sum_i alpha_i y_i = 0. If `violation` is 0, `dual` is at most the exact F of every w and b. Else,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 U = 2.0**-53  # the largest relative error of one operation of float64
 FEW = 16 * U  # of a few operations, one after the other
 SMALLEST = 2.0**-1074  # the smallest number above 0
+LARGEST = 1e300  # of the margins: sums of their losses do not overflow
 TINY = 1e-200  # above a logistic loss that underflows, and the alpha of one
 REACH = 1000  # how much larger than w the weights are that a bound with a violation holds for
 ROWS = 1024  # samples in a block, to save memory
@@ -76,7 +79,8 @@ def certificate(
 
     The docstring of this module states what is proved of the float64 numbers given, with all that
     rounding may do. With `exact` there is no rounding to believe in: both bounds are computed in
-    whole numbers, of which float64 numbers are multiples by powers of two, and rounded outwards.
+    whole numbers, of which float64 numbers are multiples by powers of two, and rounded outwards at
+    the end.
 
     Args:
         X, y, eps, norm, loss, box, sample_weight: the problem, as for `minimise`.
@@ -87,10 +91,11 @@ def certificate(
 
     Returns:
         primal, dual: the upper and the lower bound. violation: 0 if the lower bound holds for all
-        weights; else the largest share of a feature's range by which alpha misses its constraint,
-        and the bound holds for weights up to a thousand times as large as w (at eps = 0 alpha
-        misses an equation by its rounding, some 1e-13). gap: (primal - dual) / max(primal, s), with
-        s the smallest share of a sample that is not 0: 1 / n without weights.
+        weights; else the bound holds for weights up to a thousand times as large as w, and this is
+        an upper bound of the largest share of a feature's range by which alpha misses its
+        constraint (at eps = 0 it misses an equation by its rounding, some 1e-13). gap: (primal -
+        dual) / max(primal, s), with s the smallest share of a sample that is not 0: 1 / n without
+        weights.
 
     Raises:
         ValueError: the problem is not as described; w, b or alpha are not finite real numbers of
@@ -122,9 +127,11 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
     total = math.fsum(problem.weights.tolist())
     share = problem.weights / total
     primal = _upper(problem, centre, w, b, total)
+    size = float(np.abs(w) @ ranges)
     alpha = np.clip(alpha, 0, share)
     sums = {sign: math.fsum(alpha[problem.y == sign].tolist()) for sign in (-1, 1)}
     least = min(sums.values())
+    least = least if least > TINY else 0.0  # else a factor could be too small to be accurate
     factors = {sign: least / one if one > 0 else 0.0 for sign, one in sums.items()}
     value = 2 * least
     misses = _misses(problem, centre, alpha, factors, value)
@@ -132,8 +139,7 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
         value = _entropy(alpha * np.where(problem.y > 0, factors[1], factors[-1]), share)
     varies = ranges > 0  # elsewhere x - c is 0
     violation = float((misses[varies] / ranges[varies]).max(initial=0.0))
-    size = math.fsum((np.abs(w) * ranges).tolist())
-    lost = violation * REACH * (size + 1)
+    lost = violation * REACH * (size * (1 + len(w) * FEW) + 1)
     dual = max(value - lost - FEW * value, 0.0)  # 0 is the bound of alpha = 0
     gap = (primal - dual) / max(primal, share[share > 0].min())
     return dict(primal=primal, dual=dual, gap=float(gap), violation=violation)
@@ -157,8 +163,8 @@ def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total:
             x = x - centre[used]
             terms = np.dot(np.abs(x), size) + abs(bias) + cost
             margins[rows] = y * (np.dot(x, w) + bias) - cost - (len(used) + 8) * 2 * U * terms
-    if not np.isfinite(margins).all():
-        raise ValueError("the margins of (w, b) overflow: scale X, w and b to smaller numbers")
+    if not (np.abs(margins) < LARGEST).all():
+        raise ValueError("the margins of (w, b) overflow: scale X, w, b and eps to smaller numbers")
     losses = np.maximum(1 - margins, 0)
     if problem.loss == "logistic":
         losses = np.logaddexp(0, -margins) + TINY
@@ -196,8 +202,10 @@ def _misses(
 ) -> np.ndarray:
     """|e| (d,): by how much alpha, times the factor of its class, misses the constraints; or 0.
 
-    What rounding may have done is added to g alone, three times. So it makes up for that of the
-    other side, too, which is no larger than the terms of g where the two sides are near each other.
+    Let t be the sum of the terms of g, in absolute value, and M the other side: eps D, or the moves
+    in the box. Either is computed to at most k u of t or M, with k = 2 block + 12. What is added to
+    g is 3 k u t. If M >= 2 t, then |g| <= t < M whatever rounding does. Else the error of M is at
+    most 2 k u t, and that of g k u t: so |g| + 3 k u t <= M in float64 proves |g| <= M.
     """
     n, d = problem.x.shape
     if not total:
@@ -227,7 +235,10 @@ def _misses(
 
 
 def _entropy(alpha: np.ndarray, share: np.ndarray) -> float:
-    """A lower bound of sum_i s_i h(alpha_i / s_i) of the logistic loss."""
+    """A lower bound, but for 16 u of itself, of sum_i s_i h(alpha_i / s_i) of the logistic loss.
+
+    a is off by some u of itself, which h feels by that times a (2 + |log a| + |log(1 - a)|).
+    """
     inside = (alpha > TINY) & (alpha < share)
     share = share[inside]
     a = alpha[inside] / share
@@ -241,7 +252,7 @@ def _entropy(alpha: np.ndarray, share: np.ndarray) -> float:
 
 
 def _norm(sizes: np.ndarray, order: float) -> float:
-    """The norm of sizes (k,) >= 0, to some u of itself: without overflow, by sums rounded once."""
+    """The norm of sizes (k,) >= 0, to 4 u of itself: no square overflows, sums are rounded once."""
     largest = float(sizes.max(initial=0.0))
     if order == np.inf or not 0 < largest < np.inf:
         return largest

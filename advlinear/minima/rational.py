@@ -103,7 +103,8 @@ def _dual(
                     room = _room(problem, j, x[:, j - k], unit_x, against)
                     moved = factors[sign] * int(mass[rows[sign]] @ room) * scale_x
                     moves[side < 0][j] += moved
-    ranges = [Fraction(float(one)) for one in np.ptp(problem.x, axis=0)]
+    sides = problem.x.max(axis=0).tolist(), problem.x.min(axis=0).tolist()
+    ranges = [Fraction(high) - Fraction(low) for high, low in zip(*sides, strict=True)]
     allowed, zero = Fraction(problem.eps) * value, Fraction(0)
     if problem.box is not None:
         misses = [max(g[j] - moves[0][j], -g[j] - moves[1][j], zero) for j in range(d)]
@@ -166,6 +167,9 @@ def _multiple(value: Fraction, unit: int) -> int:
 
 def _rounded(value: Fraction, towards: float) -> float:
     """The float64 number nearest to value on the side of `towards`."""
-    found = float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        raise ValueError("the bounds overflow: scale X, w, b and eps to smaller numbers") from None
     wrong = Fraction(found) < value if towards > 0 else Fraction(found) > value
     return math.nextafter(found, towards) if wrong else found

@@ -4,6 +4,7 @@ The references here are written with `fractions.Fraction`, one number after the 
 nothing with the package.
 """
 
+import functools
 import pathlib
 import types
 from decimal import Decimal, getcontext
@@ -222,6 +223,29 @@ def check_a_sum_that_underflows(certificate):
     assert certificate(x, y, np.zeros(1), 0.0, [0.1, 0.1], 0)["violation"] > 0
 
 
+def check_a_violation_holds_up_to_its_reach(certificate):
+    """Two samples at a radius of just less than half their distance: of all models within the reach
+    the best one, whose weight is at it, must not have a loss below the bound."""
+    for low, high in product(np.arange(1, 40) / 10, repeat=2):
+        x, y = np.array([[-low], [high]]), [-1, 1]
+        span = Fraction(float(high)) + Fraction(float(low))
+        eps = float(span / 2 * (1 - Fraction(1, 10**9)))
+        proof = certificate(x, y, [0.0], 0.0, [0.5, 0.5], eps)
+        w = Fraction(1000) / span  # the loss is 1 - w (span / 2 - eps) for the best bias
+        assert proof["violation"] > 0
+        assert 1 - w * (span / 2 - Fraction(eps)) >= Fraction(proof["dual"])
+
+
+def check_an_alpha_whose_balance_is_too_small_to_be_accurate(certificate):
+    for size, alpha, eps in (
+        (100, 5e-324, 98.0),
+        (1e300, 1.1299203187732e-310, 0.99999999999999e300),
+    ):
+        x, y = np.array([[-size], [size]]), [-1, 1]
+        proof = certificate(x, y, [1 / size], 0.0, [alpha, 0.3], eps)
+        assert proof["dual"] == 0 or proof["violation"] > 0
+
+
 def check_the_entropy(certificate):
     """The value of alpha for the logistic loss, against logarithms of 50 digits."""
     getcontext().prec = 50
@@ -300,6 +324,10 @@ def test_bounds_allow_for(check, order):
     check(module.certificate if order == "of BLAS" else certificate_of(SOURCE))
 
 
+def test_a_violation_holds_up_to_its_reach_in_rational_arithmetic():
+    check_a_violation_holds_up_to_its_reach(functools.partial(advlinear.certificate, exact=True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["of BLAS", "from left to right"])
 def test_a_thousand_cases_in_which_terms_cancel(order):
@@ -307,7 +335,7 @@ def test_a_thousand_cases_in_which_terms_cancel(order):
     check_where_terms_cancel(certificate, range(300, 1300))
 
 
-TERMS = {  # every term for rounding in certificate.py, and the same without it
+TERMS = {  # each term for rounding in certificate.py, what it reaches, and the same without it
     " - (len(used) + 8) * 2 * U * terms": "",
     "(len(used) + 8)": "8",
     "np.dot(np.abs(x), size) + abs(bias) + cost": "abs(bias) + cost",
@@ -319,6 +347,8 @@ TERMS = {  # every term for rounding in certificate.py, and the same without it
     " + 3 * n * SMALLEST": "",
     " - FEW * value": "",
     " - FEW * terms": "",
+    "REACH = 1000": "REACH = 1",
+    "least = least if least > TINY else 0.0": "pass",
 }
 
 
@@ -401,6 +431,10 @@ def test_equal_samples_of_both_labels_have_no_loss_of_zero():
         (dict(alpha=[0.1]), r"alpha needs shape \(2,\), not \(1,\)"),
         (dict(alpha=[0.1, np.nan]), "alpha holds NaN or infinite numbers"),
         (dict(alpha=np.ma.array([0.1, 0.2], mask=[0, 1])), "alpha is a masked array"),
+        (dict(b=10**400), "b holds numbers above 1e301"),
+        (dict(w=[1.2e308]), "w holds numbers above 1e301"),
+        (dict(eps=10**400), "eps must be a finite number of at least 0"),
+        (dict(sample_weight=[1e300, 1e-300]), "sample_weight has a number below 1e-100 of the"),
         (dict(X=[[-1e308], [1e308]]), "X holds numbers above 1e301, which overflow"),
         (dict(sample_weight=[1, 1e-200]), "sample_weight has a number below 1e-100 of the largest"),
     ],
@@ -412,8 +446,19 @@ def test_numbers_that_are_refused(exact, change, message):
 
 
 def test_margins_that_overflow_are_refused():
-    with pytest.raises(ValueError, match=r"the margins of .* overflow"):
-        advlinear.certificate([[1e200], [-1e200]], [0, 1], [1e200], 0.0, [0, 0], 0.1)
+    for size, w, b, eps in (
+        (1e200, 1e200, 0, 0.1),
+        (1e300, 1e8, 0, 0.1),
+        (1e300, 1e300, 0, 0.1),
+        (1, 1, 1e301, 0.1),
+        (1, 1, 0, 1.7e308),
+        (1e-300, 1e301, 0, 1.0),
+    ):
+        for loss in ("hinge", "logistic"):
+            with pytest.raises(ValueError, match=r"the margins of .* overflow"):
+                advlinear.certificate([[size], [-size]], [0, 1], [w], b, [0, 0], eps, loss=loss)
+    with pytest.raises(ValueError, match="the bounds overflow: scale"):
+        advlinear.certificate([[1e300], [-1e300]], [0, 1], [1e300], 0, [0, 0], 0.1, exact=True)
 
 
 @pytest.mark.parametrize("how", [dict(norm="2"), dict(loss="logistic")])
