@@ -277,7 +277,8 @@ def test_every_setting_and_study_is_described():
     for name in recipes.RECIPES["article"].keys() - {"eager", "seed"}:
         assert f"`--{name.replace('_', '-')}`" in reference
     for name in store.names(RESULTS / "mnist-0-1" / "studies"):
-        assert f"| `{name}` |" in reference or name.startswith("benchmark-"), name
+        told = f"{name} needs a row in the table of studies of docs/reference.md"
+        assert f"| `{name}` |" in reference or name.startswith("benchmark-"), told
 
 
 def test_every_script_is_in_the_readme():
