@@ -2,7 +2,7 @@
 
     python plots.py                           all of them
     python plots.py accuracy_noise            those named
-    python plots.py --groups kolter-madry     those of other recipes
+    python plots.py --groups kolter-madry     those of another group
     python plots.py --format pdf              for a paper; --format png --dpi 300 for slides
 
 Runs that differ only in their radius form a group. It is named after the settings that differ
@@ -73,7 +73,7 @@ def draw_attacked(
 ) -> list[Path]:
     """Draw what shows an attack, in the data sets of the runs attacked alone; returns the files.
 
-    If not `everything` was attacked, the figures of one recipe are drawn for the recipes of these
+    If not `everything` was attacked, the figures of one group are drawn for the groups of these
     runs. Models that were trained in the box are drawn on request, by `main`. An attack that is
     not the one under which its runs are drawn stands in the figure threats alone.
 
@@ -305,7 +305,7 @@ def _parser() -> cli.Parser:
         "--groups",
         nargs="+",
         metavar="GROUP",
-        help="recipes whose figures are drawn, such as kolter-madry (default: article, converged)",
+        help="groups whose figures are drawn, such as kolter-madry (default: article, converged)",
     )
     parser.add_argument("--format", choices=FORMATS, default="png", help="(default: png)")
     parser.add_argument(
