@@ -126,7 +126,8 @@ def draw(
         left_out = list(dict.fromkeys(left_out))
         again = " ".join(["python plots.py", *left_out, *(["--groups", *groups] if groups else [])])
         again = store.again(again, datasets[0] / "figures" / "README.md")
-        print(f"left out {', '.join(left_out)}: {again} says what each needs")
+        count = f"{len(left_out)} figure{'s' * (len(left_out) > 1)}"
+        print(f"{count} left out: {again} says what is needed")
     return written
 
 

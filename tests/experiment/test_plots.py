@@ -226,15 +226,13 @@ def test_what_is_left_out_is_said_in_one_line_with_a_command_that_says_why(
     run = runs.load_run(dataset / "runs" / "regular-epochs5.npz")
     made = plots.draw_attacked({dataset: [run]}, "inf", False, everything=False)
     out, err = capsys.readouterr()
-    (told,) = (line for line in out.splitlines() if line.startswith("left out"))
     assert err == ""
-    names, _, command = told.removeprefix("left out ").partition(": python plots.py ")
-    names = names.split(", ")
+    count, _, command = out.splitlines()[-1].partition(" figures left out: python plots.py ")
+    options = vars(plots._parser().parse_args(command.removesuffix(" says what is needed").split()))
+    names = options["names"]
+    assert len(names) == int(count)
     assert {"radii", "attack"} <= set(names)
     assert not set(names) & {path.stem for path in made}
-    again = command.removesuffix(" says what each needs").split()
-    options = vars(plots._parser().parse_args(again))
-    assert options["names"] == names
     assert options["results"] == tmp_path
     with pytest.raises(InputError, match="none of these"):
         plots.main(**options)
