@@ -2,7 +2,7 @@
 
     python plots.py                           all of them
     python plots.py accuracy_noise            those named
-    python plots.py --groups kolter-madry     those of other recipes
+    python plots.py --groups kolter-madry     those of another group
     python plots.py --format pdf              for a paper; --format png --dpi 300 for slides
 
 Runs that differ only in their radius form a group. It is named after the settings that differ
@@ -43,7 +43,8 @@ def main(
     """Draw figures from the stored numbers, and the page that shows them; returns their files.
 
     A figure is left out where a run or study that it needs is missing; a notice tells of each run
-    that is not attacked yet, and of each figure that is named and left out.
+    that is not attacked yet, and of each figure that is named and left out. If none is named, one
+    line lists those that are left out, and the command that says why.
 
     Args:
         names, groups: which (default: all; article and converged).
@@ -72,7 +73,7 @@ def draw_attacked(
 ) -> list[Path]:
     """Draw what shows an attack, in the data sets of the runs attacked alone; returns the files.
 
-    If not `everything` was attacked, the figures of one recipe are drawn for the recipes of these
+    If not `everything` was attacked, the figures of one group are drawn for the groups of these
     runs. Models that were trained in the box are drawn on request, by `main`. An attack that is
     not the one under which its runs are drawn stands in the figure threats alone.
 
@@ -104,7 +105,7 @@ def draw(
     for stored, found in zip(read, grouped, strict=True):
         todo += pictures(stored, {group: found[group] for group in choose(found, groups)})
     todo = [(*to, f, given) for *to, f, given in todo if not names or f.__name__ in names]
-    written = []
+    written, left_out = [], []
     for folder, function, given in cli.bar(todo, "drawing"):
         path = folder / f"{function.__name__}.{format}"
         try:
@@ -112,6 +113,7 @@ def draw(
             written.append(path)
         except Missing as error:
             path.unlink(missing_ok=True)  # it would show what is no longer there
+            left_out.append(function.__name__)
             if names:
                 cli.notice(f"left out {path.relative_to(datasets[0].parent)}: {error}")
     for dataset in datasets:
@@ -120,6 +122,12 @@ def draw(
     if names and not written:
         raise Missing("none of these figures can be drawn")
     print(summary(written))
+    if left_out and not names:
+        left_out = list(dict.fromkeys(left_out))
+        again = " ".join(["python plots.py", *left_out, *(["--groups", *groups] if groups else [])])
+        again = store.again(again, datasets[0] / "figures" / "README.md")
+        count = f"{len(left_out)} figure{'s' * (len(left_out) > 1)}"
+        print(f"{count} left out: {again} says what is needed")
     return written
 
 
@@ -128,18 +136,27 @@ def figures() -> dict[str, list]:
 
     They are the functions of figures/ that return a Figure, in the order in which they are written.
     So a new figure is one new function there, and nothing else.
+
+    Raises:
+        TypeError: such a function takes something else, its docstring is no caption, or a function
+            has a caption and is not annotated to return a Figure.
     """
     from figures import article, comparisons, method  # imports Matplotlib, too slow for --help
 
     found = {"": [], "models": [], "results": []}
     for module in (method, article, comparisons):
         for function in filter(inspect.isfunction, vars(module).values()):
-            look = inspect.signature(function)
-            if function.__module__ == module.__name__ and look.return_annotation is module.Figure:
-                takes = ", ".join(look.parameters)
-                if takes not in found:
-                    where = f"{module.__name__}.{function.__name__}"
-                    raise TypeError(f"{where} takes ({takes}), not nothing, (models) or (results)")
+            if function.__module__ != module.__name__:
+                continue
+            look, where = inspect.signature(function), f"{module.__name__}.{function.__name__}"
+            takes = ", ".join(look.parameters)
+            if look.return_annotation is not module.Figure:
+                if "\nNumbers:" in (inspect.getdoc(function) or ""):
+                    raise TypeError(f"{where} has the caption of a figure: annotate it -> Figure")
+            elif takes not in found:
+                raise TypeError(f"{where} takes ({takes}), not nothing, (models) or (results)")
+            else:
+                caption(function)
                 found[takes].append(function)
     return found
 
@@ -183,10 +200,15 @@ def render(function, given: tuple, format: str = "png", dpi: int = DPI) -> bytes
 def caption(function) -> tuple[str, str, str]:
     """From the docstring of a figure: what it is, what to see, and the numbers behind it.
 
-    These are its first two paragraphs and its last line.
+    These are its first two paragraphs and its last one. Raises TypeError: one of them is missing.
     """
-    what, see, *_, numbers = inspect.getdoc(function).split("\n\n")
-    what, see, numbers = (" ".join(text.split()) for text in (what, see, numbers))
+    parts = [" ".join(text.split()) for text in (inspect.getdoc(function) or "").split("\n\n")]
+    if len(parts) < 3 or not parts[-1].startswith("Numbers: "):
+        raise TypeError(
+            f"{function.__module__}.{function.__name__} needs a docstring of three paragraphs, "
+            "separated by empty lines: what it is, what to see, and Numbers: with the files"
+        )
+    what, see, *_, numbers = parts
     return what, see, numbers.removeprefix("Numbers: ")
 
 
@@ -284,7 +306,7 @@ def _parser() -> cli.Parser:
         "--groups",
         nargs="+",
         metavar="GROUP",
-        help="recipes whose figures are drawn, such as kolter-madry (default: article, converged)",
+        help="groups whose figures are drawn, such as kolter-madry (default: article, converged)",
     )
     parser.add_argument("--format", choices=FORMATS, default="png", help="(default: png)")
     parser.add_argument(

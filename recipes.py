@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields, replace
 from lab.cli import InputError
 
 NORMS = {"inf": "L∞", "2": "L2", "1": "L1"}
-LOSSES = ("hinge", "logistic")  # what train.py minimises, each a function in losses.py
+# What train.py minimises, each a function in losses.py.
+LOSSES = ("hinge", "logistic")
 SOLVED = ("hinge", "logistic")  # those whose minimum optimum.py finds
 INITS = ("glorot", "zeros", "pytorch")
 SCHEDULES = ("constant", "linear")

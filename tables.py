@@ -19,7 +19,7 @@ from lab.tables import head, row, share, to_csv, write_pages
 import numpy as np
 
 import runs
-from recipes import LOSSES, NORMS
+from recipes import NORMS
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 # The article's own numbers: its table for clean images, the rest read off its figure.
@@ -68,12 +68,16 @@ def main(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> None:
 def csv_tables(stored: runs.Results) -> dict[str, list[dict]]:
     """Rows of each table: runs, accuracy, history, radii, and one for each table of a study."""
     found = dict(runs=[], accuracy=[], history=[], radii=[])
+    # The history of a robust run has its plain loss, too, under the name of the loss.
+    losses = sorted({run.settings.loss for run in stored.runs.values() if run.settings.robust})
+    columns = ("loss", "accuracy", "robust_accuracy", *losses)
+    last_epoch = [f"{part}_{column}" for part in ("train", "test") for column in columns]
     for name, run in stored.runs.items():
         last = {column: values[-1] for column, values in run.history.items()}
         found["runs"].append(
             dict(run=name)
             | {key: value for key, value in asdict(run.settings).items() if key != "given_name"}
-            | dict.fromkeys(LAST_EPOCH)
+            | dict.fromkeys(last_epoch)
             | last
             | dict(w_l1=np.abs(run.w).sum(), w_l2=np.linalg.norm(run.w), b=run.b)
             | dict(weights_not_0=np.count_nonzero(run.w), pixels_in_use=run.pixels_in_use)
@@ -82,7 +86,7 @@ def csv_tables(stored: runs.Results) -> dict[str, list[dict]]:
         )
         for epoch in range(len(next(iter(run.history.values())))):
             values = {column: values[epoch] for column, values in run.history.items()}
-            known = dict(run=name, epoch=epoch + 1) | dict.fromkeys(LAST_EPOCH)
+            known = dict(run=name, epoch=epoch + 1) | dict.fromkeys(last_epoch)
             found["history"].append(known | values)
     for threat, attacks in stored.attacks.items():
         for name, attack in attacks.items():
@@ -105,11 +109,6 @@ def csv_tables(stored: runs.Results) -> dict[str, list[dict]]:
     return found
 
 
-LAST_EPOCH = tuple(
-    f"{part}_{name}"
-    for part in ("train", "test")
-    for name in ("loss", "accuracy", "robust_accuracy", *LOSSES)
-)
 CERTIFICATE = ("primal", "dual", "gap", "violation")
 
 

@@ -105,8 +105,8 @@ def evaluate(classifier, settings: recipes.Settings, train_set, test_set) -> dic
     """The losses and accuracies on all of train and test, each given as (x, y).
 
     The keys are Keras's: "loss" (the trained one) and "accuracy", with "val_" before the test
-    set's. A robust run adds the plain loss, "hinge" or "logistic", and "robust_accuracy" at its
-    radius.
+    set's. A robust run adds the plain loss, under its own name such as "hinge", and
+    "robust_accuracy" at its radius.
     """
     import losses
 

@@ -7,7 +7,8 @@ y w.delta. Without the box the worst one lowers m by eps times the dual norm of 
     delta = -y eps sign(w),    m - eps ||w||_1,    r = m / ||w||_1    in the L-infinity ball.
 
 With the box each pixel has its own slack, and the package advlinear solves the problem.
-Shapes: x (n, d), y (n,), w (d,); all in float64.
+Shapes: x (n, d), y (n,), w (d,); all in float64. Of the losses, only those of `recipes.SOLVED` have
+a twin here, which optimum.py calls by their name.
 """
 
 import numpy as np

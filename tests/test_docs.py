@@ -277,7 +277,8 @@ def test_every_setting_and_study_is_described():
     for name in recipes.RECIPES["article"].keys() - {"eager", "seed"}:
         assert f"`--{name.replace('_', '-')}`" in reference
     for name in store.names(RESULTS / "mnist-0-1" / "studies"):
-        assert f"| `{name}` |" in reference or name.startswith("benchmark-"), name
+        told = f"{name} needs a row in the table of studies of docs/reference.md"
+        assert f"| `{name}` |" in reference or name.startswith("benchmark-"), told
 
 
 def test_every_script_is_in_the_readme():
@@ -370,7 +371,8 @@ def test_the_figure_in_the_reference_works_as_printed(stored, monkeypatch):
 
 
 def test_the_loss_in_the_reference_works_as_printed(tmp_path, monkeypatch, capsys):
-    """As if it stood in losses.py, and its name in recipes.py; the check knows it, too."""
+    """As if it stood in losses.py, and its name in recipes.py; the check knows it, too. The line
+    for REFERENCE gives the same loss, and a derivative that agrees with its differences."""
     monkeypatch.setattr(
         losses, "squared_hinge", None, raising=False
     )  # so that it is gone afterwards
@@ -385,6 +387,11 @@ def test_the_loss_in_the_reference_works_as_printed(tmp_path, monkeypatch, capsy
     worst = y * (x @ run.w + run.b) - 0.1 * np.abs(run.w).sum()
     expected = np.mean(np.maximum(0, 1 - worst) ** 2)
     assert run.history["train_loss"][-1] == pytest.approx(expected, rel=1e-5)
+    (line,) = re.findall(r'^`("squared_hinge": .+),`$', PAGES["reference.md"], re.MULTILINE)
+    ((value, slope),) = eval(f"{{{line}}}", {"np": np}).values()
+    assert value(worst).mean() == pytest.approx(expected)
+    differences = (value(worst + 1e-6) - value(worst - 1e-6)) / 2e-6
+    np.testing.assert_allclose(slope(worst), differences, rtol=0, atol=1e-5)
 
 
 def test_pages_without_markers_are_refused_and_left_alone(tmp_path):

@@ -61,7 +61,7 @@ def solve(
         operator, cone: A, and K and C.
         sample_weight: c (n,), positive.
         linear_term: f (p,).
-        loss: "hinge" or "logistic".
+        loss: its name, a key of `losses.BY_NAME`.
         theta: (p,) with K theta inside the cone, from which to start.
         stopping_rule: given an iterate and its number, says whether to stop, and the smallest sum
             of complementary products that is wanted.

@@ -28,8 +28,8 @@ def logistic(margins: Array) -> Array:
 
 
 def losses_of(loss: str, margins: Array) -> Array:
-    """The loss "hinge" or "logistic" at margins of any shape."""
-    return hinge(margins) if loss == "hinge" else logistic(margins)
+    """The loss of this name, a key of `BY_NAME`, at margins of any shape."""
+    return BY_NAME[loss].values(margins)
 
 
 class Target(NamedTuple):
@@ -73,8 +73,13 @@ class Loss(Protocol):
     @property
     def products(self) -> np.float64: ...
 
-    def values(self, margins: Array) -> Array:
-        """l(m) (n,) of the margins."""
+    @staticmethod
+    def values(margins: Array) -> Array:
+        """l(m) of margins of any shape."""
+
+    @staticmethod
+    def start(sample_weight: Array, alpha: Array, margins: Array) -> Loss:
+        """The state of the first iterate, at this alpha (n,) and these margins (n,)."""
 
     def at(self, margins: Array) -> Self:
         """The state from which the next step starts, at these margins (n,)."""
@@ -130,7 +135,8 @@ class Hinge:
         over, under = self.ratios
         return 1 / (over + under)  # (11)
 
-    def values(self, margins: Array) -> Array:
+    @staticmethod
+    def values(margins: Array) -> Array:
         return hinge(margins)
 
     def at(self, margins: Array) -> Hinge:
@@ -177,7 +183,8 @@ class Logistic:
     def curvature(self) -> Array:
         return self.alpha * self.rest / self.sample_weight  # (12)
 
-    def values(self, margins: Array) -> Array:
+    @staticmethod
+    def values(margins: Array) -> Array:
         return logistic(margins)
 
     def at(self, margins: Array) -> Logistic:
@@ -197,4 +204,4 @@ class Logistic:
         return Logistic(self.sample_weight, alpha, self.sample_weight - alpha)
 
 
-BY_NAME: dict[str, type[Hinge] | type[Logistic]] = {"hinge": Hinge, "logistic": Logistic}
+BY_NAME: dict[str, type[Loss]] = {"hinge": Hinge, "logistic": Logistic}

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import losses
+import recipes
 import worst_case
 from advlinear.balls import slack
 
 THREATS = [("inf", False), ("2", False), ("1", False), ("inf", True)]  # those of train.py
 EXACT = dict(rtol=1e-9, atol=1e-9)
-# loss -> the loss of each margin in NumPy, and its derivative by the margin
+# Each of recipes.LOSSES -> the loss of each margin in NumPy, and its derivative by the margin.
 REFERENCE = {
     "hinge": (worst_case.hinge, lambda margins: -1.0 * (margins < 1)),
     "logistic": (
@@ -117,6 +118,21 @@ def test_projected_gradient_ascent_reaches_the_robust_hinge(problem, norm, box):
     # The L-infinity ascent ends in the corner; the L2 one turns towards w by a constant factor
     # each step, so 200 steps end within rounding.
     np.testing.assert_allclose(worst_case.hinge(y * logits.numpy()), closed, **EXACT)
+
+
+def test_every_loss_that_can_be_trained_has_a_reference():
+    told = "each of recipes.LOSSES needs its value and its derivative in REFERENCE of this file"
+    assert REFERENCE.keys() == set(recipes.LOSSES), told
+
+
+@pytest.mark.parametrize("loss", recipes.LOSSES)
+def test_no_loss_rises_in_the_margin(loss):
+    """Else its worst case is not at the worst-case margin. Sums in float64 are right to 1e-12."""
+    margins = np.linspace(-20, 20, 401)
+    values = [getattr(losses, loss)(tf.constant([m])).numpy() for m in margins]
+    rises = [m for m, rise in zip(margins, np.diff(values), strict=False) if rise > 1e-12]
+    assert rises == [], f"losses.{loss} rises above these margins"
+    assert values[0] > values[-1]
 
 
 @every_loss

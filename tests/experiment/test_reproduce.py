@@ -254,6 +254,13 @@ def test_the_commands_make_all_that_is_published(sample, tmp_path, monkeypatch):
     assert studied | {"example"} == {parts[1] for parts in published if parts[0] == "studies"}
 
 
+def test_every_study_that_is_stored_is_made_by_a_command():
+    """Of those of studies.py. It needs no git, so that it sees a new study before it is tracked."""
+    made = {name for one in reproduce.COMMANDS if "studies.py" in one for name in one.split()[1:]}
+    stored = set(store.names(RESULTS / "mnist-0-1" / "studies")) & studies.STUDIES.keys()
+    assert stored - made == set(), "add it to COMMANDS in reproduce.py"
+
+
 def test_a_command_that_fails_ends_all(tmp_path, monkeypatch):
     failed = SimpleNamespace(returncode=2)
     monkeypatch.setattr(reproduce.subprocess, "run", lambda *arguments, **options: failed)

@@ -28,6 +28,11 @@ def exact_accuracy(run, x, y, eps):
     return np.mean(worst_case.signed_radii(x, y, run.w, run.b) > eps)
 
 
+def test_every_study_is_in_the_list_at_the_top_of_the_script():
+    listed = [name for name in studies.STUDIES if f"python studies.py {name} " in studies.__doc__]
+    assert listed == list(studies.STUDIES), "add it to the docstring of studies.py"
+
+
 def test_transfer_is_what_perturbed_images_give(members, sample):
     x, y = sample.flat("test")
     table = studies.accuracy_under_another(members, sample)

@@ -75,6 +75,7 @@ def check_tables(dataset):
     for name, table in stored.studies.items():
         if name in NO_COLUMNS:
             continue
+        assert (folder / f"{name}.csv").is_file(), f"no {name}.csv: run python tables.py"
         found = pd.read_csv(folder / f"{name}.csv")
         assert list(found) == list(table)
         for column, values in table.items():
