@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 U = 2.0**-53  # the largest relative error of one operation of float64
 FEW = 16 * U  # of a few operations, one after the other
 SMALLEST = 2.0**-1074  # the smallest number above 0
-LARGEST = 1e300  # of the margins: sums of their losses do not overflow
+MARGIN_LIMIT = 1e300  # sums of the losses of smaller margins do not overflow
 TINY = 1e-200  # above a logistic loss that underflows, and the alpha of one
 REACH = 1000  # how much larger than w the weights are that a bound with a violation holds for
 ROWS = 1024  # samples in a block, to save memory
@@ -163,7 +163,7 @@ def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total:
             x = x - centre[used]
             terms = np.dot(np.abs(x), size) + abs(bias) + cost
             margins[rows] = y * (np.dot(x, w) + bias) - cost - (len(used) + 8) * 2 * U * terms
-    if not (np.abs(margins) < LARGEST).all():
+    if not (np.abs(margins) < MARGIN_LIMIT).all():
         raise ValueError("the margins of (w, b) overflow: scale X, w, b and eps to smaller numbers")
     losses = np.maximum(1 - margins, 0)
     if problem.loss == "logistic":
