@@ -126,6 +126,7 @@ def page_tables(stored: runs.Results) -> dict[str, str]:
         "kolter-madry": _kolter_madry(stored),
         "benchmark": _benchmark(stored),
         "benchmark-minimum": _minima(stored),
+        "benchmark-threads": _threads(stored),
     }
 
 
@@ -259,18 +260,26 @@ def _benchmark(stored: runs.Results) -> str:
 
 def _minima(stored: runs.Results) -> str:
     """Seconds and gap of each problem, beside those of other solvers."""
-    solvers = ("", ", two threads", ", cvxpy, Clarabel", ", HiGHS")
+    solvers = {"": "advlinear", ", cvxpy, Clarabel": "Clarabel", ", HiGHS": "HiGHS"}
     table, found = stored.study("benchmark-minimum"), {}
     for what, seconds, gap in zip(*(table[n] for n in ("what", "seconds", "gap")), strict=True):
         other = next((end for end in solvers if end and what.endswith(end)), "")
         told = "stopped" if np.isnan(gap) else f"{max(gap, 0):.0e}"
-        told = [] if other == ", two threads" else [told]  # it is that of one thread
-        found.setdefault(what.removesuffix(other), {})[other] = [_time(seconds), *told]
-    heads = ["advlinear", "gap", "two threads", "Clarabel", "gap", "HiGHS", "gap"]
+        found.setdefault(what.removesuffix(other), {})[other] = [_time(seconds), told]
+    heads = [f"{solver}{part}" for solver in solvers.values() for part in ("", ": gap")]
     text = head("data, ε", *heads)
     for what, cells in found.items():
-        cells |= {end: cells.get(end, ["", ""]) for end in solvers}
-        text += row([what, *(cell for end in solvers for cell in cells[end])])
+        text += row([what, *(cell for end in solvers for cell in cells.get(end, ["", ""]))])
+    return text
+
+
+def _threads(stored: runs.Results) -> str:
+    """Seconds of each task where BLAS may use one thread, and where two."""
+    text, table = head("", "one thread", "two threads", "ratio"), stored.study("benchmark-threads")
+    columns = [table[name].tolist() for name in ("what", "seconds", "ratio")]
+    (what, seconds, _), (_, two, ratios) = ([c[k::2] for c in columns] for k in (0, 1))
+    for name, *times, ratio in zip(what, seconds, two, ratios, strict=True):
+        text += row([name, *map(_time, times), f"{ratio:.2f}"])
     return text
 
 

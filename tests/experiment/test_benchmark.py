@@ -3,6 +3,7 @@
 from lab import library
 
 import pytest
+import threadpoolctl
 
 import benchmark
 import runs
@@ -55,3 +56,19 @@ def test_contenders_take_turns_and_slow_ones_one():
 def test_table_gives_medians_and_ratios():
     found = benchmark.table({"ours": [2.0, 1.0, 9.0], "other": [8.0]}, "ours")
     assert found == dict(what=["ours", "other"], runs=[3, 1], seconds=[2.0, 8.0], ratio=[1.0, 4.0])
+
+
+def test_threads_are_set_for_each_turn_and_given_back(sample, monkeypatch):
+    blas, seen = threadpoolctl.ThreadpoolController().select(user_api="blas"), []
+
+    def task():
+        seen.append({one["num_threads"] for one in blas.info()})
+
+    monkeypatch.setattr(benchmark, "FEW_RUNS", 2)
+    monkeypatch.setattr(benchmark, "_on_threads", lambda split: [("a task", task)])
+    with blas.limit(limits=2):
+        table = benchmark.threads(sample)
+        assert {one["num_threads"] for one in blas.info()} == {2}
+    assert seen == [{1}, {2}] * 2
+    assert table["what"] == ["a task", "a task, two threads"]
+    assert table["runs"] == [2, 2]
