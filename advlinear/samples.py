@@ -160,7 +160,7 @@ def _places(given: Any, wanted: Any, what: str, axis: str) -> np.ndarray:
 
 
 class Form:
-    """Samples as numbers, and their form.
+    """Samples as numbers, and their form; copied, so that X may change afterwards.
 
     Attributes:
         x: (n, d) float64, an array or, for a sparse X, a CSR matrix.
@@ -179,7 +179,9 @@ class Form:
         self.columns, self.index = columns, index
         pandas = sys.modules.get("pandas")
         if pandas is not None and isinstance(X, pandas.DataFrame):
-            self.kind, self._frame, self._columns = "frame", X, numeric_columns(X)
+            self._columns = numeric_columns(X)
+            X = X.copy()  # of which x may be a view
+            self.kind, self._frame = "frame", X
             x = X.iloc[:, self._columns].to_numpy(np.float64, na_value=np.nan)
             types = X.dtypes.iloc[self._columns]
             self.columns, self.index = X.columns[self._columns], X.index
@@ -298,12 +300,12 @@ def bounds(box: tuple, form: Form) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sides(box: Any, columns: Any, index: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides of a box as float64 arrays, in the order of X. See `in_order`, also for errors."""
+    """Both sides of a box as new float64 arrays, in the order of X; errors as of `in_order`."""
     pair = isinstance(box, tuple | list) or (isinstance(box, np.ndarray) and box.ndim > 0)
     if not pair or len(box) != 2:  # a frame would give its column names, a dict its keys
         came = " ".join(repr(box).split())[:99]
         raise ValueError(f"box needs (low, high), each a number or one per feature, not {came}")
-    low, high = (real(in_order(side, columns, index, "box"), "box") for side in box)
+    low, high = (real(in_order(side, columns, index, "box"), "box", copy=True) for side in box)
     return low, high
 
 
@@ -342,7 +344,7 @@ def units(scale: ArrayLike | None, form: Form) -> np.ndarray | None:
     if scale is None:
         return None
     d = form.x.shape[1]
-    scale = real(in_order(scale, form.columns, form.index, "scale"), "scale")
+    scale = real(in_order(scale, form.columns, form.index, "scale"), "scale", copy=True)
     try:
         scale = form.per_feature(scale)
     except ValueError:

@@ -167,7 +167,7 @@ def given(model: tuple, d: int) -> tuple[np.ndarray, np.ndarray]:
     """W (K, d) and b (K,), or w (d,) and b (). Raises ValueError: they are not that."""
     if len(model) != 2:
         raise ValueError(f"(W, b) needs two arrays of numbers, not {len(model)}")
-    W, b = (real(part, "(W, b)") for part in model)
+    W, b = (real(part, "(W, b)", copy=True) for part in model)
     W, b = (W[0], b.reshape(-1)[0]) if W.ndim == 2 and len(W) == 1 and b.size == 1 else (W, b)
     if W.shape[-1:] != (d,) or b.shape != W.shape[:-1] or W.ndim > 2:
         transposed = W.ndim == 2 and len(W) == d and b.shape == W.shape[1:]
@@ -289,7 +289,7 @@ def labels(
         classes = np.array([-1, 1]) if negative else np.arange(count)
     if len(classes) != count:
         raise ValueError(f"the model has {len(classes)} classes, but {count} scores per sample")
-    classes = np.asarray(classes)
+    classes = np.array(classes)  # a copy, as of all that is kept
     return classes, None if y is None else labels_to_indices(y, classes, hint=hint)
 
 

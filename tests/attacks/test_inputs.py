@@ -374,3 +374,65 @@ def test_a_minimum_refuses_samples_that_overflow():
         minimise(X=np.r_[1.7e308 * X[:6], -1.7e308 * X[6:]])
     with pytest.raises(ValueError, match="box holds numbers above 1e301"):
         minimise(box=(-1.7e308, 1.7e308))
+
+
+# --- what is kept is copied ----------------------------------------------------------------------
+
+TABLE = pd.DataFrame(X, columns=list("abc"))
+KEPT = {
+    "array": lambda: X.copy(),
+    "images": lambda: X.copy().reshape(12, 3, 1),
+    "float32": lambda: np.float32(X),
+    "frame": lambda: TABLE.copy(),
+    "frame with text": lambda: TABLE.assign(job="x"),
+    "csr": lambda: scipy.sparse.csr_array(X),
+    "csc": lambda: scipy.sparse.csc_matrix(X),
+}
+
+
+def spoil(values):
+    """Change all numbers of an array, a frame or a sparse matrix in place."""
+    if isinstance(values, pd.DataFrame):
+        for j in range(values.shape[1]):
+            for i in range(len(values)):
+                values.iloc[i, j] = "y" if isinstance(values.iloc[i, j], str) else -9.0
+    elif scipy.sparse.issparse(values):
+        values.data[:], values.indices[:] = -9, 0
+    else:
+        values[:] = -9
+
+
+def plain(values):
+    return values.toarray() if scipy.sparse.issparse(values) else np.asarray(values)
+
+
+@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("target", [None, 0])
+def test_what_was_passed_may_change_after_the_attack(kind, target):
+    samples, scale, low, high = KEPT[kind](), np.float64([1, 2, 3]), 0 * X - 1, 2 * ONES
+    weights, bias, y = W.copy(), B.copy(), Y.copy()
+    if kind == "images":
+        low, high, scale = (one.reshape(*one.shape, 1) for one in (low, high, scale))
+    passed = (samples, scale, low, high, weights, bias, y)
+    if target is not None and scipy.sparse.issparse(samples):
+        return  # is refused
+    found = attack(
+        model=(weights, bias), X=samples, y=y, scale=scale, box=(low, high), target=target
+    )
+    before = plain(found.perturbed()), plain(found.perturbed(0.1)), found.curve(0.1)
+    for values in passed:
+        spoil(values)
+    after = plain(found.perturbed()), plain(found.perturbed(0.1)), found.curve(0.1)
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_weights_that_whole_steps_ask_and_the_box_of_a_minimum_are_copied():
+    low, high, weights, bias = 0 * ONES, 2 * ONES, W.copy(), B.copy()
+    best, found = minimise(box=(low, high)), attack(model=(weights, bias), X=np.rint(8 * X))
+    known = found.perturbed(step=1)
+    for values in (low, high, weights, bias):
+        spoil(values)
+    assert (found.perturbed(step=1) == known).all()
+    assert (best.box[0] == 0).all()
+    assert (best.box[1] == 2).all()
