@@ -131,6 +131,42 @@ def in_order(values: Any, columns: Any, index: Any, what: str) -> Any:
     return values.iloc[rows, _places(values.columns, columns, what, "column")]
 
 
+def weights_in_order(W: Any, b: Any, columns: Any) -> tuple[Any, Any]:
+    """Weights W or w with their features in the order of X, by name; other values as they are.
+
+    A Series w, and the columns of a DataFrame W, have the names of the columns of X. The rows of W,
+    and a Series b, are those of the classes 0 to K - 1.
+
+    Args:
+        columns: those of X, as from `names`.
+
+    Raises:
+        ValueError: as from `in_order`; or W and b name other classes.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is None:
+        return W, b
+    what = "(W, b)"
+    if isinstance(W, pandas.Series):
+        W = in_order(W, columns, None, what)
+    elif isinstance(W, pandas.DataFrame):
+        _require_counted(W.index, "W")
+        W = W.sort_index().iloc[:, _places(W.columns, columns, what, "column")]
+    if isinstance(b, pandas.Series):
+        _require_counted(b.index, "b")
+        b = b.sort_index()
+    return W, b
+
+
+def _require_counted(index: Any, what: str) -> None:
+    """Raise ValueError unless an index is 0 to K - 1, in any order."""
+    if sorted(index, key=str) != sorted(range(len(index)), key=str):
+        raise ValueError(
+            f"the index of {what} needs to be 0 to {len(index) - 1}, the classes of (W, b): pass "
+            f"{what} as an array to take it by place"
+        )
+
+
 def _places(given: Any, wanted: Any, what: str, axis: str) -> np.ndarray:
     """Where each of the wanted names is among those given. Raises ValueError: see `in_order`."""
     by_place = f"pass {what} as an array to take it by place"

@@ -169,7 +169,9 @@ def attack(
         model: a fitted scikit-learn classifier, outlier detector or pipeline whose scores are
             linear; a Keras or PyTorch model of logits; a function from X (m, ...) to scores (m, K),
             or (m,) for two classes; or (W, b) with W (K, d) and b (K,), or w (d,) and a number; or
-            a `Minimum`, with its classes, or a `Best`, which counts as (w, b).
+            a `Minimum`, with its classes, or a `Best`, which counts as (w, b). Where X is a
+            DataFrame, a Series w, the columns of a DataFrame W, and the weights of a `Minimum` that
+            was found on a DataFrame are read by the names of its columns.
         X: samples (n, d), or (n, ...) as the model takes them; a sparse matrix; or a DataFrame,
             whose d numeric columns are attacked.
         y: labels (n,), by place and not by index: those of model.classes_, else 0 to K - 1; with a

@@ -225,6 +225,13 @@ NAMES = [
     (dict(X=X, box=(0, FRAME + 1)), "box has row names, but X has none"),
     (dict(box=pd.DataFrame({0: [0, 1.0], 1: [0, 1.0]})), r"box needs \(low, high\)"),
     (dict(box={0: 0, 1: 1}), r"box needs \(low, high\)"),
+    (dict(model=(pd.Series(ONES, list("abd")), 0)), r"\(W, b\) lacks column 'c' of X"),
+    (dict(X=X, model=(pd.Series(ONES, list("abc")), 0)), r"\(W, b\) has column names, but X"),
+    (
+        dict(model=(pd.DataFrame(W, ["no", "yes"], list("abc")), B)),
+        "the index of W needs to be 0 to 1",
+    ),
+    (dict(model=(W, pd.Series(B, ["yes", "no"]))), "the index of b needs to be 0 to 1"),
 ]
 
 
@@ -233,6 +240,37 @@ def test_a_name_that_is_missing_unknown_or_there_twice_is_refused(change, messag
     with pytest.raises(ValueError, match=message) as error:
         attack(**dict(X=FRAME) | change)
     assert "\n" not in str(error.value)
+
+
+def test_weights_are_read_by_the_names_of_the_columns():
+    """In a pair, in a frame (K, d) with its classes, and in a certificate."""
+    w, known = np.float64([1, -2, 0.5]), attack()
+    matrix = pd.DataFrame(W, columns=list("abc"))
+    two = attack(model=(w, 0.3), X=X)
+    same(attack(model=(pd.Series(w, list("abc"))[BACK], 0.3), X=FRAME), two)
+    same(attack(model=(w, 0.3), X=FRAME), two)
+    mixed = FRAME.assign(job="x").loc[:, ["c", "job", "a", "b"]]
+    found = attack(model=(pd.Series(w, list("abc")), 0.3), X=mixed)
+    np.testing.assert_allclose(found.radii, two.radii, rtol=1e-12)
+    same(attack(model=(matrix[BACK], B), X=FRAME), known)
+    same(attack(model=(matrix.loc[[1, 0], BACK], pd.Series(B)[[1, 0]]), X=FRAME), known)
+    same(attack(model=(pd.DataFrame(W), B)), known)
+    best = minimise()
+    for given in (best.w, pd.Series(best.w, list("abc"))[BACK]):
+        proof = proved(X=FRAME, w=given, b=best.b, alpha=best.alpha)
+        assert (proof["primal"], proof["dual"]) == (best.primal, best.dual)
+
+
+def test_a_minimum_keeps_the_names_of_its_features():
+    best = minimise(X=FRAME)
+    assert best.names.tolist() == list("abc")
+    assert minimise().names is None
+    known = attack(model=minimise(), X=X, y=Y)
+    for given in (FRAME, FRAME[BACK], X, FRAME.assign(job="x")[["c", "job", "b", "a"]]):
+        radii = attack(model=best, X=given, y=Y).radii
+        np.testing.assert_allclose(radii, known.radii, rtol=1e-12)
+    with pytest.raises(ValueError, match="lacks column 'd' of X"):
+        attack(model=best, X=FRAME.assign(d=1.0))
 
 
 def test_without_names_the_default_index_goes_by_place():
