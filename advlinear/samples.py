@@ -203,6 +203,8 @@ class Form:
         kind: "array", "sparse" or "frame".
         edge: the share of the box's width by which rounding may have put x outside: 1e-9, or
             4.8e-7 where X is float32.
+        unit: the share of a number in X by which rounding may have changed it: 8.9e-16, or 4.8e-7
+            where X is float32; 0 where all are whole numbers.
         columns, index: the names of the d features and of the n samples, or None.
     """
 
@@ -229,7 +231,8 @@ class Form:
         else:
             X = array(X, "X")
             self.kind, x, types = "array", real(X, copy=True), [X.dtype]
-        self.shape, self.edge = x.shape, max(EDGE, ULPS * coarsest(types))
+        self.shape, self.unit = x.shape, ULPS * coarsest(types)
+        self.edge = max(EDGE, self.unit)
         if x.ndim < 2 or not np.prod(x.shape):
             raise ValueError(f"X needs shape (n, d), not {x.shape}")
         require_finite(x.data if self.kind == "sparse" else x, "X")

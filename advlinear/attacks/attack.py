@@ -104,8 +104,9 @@ class Found:
 
         Raises:
             ValueError: eps is negative, not finite, or not one or n numbers; step is not above 0,
-                comes with eps or a target, or X or the box is not a multiple of it; or the model
-                itself does not take the sample for another class at a whole step.
+                comes with eps or a target; X or the high edge of the box is off the grid, which
+                begins at the low edge, or at 0 without one, by more than 1e-6 of a step and more
+                than its type rounds; or the model itself does not take the sample for another class at a whole step.
         """
         moves = self._moves
         if step is not None:
