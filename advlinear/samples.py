@@ -340,8 +340,14 @@ def bounds(box: tuple, form: Form) -> tuple[np.ndarray, np.ndarray]:
 
 def sides(box: Any, columns: Any, index: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both sides of a box as new float64 arrays, in the order of X; errors as of `in_order`."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(box, pandas.DataFrame):
+        rows = (f"box.iloc[{row}]" for row in (0, 1))
+        if len(box) == 2 and box.index.is_unique:
+            rows = (f"box.loc[{row!r}]" for row in box.index.tolist())
+        raise ValueError("box needs (low, high), not a DataFrame: pass ({}, {})".format(*rows))
     pair = isinstance(box, tuple | list) or (isinstance(box, np.ndarray) and box.ndim > 0)
-    if not pair or len(box) != 2:  # a frame would give its column names, a dict its keys
+    if not pair or len(box) != 2:  # a dict would give its keys
         came = " ".join(repr(box).split())[:99]
         raise ValueError(f"box needs (low, high), each a number or one per feature, not {came}")
     low, high = (real(in_order(side, columns, index, "box"), "box", copy=True) for side in box)

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 LINEAR = 1e-5  # the largest relative error of scores that count as linear
 ROUNDING = 2.0**-50  # the least relative error that is assumed of a score
-NOT_LARGEST = "the model does not predict the class of its largest score"
+NOT_LARGEST = (
+    "the model does not predict the class of its largest score: pass (W, b) of the scores that it "
+    "compares; if it has a threshold, subtract this from b"
+)
 PROBE = 2.0**20  # to find its weight, a feature is first moved by so many times the largest number
 
 
@@ -134,9 +137,11 @@ def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
         raw = lambda points, rows: points @ W.T + b  # noqa: E731
     elif isinstance(model, list):
         raise ValueError(
-            "a list is no model: pass (W, b), of Keras's get_weights() (kernel.T, bias), as Keras "
-            "keeps (d, K)"
+            "a list is no model: make it a tuple, (W, b) or (w, b); of Keras's get_weights() pass "
+            "(kernel.T, bias), as Keras keeps (d, K)"
         )
+    elif hasattr(model, "__array__") or hasattr(model, "tocsr"):
+        raise ValueError("weights alone are no model: pass (W, b) or (w, b), with a bias b")
     elif keras is not None and isinstance(model, keras.Model):
         raw = lambda points, rows: _keras_scores(model, form(points, rows))  # noqa: E731
     elif torch is not None and isinstance(model, torch.nn.Module):
@@ -220,7 +225,8 @@ def _advising_a_box(ask: Callable) -> Callable:
         try:
             return ask(points, rows)
         except ValueError as error:
-            raise ValueError(f"{error}, away from X: give a box that features stay in") from None
+            said = str(error).rstrip(".")
+            raise ValueError(f"{said}, away from X: give a box that features stay in") from None
 
     return scores
 

@@ -9,6 +9,8 @@ import pytest
 import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 import advlinear
 from advlinear import RobustClassifier
@@ -223,7 +225,12 @@ NAMES = [
     (dict(box=(0, FRAME.rename(columns=dict(a="z")) + 1)), "box lacks column 'a' of X"),
     (dict(box=(0, pd.concat([FRAME, FRAME]) + 1)), "box has row 'row 0' more than once"),
     (dict(X=X, box=(0, FRAME + 1)), "box has row names, but X has none"),
-    (dict(box=pd.DataFrame({0: [0, 1.0], 1: [0, 1.0]})), r"box needs \(low, high\)"),
+    (
+        dict(box=FRAME.describe().loc[["min", "max"]]),
+        r"box needs \(low, high\), not a DataFrame: pass \(box.loc\['min'\], box.loc\['max'\]\)$",
+    ),
+    (dict(box=pd.DataFrame({0: [0, 1.0], 1: [0, 1.0]})), r"pass \(box.loc\[0\], box.loc\[1\]\)$"),
+    (dict(box=pd.DataFrame({0: [0, 1, 2]})), r"pass \(box.iloc\[0\], box.iloc\[1\]\)$"),
     (dict(box={0: 0, 1: 1}), r"box needs \(low, high\)"),
     (dict(model=(pd.Series(ONES, list("abd")), 0)), r"\(W, b\) lacks column 'c' of X"),
     (dict(X=X, model=(pd.Series(ONES, list("abc")), 0)), r"\(W, b\) has column names, but X"),
@@ -332,6 +339,35 @@ def test_what_the_model_predicts_has_the_last_word(norm):
                     taken += 1
     assert refused > 50
     assert taken > 5
+
+
+def test_weights_with_the_threshold_subtracted_are_what_a_threshold_of_its_own_needs():
+    """As the refusal says: then the radii are those of what the model predicts."""
+    model = FixedThresholdClassifier(LogisticRegression(), threshold=0.9).fit(X, Y)
+    own = model.predict(X)
+    with pytest.raises(ValueError, match=r"its largest score: .* if it has a threshold, subtract"):
+        advlinear.attack(model, X, own)
+    w, b = model.estimator_.coef_[0], model.estimator_.intercept_[0] - np.log(0.9 / 0.1)
+    moved = advlinear.attack((w, b), X, own).perturbed()
+    assert (model.predict(moved) != own).all()
+
+
+def test_weights_in_a_list_or_without_a_bias_are_refused_by_what_to_pass():
+    w = np.float64([1, -2, 0.5])
+    for model in ([w, 0.3], [W, B], [1.0, -2.0, 0.5]):
+        with pytest.raises(ValueError, match=r"a list is no model: make it a tuple, \(W, b\) or"):
+            attack(model=model)
+    for model in (w, W, pd.Series(w), pd.DataFrame(W), scipy.sparse.csr_array(W)):
+        with pytest.raises(ValueError, match=r"weights alone are no model: pass \(W, b\) or"):
+            attack(model=model)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_message_of_another_library_ends_with_one_mark():
+    steps = FunctionTransformer(np.log1p), LogisticRegression()
+    model = make_pipeline(*steps).fit(X, Y)
+    with pytest.raises(ValueError, match="contains NaN, away from X: give a box that features"):
+        attack(model=model, y=model.predict(X))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.7])
