@@ -21,7 +21,7 @@ from advlinear.samples import MOST, Form, dense, is_number, require_finite
 OVERSHOOT = 1e-6  # of a radius: a sample that is moved so much further is on the other side
 BELOW = (1 - OVERSHOOT) / (1 + OVERSHOOT)  # from the size above the radius to that below it
 WHOLE = 1e-6  # of a step of the grid: what is no further from a whole number of steps is one
-FAR = 0.1  # of a step: what is further is none, even where the type of X rounds by more
+OFF = 0.1  # of a step: what is further is none, even where the type of X rounds by more
 
 
 # --- what is attacked ----------------------------------------------------------------------------
@@ -346,4 +346,4 @@ def _step(size: float) -> float:
 def _off_grid(steps: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far numbers of steps are from whole ones, and whether by more than rounding allows."""
     off = np.abs(steps - np.rint(steps))
-    return off, ~(off <= np.clip(rounding, WHOLE, FAR))
+    return off, ~(off <= np.clip(rounding, WHOLE, OFF))
