@@ -241,12 +241,13 @@ class Form:
     def __call__(self, points: Any, rows: np.ndarray) -> Any:
         """Points (m, d) in the form of X, each with what else the row `rows` (m,) of X holds.
 
+        A copy, as some models work in place, such as scalers with copy=False.
         A column of a DataFrame keeps its type where no number in it has changed.
         """
         if self.kind == "sparse":
-            return points
+            return points.copy()
         if self.kind == "array":
-            return points.reshape(len(points), *self.shape[1:])
+            return points.copy(order="K").reshape(len(points), *self.shape[1:])
         frame = self._frame.iloc[rows].copy()
         for j in np.flatnonzero((points != self.x[rows]).any(axis=0)):
             frame.isetitem(self._columns[j], points[:, j])

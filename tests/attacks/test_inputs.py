@@ -10,7 +10,7 @@ import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import advlinear
 from advlinear import RobustClassifier
@@ -499,6 +499,20 @@ def test_what_was_passed_may_change_after_the_attack(kind, target):
     after = plain(found.perturbed()), plain(found.perturbed(0.1)), found.curve(0.1)
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [np.array, pd.DataFrame, scipy.sparse.csr_array])
+def test_a_model_may_work_in_place(kind):
+    """Scalers with copy=False change what they are given: the radii are those of one that copies,
+    and X stays as it was."""
+    given, radii = kind(X), []
+    for copy in (True, False):
+        scaler = StandardScaler(copy=copy, with_mean=kind is not scipy.sparse.csr_array)
+        model = make_pipeline(scaler, LogisticRegression()).fit(X.copy(), Y)
+        for box in (None, (0, 1)):
+            radii.append(attack(model=model, X=given, box=box).radii)
+    assert (np.array(radii[:2]) == radii[2:]).all()
+    assert (plain(given) == X).all()
 
 
 def test_the_weights_that_whole_steps_ask_and_the_box_of_a_minimum_are_copied():
