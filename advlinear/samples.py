@@ -131,6 +131,42 @@ def in_order(values: Any, columns: Any, index: Any, what: str) -> Any:
     return values.iloc[rows, _places(values.columns, columns, what, "column")]
 
 
+def weights_in_order(W: Any, b: Any, columns: Any) -> tuple[Any, Any]:
+    """Weights W or w with their features in the order of X, by name; other values as they are.
+
+    A Series w, and the columns of a DataFrame W, have the names of the columns of X. The rows of W,
+    and a Series b, are those of the classes 0 to K - 1.
+
+    Args:
+        columns: those of X, as from `names`.
+
+    Raises:
+        ValueError: as from `in_order`; or W and b name other classes.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is None:
+        return W, b
+    what = "(W, b)"
+    if isinstance(W, pandas.Series):
+        W = in_order(W, columns, None, what)
+    elif isinstance(W, pandas.DataFrame):
+        _require_counted(W.index, "W")
+        W = W.sort_index().iloc[:, _places(W.columns, columns, what, "column")]
+    if isinstance(b, pandas.Series):
+        _require_counted(b.index, "b")
+        b = b.sort_index()
+    return W, b
+
+
+def _require_counted(index: Any, what: str) -> None:
+    """Raise ValueError unless an index is 0 to K - 1, in any order."""
+    if sorted(index, key=str) != sorted(range(len(index)), key=str):
+        raise ValueError(
+            f"the index of {what} needs to be 0 to {len(index) - 1}, the classes of (W, b): pass "
+            f"{what} as an array to take it by place"
+        )
+
+
 def _places(given: Any, wanted: Any, what: str, axis: str) -> np.ndarray:
     """Where each of the wanted names is among those given. Raises ValueError: see `in_order`."""
     by_place = f"pass {what} as an array to take it by place"
@@ -160,13 +196,15 @@ def _places(given: Any, wanted: Any, what: str, axis: str) -> np.ndarray:
 
 
 class Form:
-    """Samples as numbers, and their form.
+    """Samples as numbers, and their form; copied, so that X may change afterwards.
 
     Attributes:
         x: (n, d) float64, an array or, for a sparse X, a CSR matrix.
         kind: "array", "sparse" or "frame".
         edge: the share of the box's width by which rounding may have put x outside: 1e-9, or
             4.8e-7 where X is float32.
+        unit: the share of a number in X by which rounding may have changed it: 8.9e-16, or 4.8e-7
+            where X is float32; 0 where all are whole numbers.
         columns, index: the names of the d features and of the n samples, or None.
     """
 
@@ -179,7 +217,9 @@ class Form:
         self.columns, self.index = columns, index
         pandas = sys.modules.get("pandas")
         if pandas is not None and isinstance(X, pandas.DataFrame):
-            self.kind, self._frame, self._columns = "frame", X, numeric_columns(X)
+            self._columns = numeric_columns(X)
+            X = X.copy()  # of which x may be a view
+            self.kind, self._frame = "frame", X
             x = X.iloc[:, self._columns].to_numpy(np.float64, na_value=np.nan)
             types = X.dtypes.iloc[self._columns]
             self.columns, self.index = X.columns[self._columns], X.index
@@ -191,7 +231,8 @@ class Form:
         else:
             X = array(X, "X")
             self.kind, x, types = "array", real(X, copy=True), [X.dtype]
-        self.shape, self.edge = x.shape, max(EDGE, ULPS * coarsest(types))
+        self.shape, self.unit = x.shape, ULPS * coarsest(types)
+        self.edge = max(EDGE, self.unit)
         if x.ndim < 2 or not np.prod(x.shape):
             raise ValueError(f"X needs shape (n, d), not {x.shape}")
         require_finite(x.data if self.kind == "sparse" else x, "X")
@@ -200,12 +241,13 @@ class Form:
     def __call__(self, points: Any, rows: np.ndarray) -> Any:
         """Points (m, d) in the form of X, each with what else the row `rows` (m,) of X holds.
 
+        A copy, as some models work in place, such as scalers with copy=False.
         A column of a DataFrame keeps its type where no number in it has changed.
         """
         if self.kind == "sparse":
-            return points
+            return points.copy()
         if self.kind == "array":
-            return points.reshape(len(points), *self.shape[1:])
+            return points.copy(order="K").reshape(len(points), *self.shape[1:])
         frame = self._frame.iloc[rows].copy()
         for j in np.flatnonzero((points != self.x[rows]).any(axis=0)):
             frame.isetitem(self._columns[j], points[:, j])
@@ -298,12 +340,18 @@ def bounds(box: tuple, form: Form) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sides(box: Any, columns: Any, index: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides of a box as float64 arrays, in the order of X. See `in_order`, also for errors."""
+    """Both sides of a box as new float64 arrays, in the order of X; errors as of `in_order`."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(box, pandas.DataFrame):
+        rows = (f"box.iloc[{row}]" for row in (0, 1))
+        if len(box) == 2 and box.index.is_unique:
+            rows = (f"box.loc[{row!r}]" for row in box.index.tolist())
+        raise ValueError("box needs (low, high), not a DataFrame: pass ({}, {})".format(*rows))
     pair = isinstance(box, tuple | list) or (isinstance(box, np.ndarray) and box.ndim > 0)
-    if not pair or len(box) != 2:  # a frame would give its column names, a dict its keys
+    if not pair or len(box) != 2:  # a dict would give its keys
         came = " ".join(repr(box).split())[:99]
         raise ValueError(f"box needs (low, high), each a number or one per feature, not {came}")
-    low, high = (real(in_order(side, columns, index, "box"), "box") for side in box)
+    low, high = (real(in_order(side, columns, index, "box"), "box", copy=True) for side in box)
     return low, high
 
 
@@ -342,7 +390,7 @@ def units(scale: ArrayLike | None, form: Form) -> np.ndarray | None:
     if scale is None:
         return None
     d = form.x.shape[1]
-    scale = real(in_order(scale, form.columns, form.index, "scale"), "scale")
+    scale = real(in_order(scale, form.columns, form.index, "scale"), "scale", copy=True)
     try:
         scale = form.per_feature(scale)
     except ValueError:

@@ -35,8 +35,8 @@ class Found:
         radii: (n,) their sizes: 0 where the model is wrong already, inf where nothing makes it so.
         rival: (n,) the class that the sample is then taken for; its own where the radius is inf.
             (For the norm "0" one that then overtakes its own.)
-        tied: (n,) whether the rival can only draw level, at the edge of the box. (A tie is an
-            error, but a model that has to say a class may still say the right one.)
+        tied: (n,) True where even the whole box only makes the rival's score equal. Then `radii`
+            counts it as an error, and `predict` may still be right after `perturbed()`.
 
     Example, of a model whose score is x1 - 2 x2:
 
@@ -104,8 +104,10 @@ class Found:
 
         Raises:
             ValueError: eps is negative, not finite, or not one or n numbers; step is not above 0,
-                comes with eps or a target, or X or the box is not a multiple of it; or the model
-                itself does not take the sample for another class at a whole step.
+                comes with eps or a target; X or the high edge of the box is off the grid, which
+                begins at the low edge, or at 0 without one, by more than 1e-6 of a step and more
+                than its type rounds; or the model itself does not take the sample for another class
+                at a whole step.
         """
         moves = self._moves
         if step is not None:
@@ -169,12 +171,14 @@ def attack(
         model: a fitted scikit-learn classifier, outlier detector or pipeline whose scores are
             linear; a Keras or PyTorch model of logits; a function from X (m, ...) to scores (m, K),
             or (m,) for two classes; or (W, b) with W (K, d) and b (K,), or w (d,) and a number; or
-            a `Minimum`, with its classes, or a `Best`, which counts as (w, b).
+            a `Minimum`, with its classes, or a `Best`, which counts as (w, b). Where X is a
+            DataFrame, a Series w, the columns of a DataFrame W, and the weights of a `Minimum` that
+            was found on a DataFrame are read by the names of its columns.
         X: samples (n, d), or (n, ...) as the model takes them; a sparse matrix; or a DataFrame,
             whose d numeric columns are attacked.
         y: labels (n,), by place and not by index: those of model.classes_, else 0 to K - 1; with a
-            single score 0 and 1, or -1 and +1. A tie is an error. With a target they have no part,
-            and may be None.
+            single score 0 and 1, or -1 and +1. A tie is an error. With a target, y does not change
+            the result, and may be None.
         norm: "inf", "2", "1", or "0": how many features change; or np.inf, 2, 1 or 0.
         box: None, or (low, high) that x + delta stays in: numbers, one per feature (d,), or one
             per sample and feature (n, d). Where X is a DataFrame, a Series is read by the names of
@@ -194,7 +198,8 @@ def attack(
 
     Raises:
         ValueError: an argument is not as described; the scores of the model, on X or up to ten
-            times as far from it, differ from X @ W.T + b by more than 1e-5 of their terms; rounding
+            times as far from it, differ from X @ W.T + b by more than 1e-5 relative to
+            sum_j |W_kj x_j|; rounding
             in its scores may change a radius by more than 1e-4; or the model is not right just
             below a radius and wrong just above it.
         TypeError: eps is passed, which `Found.curve` and `Found.perturbed` take.

@@ -20,14 +20,25 @@ import numpy as np
 
 from advlinear.attacks import refusals
 from advlinear.balls import Box, blocks, box_of, shown
-from advlinear.samples import MOST, Form, array, dense, real, require_finite
+from advlinear.samples import (
+    MOST,
+    Form,
+    array,
+    dense,
+    real,
+    require_finite,
+    weights_in_order,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 LINEAR = 1e-5  # the largest relative error of scores that count as linear
 ROUNDING = 2.0**-50  # the least relative error that is assumed of a score
-NOT_LARGEST = "the model does not predict the class of its largest score"
+NOT_LARGEST = (
+    "the model does not predict the class of its largest score: pass (W, b) of the scores that it "
+    "compares; if it has a threshold, subtract this from b"
+)
 PROBE = 2.0**20  # to find its weight, a feature is first moved by so many times the largest number
 
 
@@ -116,19 +127,21 @@ def read(
 
 def scorer(model: Any, form: Form) -> tuple[Callable, np.ndarray | None]:
     """`Model.scores`, and the weights (K, d) if the model is (W, b)."""
-    weights, d = None, form.x.shape[1]
+    weights = None
     refusals.by_name(model)
-    model = (model.w, model.b) if _is_minimum(model) else model
+    model = _found(model, form) if _is_minimum(model) else model
     keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
     if isinstance(model, tuple):
-        W, b = given(model, d)
+        W, b = given(model, form)
         weights = W if W.ndim == 2 else np.stack([-W / 2, W / 2])
         raw = lambda points, rows: points @ W.T + b  # noqa: E731
     elif isinstance(model, list):
         raise ValueError(
-            "a list is no model: pass (W, b), of Keras's get_weights() (kernel.T, bias), as Keras "
-            "keeps (d, K)"
+            "a list is no model: make it a tuple, (W, b) or (w, b); of Keras's get_weights() pass "
+            "(kernel.T, bias), as Keras keeps (d, K)"
         )
+    elif hasattr(model, "__array__") or hasattr(model, "tocsr"):
+        raise ValueError("weights alone are no model: pass (W, b) or (w, b), with a bias b")
     elif keras is not None and isinstance(model, keras.Model):
         raw = lambda points, rows: _keras_scores(model, form(points, rows))  # noqa: E731
     elif torch is not None and isinstance(model, torch.nn.Module):
@@ -163,11 +176,25 @@ def _is_minimum(model: Any) -> bool:
     return hasattr(model, "primal") and hasattr(model, "w") and hasattr(model, "b")
 
 
-def given(model: tuple, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """W (K, d) and b (K,), or w (d,) and b (). Raises ValueError: they are not that."""
+def _found(model: Any, form: Form) -> tuple:
+    """(w, b) of a `Minimum` or a `Best`, w with names where both it and X have some."""
+    names = getattr(model, "names", None)
+    if names is None or form.columns is None:
+        return model.w, model.b
+    return sys.modules["pandas"].Series(model.w, names), model.b
+
+
+def given(model: tuple, form: Form) -> tuple[np.ndarray, np.ndarray]:
+    """W (K, d) and b (K,), or w (d,) and b (), of a pair; those of pandas by name.
+
+    Raises:
+        ValueError: they are not that.
+    """
     if len(model) != 2:
         raise ValueError(f"(W, b) needs two arrays of numbers, not {len(model)}")
-    W, b = (real(part, "(W, b)") for part in model)
+    d = form.x.shape[1]
+    pair = weights_in_order(*model, form.columns)
+    W, b = (real(part, "(W, b)", copy=True) for part in pair)
     W, b = (W[0], b.reshape(-1)[0]) if W.ndim == 2 and len(W) == 1 and b.size == 1 else (W, b)
     if W.shape[-1:] != (d,) or b.shape != W.shape[:-1] or W.ndim > 2:
         transposed = W.ndim == 2 and len(W) == d and b.shape == W.shape[1:]
@@ -198,7 +225,8 @@ def _advising_a_box(ask: Callable) -> Callable:
         try:
             return ask(points, rows)
         except ValueError as error:
-            raise ValueError(f"{error}, away from X: give a box that features stay in") from None
+            said = str(error).rstrip(".")
+            raise ValueError(f"{said}, away from X: give a box that features stay in") from None
 
     return scores
 
@@ -289,7 +317,7 @@ def labels(
         classes = np.array([-1, 1]) if negative else np.arange(count)
     if len(classes) != count:
         raise ValueError(f"the model has {len(classes)} classes, but {count} scores per sample")
-    classes = np.asarray(classes)
+    classes = np.array(classes)  # a copy, as of all that is kept
     return classes, None if y is None else labels_to_indices(y, classes, hint=hint)
 
 

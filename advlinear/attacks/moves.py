@@ -21,6 +21,7 @@ from advlinear.samples import MOST, Form, dense, is_number, require_finite
 OVERSHOOT = 1e-6  # of a radius: a sample that is moved so much further is on the other side
 BELOW = (1 - OVERSHOOT) / (1 + OVERSHOOT)  # from the size above the radius to that below it
 WHOLE = 1e-6  # of a step of the grid: what is no further from a whole number of steps is one
+OFF = 0.1  # of a step: what is further is none, even where the type of X rounds by more
 
 
 # --- what is attacked ----------------------------------------------------------------------------
@@ -236,24 +237,41 @@ class Moves:
 
         The slack of each feature is a whole number of steps. So in the L-infinity and the L1 ball a
         worst perturbation of a whole size is made of whole steps, and the smallest that is enough
-        has the radius, rounded up. A tie needs one more step.
+        has the radius, rounded up. A tie needs one more step. Where rounding has moved a sample off
+        the grid, its radius may be too large by as much, and one step less is tried first.
 
         Raises:
             ValueError: see `Found.perturbed`.
         """
-        if not is_number(size) or not 0 < size < np.inf:
-            raise ValueError(f"step must be a finite number above 0, not {shown(size)}")
+        size = _step(size)
         low, high = (0.0, 0.0) if self.task.sides is None else self.task.sides
         start = np.where(np.isfinite(low), low, 0.0)
-        _require_whole((np.where(np.isfinite(high), high, start) - start) / size, "box")
+        end, unit = np.where(np.isfinite(high), high, start), self.task.form.unit / size
+        off, bad = _off_grid((end - start) / size, unit * np.maximum(np.abs(start), np.abs(end)))
+        if bad.any():
+            raise ValueError(
+                f"the high edge of the box is {np.max(off):.1e} of a step from a whole number of "
+                f"steps ({size:g}) above its low edge, or above 0: change the box or the step"
+            )
 
         def points(rows: np.ndarray) -> np.ndarray:
             first = start[rows] if start.ndim == 2 else start
-            place = (dense(self.task.x, rows) - first) / size
-            _require_whole(place, "X")
-            more = np.zeros(len(rows))  # steps, for a tie, or for rounding in the model's scores
-            for _ in range(3):
-                steps = self._whole_steps(rows, radii[rows], size, more)
+            x = dense(self.task.x, rows)
+            place = (x - first) / size
+            off, bad = _off_grid(place, unit * np.maximum(np.abs(x), np.abs(first)))
+            if bad.any():
+                i, j = np.argwhere(bad)[0]
+                raise ValueError(
+                    f"X[{rows[i]}, {j}] is {off[i, j]:.1e} of a step ({size:g}) off the grid: it "
+                    "begins at the low edge of the box, or at 0. Round X to it: "
+                    "low + step * np.rint((X - low) / step)"
+                )
+            # How many steps a radius may be too large by, and then steps besides, for a tie, or for
+            # rounding in the model's scores.
+            off = off.max(axis=1) if self.task.norm == "inf" else off.sum(axis=1)
+            early, more = np.clip(off, WHOLE, 1), np.zeros(len(rows))
+            for _ in range(4):
+                steps = self._whole_steps(rows, radii[rows], size, early, more)
                 moved = self._at_places(rows, (np.rint(place) + steps) * size + first, steps != 0)
                 short = self.moving[rows] & ~(self.margins_at(rows, moved) < 0) & ~tied[rows]
                 if not short.any():
@@ -265,11 +283,20 @@ class Moves:
         return points
 
     def _whole_steps(
-        self, rows: np.ndarray, radii: np.ndarray, size: float, more: np.ndarray
+        self,
+        rows: np.ndarray,
+        radii: np.ndarray,
+        size: float,
+        early: np.ndarray,
+        more: np.ndarray,
     ) -> np.ndarray:
-        """How many steps each feature (m, d) moves; more: (m,) whole steps of size besides."""
+        """How many steps each feature (m, d) moves.
+
+        Args:
+            early: (m,) what a radius may be too large by, in steps; more: (m,) steps besides.
+        """
         if self.task.norm in ("inf", "1"):
-            steps = np.maximum(np.ceil(radii / size - WHOLE), 1) + more
+            steps = np.maximum(np.ceil(radii / size - early), 1) + more
             sizes = np.where(self.moving[rows], steps * size, 0)
             return np.rint(self.delta_of(rows, sizes) / size)
         sizes = np.where(self.moving[rows], radii * (1 + OVERSHOOT), 0)
@@ -306,6 +333,17 @@ class TargetMoves(Moves):
         return self.delta[rows] * share[:, None]
 
 
-def _require_whole(steps: np.ndarray, what: str) -> None:
-    if not (np.abs(steps - np.rint(steps)) <= WHOLE).all():
-        raise ValueError(f"{what} is not whole steps from the low edge of the box, or from 0")
+def _step(size: float) -> float:
+    """The step as a float. Raises ValueError: it is no finite number above 0."""
+    try:
+        if is_number(size) and 0 < float(size) < np.inf:
+            return float(size)
+    except OverflowError:  # a whole number above 1e308
+        pass
+    raise ValueError(f"step must be a finite number above 0, not {shown(size)}")
+
+
+def _off_grid(steps: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far numbers of steps are from whole ones, and whether by more than rounding allows."""
+    off = np.abs(steps - np.rint(steps))
+    return off, ~(off <= np.clip(rounding, WHOLE, OFF))

@@ -84,7 +84,7 @@ def certificate(
 
     Args:
         X, y, eps, norm, loss, box, sample_weight: the problem, as for `minimise`.
-        w, b: weights (d,) and bias.
+        w, b: weights (d,) and bias. Where X is a DataFrame, a Series w goes by its column names.
         alpha: dual variables (n,), of any signs and sizes; best those of `minimise`.
         exact: in rational arithmetic, for the hinge in the L-infinity and the L1 ball. Some seconds
             for 10,000 samples of 784 features.
@@ -111,6 +111,7 @@ def certificate(
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
     n, d = problem.x.shape
+    w = samples.in_order(w, samples.names(X)[0], None, "w")
     w, b = samples.numbers(w, "w", (d,)), float(samples.numbers(b, "b"))
     alpha = samples.numbers(alpha, "alpha", (n,))
     if not exact:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class Minimum:
         violation: 0 where the lower bound is one for all weights; see `certificate`.
         alpha: (n,) the dual solution.
         classes: (2,) the labels that stand for -1 and +1.
+        names: (d,) the names of the features, the columns of a DataFrame X; None without names.
 
     Example, of samples without an order by class: the best w is 1 / (1 - eps), the loss w / 2.
 
@@ -59,6 +60,7 @@ class Minimum:
     violation: float
     alpha: np.ndarray
     classes: np.ndarray
+    names: Any = None
 
     def __repr__(self) -> str:
         return (
@@ -121,4 +123,5 @@ def minimise(
             + program.ADVICE
         )
     known = problem.eps, problem.norm, problem.loss, problem.box
-    return Minimum(w, b, *known, **proof, alpha=alpha, classes=problem.classes)
+    named, _ = samples.names(X)
+    return Minimum(w, b, *known, **proof, alpha=alpha, classes=problem.classes, names=named)

@@ -9,6 +9,8 @@ import pytest
 import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import advlinear
 from advlinear import RobustClassifier
@@ -223,8 +225,20 @@ NAMES = [
     (dict(box=(0, FRAME.rename(columns=dict(a="z")) + 1)), "box lacks column 'a' of X"),
     (dict(box=(0, pd.concat([FRAME, FRAME]) + 1)), "box has row 'row 0' more than once"),
     (dict(X=X, box=(0, FRAME + 1)), "box has row names, but X has none"),
-    (dict(box=pd.DataFrame({0: [0, 1.0], 1: [0, 1.0]})), r"box needs \(low, high\)"),
+    (
+        dict(box=FRAME.describe().loc[["min", "max"]]),
+        r"box needs \(low, high\), not a DataFrame: pass \(box.loc\['min'\], box.loc\['max'\]\)$",
+    ),
+    (dict(box=pd.DataFrame({0: [0, 1.0], 1: [0, 1.0]})), r"pass \(box.loc\[0\], box.loc\[1\]\)$"),
+    (dict(box=pd.DataFrame({0: [0, 1, 2]})), r"pass \(box.iloc\[0\], box.iloc\[1\]\)$"),
     (dict(box={0: 0, 1: 1}), r"box needs \(low, high\)"),
+    (dict(model=(pd.Series(ONES, list("abd")), 0)), r"\(W, b\) lacks column 'c' of X"),
+    (dict(X=X, model=(pd.Series(ONES, list("abc")), 0)), r"\(W, b\) has column names, but X"),
+    (
+        dict(model=(pd.DataFrame(W, ["no", "yes"], list("abc")), B)),
+        "the index of W needs to be 0 to 1",
+    ),
+    (dict(model=(W, pd.Series(B, ["yes", "no"]))), "the index of b needs to be 0 to 1"),
 ]
 
 
@@ -233,6 +247,37 @@ def test_a_name_that_is_missing_unknown_or_there_twice_is_refused(change, messag
     with pytest.raises(ValueError, match=message) as error:
         attack(**dict(X=FRAME) | change)
     assert "\n" not in str(error.value)
+
+
+def test_weights_are_read_by_the_names_of_the_columns():
+    """In a pair, in a frame (K, d) with its classes, and in a certificate."""
+    w, known = np.float64([1, -2, 0.5]), attack()
+    matrix = pd.DataFrame(W, columns=list("abc"))
+    two = attack(model=(w, 0.3), X=X)
+    same(attack(model=(pd.Series(w, list("abc"))[BACK], 0.3), X=FRAME), two)
+    same(attack(model=(w, 0.3), X=FRAME), two)
+    mixed = FRAME.assign(job="x").loc[:, ["c", "job", "a", "b"]]
+    found = attack(model=(pd.Series(w, list("abc")), 0.3), X=mixed)
+    np.testing.assert_allclose(found.radii, two.radii, rtol=1e-12)
+    same(attack(model=(matrix[BACK], B), X=FRAME), known)
+    same(attack(model=(matrix.loc[[1, 0], BACK], pd.Series(B)[[1, 0]]), X=FRAME), known)
+    same(attack(model=(pd.DataFrame(W), B)), known)
+    best = minimise()
+    for given in (best.w, pd.Series(best.w, list("abc"))[BACK]):
+        proof = proved(X=FRAME, w=given, b=best.b, alpha=best.alpha)
+        assert (proof["primal"], proof["dual"]) == (best.primal, best.dual)
+
+
+def test_a_minimum_keeps_the_names_of_its_features():
+    best = minimise(X=FRAME)
+    assert best.names.tolist() == list("abc")
+    assert minimise().names is None
+    known = attack(model=minimise(), X=X, y=Y)
+    for given in (FRAME, FRAME[BACK], X, FRAME.assign(job="x")[["c", "job", "b", "a"]]):
+        radii = attack(model=best, X=given, y=Y).radii
+        np.testing.assert_allclose(radii, known.radii, rtol=1e-12)
+    with pytest.raises(ValueError, match="lacks column 'd' of X"):
+        attack(model=best, X=FRAME.assign(d=1.0))
 
 
 def test_without_names_the_default_index_goes_by_place():
@@ -294,6 +339,35 @@ def test_what_the_model_predicts_has_the_last_word(norm):
                     taken += 1
     assert refused > 50
     assert taken > 5
+
+
+def test_weights_with_the_threshold_subtracted_are_what_a_threshold_of_its_own_needs():
+    """As the refusal says: then the radii are those of what the model predicts."""
+    model = FixedThresholdClassifier(LogisticRegression(), threshold=0.9).fit(X, Y)
+    own = model.predict(X)
+    with pytest.raises(ValueError, match=r"its largest score: .* if it has a threshold, subtract"):
+        advlinear.attack(model, X, own)
+    w, b = model.estimator_.coef_[0], model.estimator_.intercept_[0] - np.log(0.9 / 0.1)
+    moved = advlinear.attack((w, b), X, own).perturbed()
+    assert (model.predict(moved) != own).all()
+
+
+def test_weights_in_a_list_or_without_a_bias_are_refused_by_what_to_pass():
+    w = np.float64([1, -2, 0.5])
+    for model in ([w, 0.3], [W, B], [1.0, -2.0, 0.5]):
+        with pytest.raises(ValueError, match=r"a list is no model: make it a tuple, \(W, b\) or"):
+            attack(model=model)
+    for model in (w, W, pd.Series(w), pd.DataFrame(W), scipy.sparse.csr_array(W)):
+        with pytest.raises(ValueError, match=r"weights alone are no model: pass \(W, b\) or"):
+            attack(model=model)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_message_of_another_library_ends_with_one_mark():
+    steps = FunctionTransformer(np.log1p), LogisticRegression()
+    model = make_pipeline(*steps).fit(X, Y)
+    with pytest.raises(ValueError, match="contains NaN, away from X: give a box that features"):
+        attack(model=model, y=model.predict(X))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.7])
@@ -374,3 +448,79 @@ def test_a_minimum_refuses_samples_that_overflow():
         minimise(X=np.r_[1.7e308 * X[:6], -1.7e308 * X[6:]])
     with pytest.raises(ValueError, match="box holds numbers above 1e301"):
         minimise(box=(-1.7e308, 1.7e308))
+
+
+# --- what is kept is copied ----------------------------------------------------------------------
+
+TABLE = pd.DataFrame(X, columns=list("abc"))
+KEPT = {
+    "array": lambda: X.copy(),
+    "images": lambda: X.copy().reshape(12, 3, 1),
+    "float32": lambda: np.float32(X),
+    "frame": lambda: TABLE.copy(),
+    "frame with text": lambda: TABLE.assign(job="x"),
+    "csr": lambda: scipy.sparse.csr_array(X),
+    "csc": lambda: scipy.sparse.csc_matrix(X),
+}
+
+
+def spoil(values):
+    """Change all numbers of an array, a frame or a sparse matrix in place."""
+    if isinstance(values, pd.DataFrame):
+        for j in range(values.shape[1]):
+            for i in range(len(values)):
+                values.iloc[i, j] = "y" if isinstance(values.iloc[i, j], str) else -9.0
+    elif scipy.sparse.issparse(values):
+        values.data[:], values.indices[:] = -9, 0
+    else:
+        values[:] = -9
+
+
+def plain(values):
+    return values.toarray() if scipy.sparse.issparse(values) else np.asarray(values)
+
+
+@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("target", [None, 0])
+def test_what_was_passed_may_change_after_the_attack(kind, target):
+    samples, scale, low, high = KEPT[kind](), np.float64([1, 2, 3]), 0 * X - 1, 2 * ONES
+    weights, bias, y = W.copy(), B.copy(), Y.copy()
+    if kind == "images":
+        low, high, scale = (one.reshape(*one.shape, 1) for one in (low, high, scale))
+    passed = (samples, scale, low, high, weights, bias, y)
+    if target is not None and scipy.sparse.issparse(samples):
+        return  # is refused
+    found = attack(
+        model=(weights, bias), X=samples, y=y, scale=scale, box=(low, high), target=target
+    )
+    before = plain(found.perturbed()), plain(found.perturbed(0.1)), found.curve(0.1)
+    for values in passed:
+        spoil(values)
+    after = plain(found.perturbed()), plain(found.perturbed(0.1)), found.curve(0.1)
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [np.array, pd.DataFrame, scipy.sparse.csr_array])
+def test_a_model_may_work_in_place(kind):
+    """Scalers with copy=False change what they are given: the radii are those of one that copies,
+    and X stays as it was."""
+    given, radii = kind(X), []
+    for copy in (True, False):
+        scaler = StandardScaler(copy=copy, with_mean=kind is not scipy.sparse.csr_array)
+        model = make_pipeline(scaler, LogisticRegression()).fit(X.copy(), Y)
+        for box in (None, (0, 1)):
+            radii.append(attack(model=model, X=given, box=box).radii)
+    assert (np.array(radii[:2]) == radii[2:]).all()
+    assert (plain(given) == X).all()
+
+
+def test_the_weights_that_whole_steps_ask_and_the_box_of_a_minimum_are_copied():
+    low, high, weights, bias = 0 * ONES, 2 * ONES, W.copy(), B.copy()
+    best, found = minimise(box=(low, high)), attack(model=(weights, bias), X=np.rint(8 * X))
+    known = found.perturbed(step=1)
+    for values in (low, high, weights, bias):
+        spoil(values)
+    assert (found.perturbed(step=1) == known).all()
+    assert (best.box[0] == 0).all()
+    assert (best.box[1] == 2).all()

@@ -4,6 +4,8 @@ Every radius is compared with a linear program, bisection or brute force; and ev
 asked on either side of it.
 """
 
+import decimal
+import fractions
 import inspect
 import itertools
 import sys
@@ -1079,7 +1081,7 @@ def test_whole_steps(norm, low):
         fewer = (steps - 1) * step
         assert (fewer < found.radii)[flips].all()
         assert (fewer * (1 + 1e-9) >= found.radii - step)[flips].all()
-    for size, message in ((0, "above 0"), (0.3, "X is not whole steps|box is not whole steps")):
+    for size, message in ((0, "above 0"), (0.3, "high edge of the box is 3.3e-01 of a step")):
         with pytest.raises(ValueError, match=message):
             found.perturbed(step=size)
     with pytest.raises(ValueError, match="eps or step, not both"):
@@ -1087,6 +1089,78 @@ def test_whole_steps(norm, low):
     for other, message in ((dict(target=0), "had no target"), (dict(norm="0"), "pass norm 1")):
         found = advlinear.attack((W, b), x, y, **dict(norm=norm, box=(low, 1)) | other)
         with pytest.raises(ValueError, match=message):
+            found.perturbed(step=step)
+
+
+@pytest.mark.parametrize("norm", ["inf", "1", "2"])
+@pytest.mark.parametrize("mean", [0, 0.1307])
+def test_whole_steps_of_images_in_float32(norm, mean):
+    """They end at the levels that the same images in float64 do: also as they are normalised for
+    PyTorch, and with the box and the step in float32."""
+    random = np.random.default_rng(1)
+    levels = random.integers(0, 256, (60, 9), dtype=np.uint8)
+    spread = 0.3081 if mean else 1
+    exact, single = (
+        (kind(levels) / kind(255) - kind(mean)) / kind(spread) for kind in (np.float64, np.float32)
+    )
+    low, high, step = -mean / spread, (1 - mean) / spread, 1 / 255 / spread
+    assert np.abs((single - low) / step - levels).max() > 2e-6
+    W, b = random.normal(size=(3, 9)), random.normal(size=3) / 9
+    y = (exact @ W.T + b).argmax(axis=1)
+    known = advlinear.attack((W, b), exact, y, norm, (low, high)).perturbed(step=step)
+    known = np.rint((known - low) / step)
+    assert (known != levels).any(axis=1).sum() > 40
+    for box, size in (
+        ((low, high), step),
+        ((np.float32(low), np.float32(high)), np.float32(step)),
+    ):
+        moved = advlinear.attack((W, b), single, y, norm, box).perturbed(step=size)
+        np.testing.assert_array_equal(np.rint((moved - low) / step), known)
+    if not mean:
+        moved = advlinear.attack((W, b), single, y, norm).perturbed(step=step)
+        assert (np.abs(moved / step - np.rint(moved / step)) < 1e-4).all()
+
+
+@pytest.mark.parametrize("norm", ["inf", "1"])
+def test_whole_steps_count_from_the_grid_and_not_from_a_rounded_sample(norm):
+    """Each feature that moves, in the L1 ball the first alone, lies above its place by more than
+    what ten steps are more than enough by."""
+    levels = np.arange(256)
+    above = np.float32(levels / 255).astype(float) * 255 - levels
+    k = levels[np.argsort(above)][-4:]
+    assert (above[k] > 5e-6).all()
+    x, w = np.float32(k / 255)[None], np.float64([2, 1, 1, 1])
+    moved = np.where(w >= (0 if norm == "inf" else 2), (k - 10) / 255, x.astype(float))
+    found = advlinear.attack((w, -w @ moved[0] - 2e-6 / 255), x, [1], norm, (0, 1))
+    assert found.radii[0] * 255 > 10 + 1e-6
+    moved = k - np.rint(found.perturbed(step=1 / 255)[0] * 255)
+    assert (moved.max() if norm == "inf" else moved.sum()) == 10
+
+
+def test_what_is_off_the_grid_is_named():
+    x = np.float32(np.arange(8).reshape(2, 4) * 30 / 255)
+    model = np.float64([1, -1, 1, 1]), -0.5
+    found = advlinear.attack(model, x.astype(float), [0, 1], box=(0, 1))
+    message = r"X\[0, 3\] is 2\.2e-06 of a step \(0.00392157\) off the grid: .* Round X to it: low"
+    with pytest.raises(ValueError, match=message):
+        found.perturbed(step=1 / 255)
+    x[1, 2] += np.float32(0.002)
+    found = advlinear.attack(model, x, [0, 1], box=(0, 1))
+    with pytest.raises(ValueError, match=r"X\[1, 2\] is 4.9e-01 of a step"):
+        found.perturbed(step=1 / 255)
+    fine = advlinear.attack(model, x, [0, 1], box=(0, 1))
+    with pytest.raises(ValueError, match=r"X\[0, \d\] is .* of a step"):
+        fine.perturbed(step=2.0**-20 / 255 * 3)  # float32 does not hold so fine a grid
+
+
+def test_a_step_may_be_any_real_number():
+    x, y = np.float64([[3, 0], [0, 3]]) / 4, [1, 0]
+    found = advlinear.attack(([1, -2], 0), x, y)
+    known = found.perturbed(step=1 / 16)
+    for step in (fractions.Fraction(1, 16), np.float32(1 / 16)):
+        assert (found.perturbed(step=step) == known).all()
+    for step in (10**400, decimal.Decimal("0.1"), True, "a", np.nan, np.inf, -1, [1]):
+        with pytest.raises(ValueError, match="step must be a finite number above 0, not"):
             found.perturbed(step=step)
 
 
