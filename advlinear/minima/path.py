@@ -58,7 +58,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from advlinear import samples
-from advlinear.balls import BLOCK, ORDER, ball, dual_norm, shown
+from advlinear.balls import BLOCK, ORDER, ball, dual_norm, exponent_of, shown
 from advlinear.minima import threads
 from advlinear.minima.minimum import LARGEST_GAP
 from advlinear.minima.program import penalised
@@ -583,9 +583,14 @@ class _Walk:
 
     Many samples may reach the kink at once. So each margin is compared to a target of its own, by
     at most SHIFT above 1, which decides the order. The corners are computed without the shifts.
+
+    The bias has a column of ones. So that x is as large in any unit, it is divided by a power of
+    two, which makes no error; w, s and eps of a corner are in the unit of x again.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray):
+        self.exponent = exponent_of(x)
+        x = np.ldexp(x, -self.exponent)
         self.data = np.hstack([y[:, None], y[:, None] * x])
         self.columns = self.data.T.copy()  # the same, feature by feature: some of many are needed
         self.size = np.abs(self.data).max(axis=0)
@@ -749,7 +754,8 @@ class _Walk:
         total = every.sum()
         eps = c / total if c > 0 else 0.0
         w = np.where(np.abs(point[1:]) > SAME * s, point[1:], 0.0)  # what rounding leaves of 0
-        return _Corner(w, point[0], s, total - c * s, every, total, eps)
+        w, scaled = np.ldexp(w, -self.exponent), np.ldexp([s, eps], [-self.exponent, self.exponent])
+        return _Corner(w, point[0], scaled[0], total - c * s, every, total, scaled[1])
 
 
 def _time_to_zero(value: ArrayLike, rate: ArrayLike, tiny: ArrayLike) -> np.ndarray:

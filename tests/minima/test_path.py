@@ -298,6 +298,41 @@ def test_which_samples_are_watched_does_not_matter(tiny, monkeypatch):
     np.testing.assert_allclose(found.p, expected.p, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("norm", "low", "high", "tol"),
+    [("inf", 0.1, 1, 0), ("inf", 0.1, 1, 1e-4), ("2", 0.5, 1.5, 0.01), ("1", 1, 3, 0.01)],
+)
+@pytest.mark.parametrize("power", [-300, -40, 1, 34, 300])
+def test_a_path_in_another_unit_is_the_same_to_the_last_bit(norm, low, high, tol, power):
+    """A power of two changes no digit of X; w is in units of 1 / X, radii are in those of X."""
+    x, y = load_breast_cancer(return_X_y=True)
+    x, y = ((x - x.mean(axis=0)) / x.std(axis=0))[:100], y[:100]
+    one = advlinear.path(x, y, low, high, norm, tol)
+    unit = 2.0**power
+    two = advlinear.path(x * unit, y, low * unit, high * unit, norm, tol)
+    assert len(one.radii) > 5
+    for name in ("w", "s", "reach", "b", "p", "dual", "radii", "proved"):
+        factor = {"w": unit, "s": unit, "reach": unit, "b": 1, "p": 1, "dual": 1}.get(
+            name, 1 / unit
+        )
+        expected, found = getattr(one, name), getattr(two, name) * factor
+        if name == "w":
+            expected, found = expected.toarray(), found.toarray()
+        assert np.array_equal(found, expected), name
+
+
+def test_a_path_of_large_numbers():
+    """The minimum is that of the program solved whole, which needs X of about 1."""
+    x, y = np.array([[3.0, 4], [0, 0], [2, 2], [3, 1]]), np.array([-1.0, 1, -1, -1])
+    for unit in (2.0**34, 1e11, 1e90):
+        found = advlinear.path(x * unit, y, 0.1 * unit, 1.5 * unit)
+        for eps in (0.3, 0.9, 1.2):
+            value = whole_program(x, y, eps)[0]
+            primal, dual = found.bounds(eps * unit)
+            assert dual * (1 - ROUNDING) <= value <= primal + ROUNDING
+            assert primal <= value * (1 + 1e-4) + ROUNDING
+
+
 @pytest.mark.mnist
 @pytest.mark.slow
 def test_every_corner_of_mnist_above_a_radius(mnist):
