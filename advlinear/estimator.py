@@ -105,6 +105,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: an argument is not as described, or a certificate is not reached.
         """
+        samples.refuse_other_columns(X)
         x, labels = self._read(X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         box = self.box if self.box is None else samples.sides(self.box, *samples.names(X))
         check_classification_targets(labels)

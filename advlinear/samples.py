@@ -264,6 +264,21 @@ def refuse_sparse_columns(X: Any) -> None:
                 )
 
 
+def refuse_other_columns(X: Any) -> None:
+    """Raise ValueError for a DataFrame with a column that an attack would not change.
+
+    A minimum with weights for such columns would be that of another attack.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(X, pandas.DataFrame):
+        return
+    for place in np.setdiff1d(np.arange(X.shape[1]), numeric_columns(X)):
+        raise ValueError(
+            f"column {X.columns[place]!r} of X has the type {X.dtypes.iloc[place]}, which attack "
+            "does not take for numbers: leave it out, or change its type"
+        )
+
+
 def dense(x: Any, rows: np.ndarray) -> np.ndarray:
     """These rows of an array or a sparse matrix as an array, which is not to be changed."""
     together = len(rows) > 0 and (np.diff(rows) == 1).all()
@@ -364,6 +379,7 @@ def matrix(X: ArrayLike) -> np.ndarray:
     """X as (n, d) float64. Raises ValueError: it is not n finite real numbers each of d."""
     if hasattr(X, "toarray"):
         raise ValueError("X is sparse, which is not taken: pass X.toarray()")
+    refuse_other_columns(X)
     x = real(X, copy=True)
     if x.ndim != 2 or not x.size:
         raise ValueError(f"X needs shape (n, d), not {x.shape}")

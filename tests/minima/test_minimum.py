@@ -507,6 +507,34 @@ def test_whatever_numpy_can_make_an_array_of(tiny, labels):
     assert len(repr(found)) < 120
 
 
+COLUMNS = {
+    "bool": pd.Series([True, False, True, True]),
+    "boolean": pd.Series([True, False, True, True], dtype="boolean"),
+    "category": pd.Series([0, 1, 0, 1], dtype="category"),
+    "object": pd.Series(list("xyxy"), dtype=object),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_column_that_the_attack_leaves_alone_is_refused_by_name(kind):
+    """One rule for `attack` and the minima: what the one does not move has no certified weight."""
+    table, y = pd.DataFrame(dict(a=[0.0, 1, 1, 2], c=COLUMNS[kind])), [0, 1, 0, 1]
+    moved = advlinear.attack(([1.0], -0.9), table, y)
+    assert moved.perturbed()["c"].equals(table["c"])
+    for refused in (
+        lambda: advlinear.minimise(table, y, 0.1),
+        lambda: advlinear.path(table, y, 0.1, 0.2),
+        lambda: advlinear.certificate(table, y, [1.0, 1], 0, [0.1] * 4, 0.1),
+        lambda: advlinear.RobustClassifier().fit(table, y),
+    ):
+        with pytest.raises(ValueError, match=f"column 'c' of X has the type {kind}, .* leave it"):
+            refused()
+    numbers = table.assign(c=[1.0, 0, 1, 1])
+    expected = advlinear.minimise(numbers.to_numpy(), y, 0.1)
+    for form in (numbers, numbers.astype({"c": int}), numbers.astype({"c": "Int8"})):
+        assert advlinear.minimise(form, y, 0.1).w.tolist() == expected.w.tolist()
+
+
 def test_what_the_certificate_does_not_confirm_is_not_returned(tiny, monkeypatch):
     x, y = tiny.flat("train")
     finish = program._finish
