@@ -118,7 +118,7 @@ def minimise(
     if not -1e-12 <= proof["gap"] <= tol:
         raise ValueError(
             f"no certificate: the duality gap is {proof['gap']:.1e}, above tol {tol:g}: "
-            + program.ADVICE
+            + program.advice(problem)
         )
     known = problem.eps, problem.norm, problem.loss, problem.box
     return Minimum(w, b, *known, **proof, alpha=alpha, classes=problem.classes)
