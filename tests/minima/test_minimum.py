@@ -568,6 +568,22 @@ def test_weights_that_differ_much_are_named_where_they_are_why():
                 assert advlinear.minimise(x, y, eps, sample_weight=helps, tol=tol).gap <= tol
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("eps", [1e120, 1e200, 1e308])
+@pytest.mark.parametrize(("norm", "loss"), CASES)
+def test_at_a_huge_radius_no_weights_are_best(norm, loss, eps):
+    """With w = 0 the classes 0 and 1, 1 to 2 of them, have the hinge 2/3 and the entropy of 1/3."""
+    random = np.random.default_rng(0)
+    y = np.arange(30) % 3 == 0
+    value = 2 / 3 if loss == "hinge" else -math.log(1 / 3) / 3 - math.log(2 / 3) * 2 / 3
+    boxes = [None] if (norm, loss) != ("inf", "hinge") else [None, (-np.inf, np.inf), (-1e95, 1e95)]
+    for scales, box in itertools.product((1, 1e-90, 1e90, [1, 1e-8, 1]), boxes):
+        found = advlinear.minimise(random.random((30, 3)) * scales, y, eps, norm, loss, box)
+        assert found.primal == pytest.approx(value, rel=1e-6)
+        assert not found.w.any()
+        assert found.violation == 0
+
+
 def test_a_report_may_stop_it(tiny):
     def stop(line):
         raise KeyboardInterrupt(line)
