@@ -125,7 +125,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     def _read(self, *given: ArrayLike, **known: Any) -> Any:
         """`validate_data` of X, or X and y; refuses masked arrays and dates, which it takes."""
         samples.refuse_sparse_columns(given[0])
-        found = validate_data(self, *given, **known)
+        try:
+            found = validate_data(self, *given, **known)
+        except OverflowError:  # whole numbers of Python
+            raise ValueError("X holds numbers above 1e301, which overflow") from None
+        except TypeError:  # of missing values, in several lines or unclear
+            for values, what in zip(given, "Xy", strict=False):
+                samples.array(values, what)
+            raise
         for values, what in zip(given, "Xy", strict=False):
             samples.array(values, what)
         return found
@@ -162,10 +169,16 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"sample_weight needs shape {y.shape}, not {weights.shape}")
         if not weights.any():
             raise ValueError("sample_weight holds zeros alone: it needs a number above 0 per class")
-        if self.class_weight == "balanced":
+        given = self.class_weight
+        if isinstance(given, str) and given == "balanced":
             per_class = 1 / np.maximum(np.bincount(own, weights), SMALLEST_NORMAL)
+        elif given is None or isinstance(given, dict):
+            if given is not None:
+                of_class = samples.numbers(list(given.values()), "class_weight", (len(given),))
+                given = dict(zip(given, of_class, strict=True))
+            per_class = compute_class_weight(given, classes=self.classes_, y=y)
         else:
-            per_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            raise ValueError(f"class_weight must be None, 'balanced' or a dict, not {shown(given)}")
         return weights * per_class[own]
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:

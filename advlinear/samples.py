@@ -39,9 +39,11 @@ def array(values: Any, what: str) -> np.ndarray:
         what: the name of the values in messages.
 
     Raises:
-        ValueError: they are masked, complex, dates or durations; or a tensor that NumPy cannot
-            hold.
+        ValueError: they are sparse, masked, structured, complex, dates, durations or missing; or a
+            tensor that NumPy cannot hold.
     """
+    if hasattr(values, "toarray"):
+        raise ValueError(f"{what} is sparse: make it an array by toarray()")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
         try:
@@ -62,6 +64,11 @@ def array(values: Any, what: str) -> np.ndarray:
     if values.dtype == object:
         kinds = {one.dtype.kind for one in values.flat if isinstance(one, np.generic)}
         kinds |= {"c" for one in values.flat if isinstance(one, complex)}
+        pandas = sys.modules.get("pandas")
+        if pandas is not None and any(one is pandas.NA for one in values.flat):
+            raise ValueError(f"{what} holds missing values: fill them, or leave them out")
+    if "V" in kinds:
+        raise ValueError(f"{what} is structured (type {values.dtype}): pass a plain array")
     if "c" in kinds:
         raise ValueError(f"{what} holds complex numbers: pass real ones")
     if kinds & {"M", "m"}:
@@ -493,7 +500,7 @@ def problem(
     x, eps = matrix(X), radius(eps)
     classes, y = two_classes(y, len(x))
     norm = ball(norm)
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
     if box is not None:
         if norm != "inf":

@@ -112,7 +112,7 @@ def minimise(
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
     if not samples.is_number(tol) or not 0 < tol < 1:
-        raise ValueError(f"tol must be between 0 and 1, not {shown(tol)}")
+        raise ValueError(f"tol must be above 0 and below 1, not {shown(tol)}")
     with threads.suited(problem.x.shape[1]):
         w, b, alpha, proof = program.solve(problem, tol, report)
     if not -1e-12 <= proof["gap"] <= tol:

@@ -162,11 +162,12 @@ class Path:
         if np.ndim(eps):
             raise ValueError(f"eps needs one number, not {shown(eps)}: `bounds` takes several")
         primal, dual = self.bounds(eps)
+        eps = float(eps)  # of any type that `bounds` takes
         k = np.searchsorted(self.radii, eps, side="right")
         chosen, shrunk = slice(*self.w.indptr[k : k + 2]), 1 - eps * self.s[k]
         w = np.zeros(self.w.shape[1])
         w[self.w.indices[chosen]] = self.w.data[chosen] / shrunk
-        return Best(w, float(self.b[k] / shrunk), float(eps), float(primal), float(dual))
+        return Best(w, float(self.b[k] / shrunk), eps, float(primal), float(dual))
 
     def bounds(self, eps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Upper and lower bounds of the minimum at radii (m,).
@@ -258,7 +259,8 @@ def path(
         raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")
     if not samples.is_number(tol) or not 0 <= tol < 1 or (tol == 0 and norm != "inf"):
         raise ValueError(
-            f"tol must be from 0 to 1, and above 0 in the L2 and L1 balls, not {shown(tol)}"
+            "tol must be at least 0 and below 1, and above 0 in the L2 and L1 balls, not "
+            + shown(tol)
         )
     classes, y = samples.two_classes(y, len(x))
     size, span = np.abs(x).max(), np.ptp(x, axis=0).max()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.optimize
+import scipy.sparse
 import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
@@ -482,7 +483,16 @@ REFUSED = [
     (dict(sample_weight=[1, np.nan]), "sample_weight needs finite numbers of at least 0"),
     (dict(sample_weight=[1, 0]), "sample_weight needs a number above 0 in each class"),
     (dict(sample_weight="ab"), "sample_weight needs real numbers"),
-    (dict(tol=0), "tol must be between 0 and 1, not 0"),
+    (dict(tol=0), "tol must be above 0 and below 1, not 0"),
+    (dict(tol=1), "tol must be above 0 and below 1, not 1"),
+    (dict(loss=pd.NA), "loss must be hinge or logistic, not <NA>"),
+    (dict(loss=pd.Series(["hinge", "hinge"])), "loss must be hinge or logistic, not 0"),
+    (dict(loss=np.array(["hinge"] * 2)), "loss must be hinge or logistic, not array"),
+    (dict(y=[0, pd.NA]), "y holds missing values"),
+    (dict(y=pd.Series(["a", pd.NA], dtype="string")), "y holds missing values"),
+    (dict(y=np.zeros(2, [("a", int)])), "y is structured"),
+    (dict(y=scipy.sparse.csr_matrix([[0], [1]])), "y is sparse: make it an array by toarray"),
+    (dict(sample_weight=[pd.NA, 1]), "sample_weight holds missing values"),
 ]
 
 
@@ -507,6 +517,29 @@ def test_whatever_numpy_can_make_an_array_of(tiny, labels):
         assert found.classes.tolist() == labels
         assert found.primal == pytest.approx(expected.primal, rel=1e-6)
     assert len(repr(found)) < 120
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, pd.NA]), "holds missing values"),
+        (pd.Series(["a", pd.NA], dtype="string"), "holds missing values"),
+        (np.zeros(2, [("a", int)]), "is structured"),
+        (np.zeros(2, "V2"), "is structured"),
+        (scipy.sparse.csr_matrix([[0], [1]]), "is sparse"),
+    ],
+    ids=str,
+)
+def test_labels_of_no_plain_type_are_refused_by_name_everywhere(labels, message):
+    x, weights = [[0.5], [0.1]], ([1.0], 0.0)
+    for name, refused in (
+        ("y", lambda: advlinear.minimise(x, labels, 0.1)),
+        ("y", lambda: advlinear.path(x, labels, 0.1, 0.2)),
+        ("y", lambda: advlinear.attack(weights, x, labels)),
+        ("target", lambda: advlinear.attack(weights, x, None, target=labels)),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} {message}"):
+            refused()
 
 
 COLUMNS = {

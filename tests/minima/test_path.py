@@ -2,9 +2,11 @@
 
 import importlib
 import itertools
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.optimize
 import threadpoolctl
@@ -833,10 +835,13 @@ REFUSED = [
     (dict(eps_min=-1), "eps must be a finite number of at least 0, not -1"),
     (dict(eps_max=np.inf), "eps must be a finite number"),
     (dict(norm="3"), "norm must be inf, 2 or 1, not '3'"),
-    (dict(tol=-1), "tol must be from 0 to 1"),
-    (dict(tol=np.nan), "tol must be from 0 to 1"),
+    (dict(tol=-1), "tol must be at least 0 and below 1, .* not"),
+    (dict(tol=np.nan), "tol must be at least 0 and below 1, .* not"),
+    (dict(tol=1), "tol must be at least 0 and below 1, .* not 1$"),
     (dict(tol=0, norm=2), "tol must be .* above 0 in the L2 and L1 balls"),
     (dict(y=[0, 0]), "y needs labels of two classes"),
+    (dict(y=[0, pd.NA]), "y holds missing values"),
+    (dict(y=np.zeros(2, "V2")), "y is structured"),
     (dict(X=[[0.5], [np.nan]]), "X holds NaN"),
     (dict(X=[[1e101], [0]]), r"X must be below 1e\+100, and its range above .*: scale X"),
     (dict(X=[[1e-101], [0]]), r"X must be below 1e\+100, and its range above .*: scale X"),
@@ -848,6 +853,16 @@ def test_refused_in_one_line(change, message):
     with pytest.raises(ValueError, match=message) as error:
         advlinear.path(**dict(X=[[0.5], [0.1]], y=[0, 1], eps_min=0.1, eps_max=0.2) | change)
     assert "\n" not in str(error.value)
+
+
+def test_a_radius_of_any_type_is_the_same():
+    found = advlinear.path([[0.5], [0.1]], ["a", "b"], 0.1, 0.3)
+    expected = found.at(0.125)
+    for eps in (Decimal("0.125"), Fraction(1, 8), np.float32(0.125), np.array(0.125)):
+        same = found.at(eps)
+        assert same.w.tolist() == expected.w.tolist()
+        assert same[1:] == expected[1:]
+        assert type(same.eps) is float
 
 
 def test_a_radius_outside_the_interval_is_refused():
