@@ -233,13 +233,15 @@ def robust_accuracy(
     Args:
         eps: radius of the ball, in the units of X as the scorer gets it: for a pipeline, those of
             what is passed to the pipeline.
-        norm, box, scale: as of `advlinear.attack`.
+        norm, box, scale: as of `advlinear.attack`. A box with a side per sample (n, d) fits the X
+            of n samples alone: cross-validation scores parts of X, and gives nan.
 
     Returns:
         A function from a fitted classifier, X and y to its robust accuracy, a number in [0, 1].
 
     Raises:
-        ValueError: eps or norm is not as described; from the scorer, as from `advlinear.attack`.
+        ValueError: eps, norm or box is not as described; from the scorer, as from
+            `advlinear.attack`.
 
     Example, of samples .1 and .4 away from the boundary at .5:
 
@@ -250,7 +252,22 @@ def robust_accuracy(
     """
     norm = ball(norm, (*ORDER, "0"))
     eps = samples.radius(eps)
+    if box is not None:
+        _require_box(box)
     return functools.partial(_robust_accuracy, eps=eps, norm=norm, box=box, scale=scale)
+
+
+def _require_box(box: tuple) -> None:
+    """Raise ValueError for what is no box of any X; cross-validation would give nan for it."""
+    if isinstance(box, tuple | list) and any(hasattr(side, "iloc") for side in box):
+        return  # its names are those of X
+    low, high = samples.sides(box, None, None)
+    try:
+        ordered = bool((low <= high).all())  # nor NaN
+    except ValueError:  # shapes that may fit X, such as (d,) and (n, d), or not
+        return
+    if not ordered:
+        raise ValueError(f"box needs low <= high, not {shown(box)}")
 
 
 def _robust_accuracy(

@@ -387,6 +387,42 @@ def test_a_scorer_that_cannot_be_is_refused_before_the_search(arguments):
         robust_accuracy(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        (1, "box needs .low, high."),
+        ((0, 0.5, 1), "box needs .low, high."),
+        (pd.DataFrame({"min": [0], "max": [1]}), "box needs .low, high."),
+        ((0, "one"), "box needs real numbers"),
+        ((1, 0), r"box needs low <= high, not \(1, 0\)"),
+        (([0, 0], [1, np.nan]), "box needs low <= high"),
+        ((0, pd.NA), "box holds missing values"),
+    ],
+    ids=str,
+)
+def test_a_box_of_no_table_is_refused_when_the_scorer_is_made(box, message):
+    with pytest.raises(ValueError, match=message) as error:
+        robust_accuracy(0.1, box=box)
+    assert "\n" not in str(error.value)
+
+
+def test_any_box_of_the_attack_is_one_of_the_scorer():
+    """By place or by name, in any order of the names; one per sample for the whole X alone."""
+    x, y = clouds()
+    table = pd.DataFrame(x, columns=list("pqrs"))
+    fitted = RobustClassifier(0.1).fit(table, y)
+    low, high = table.min() - [1, 0, 2, 0], table.max().add([0, 3, 0, 1])
+    expected = float(advlinear.attack(fitted, table, y, box=(low, high)).curve(0.2))
+    wide = np.broadcast_to(low.to_numpy(), x.shape)
+    for box in ((low[::-1], high), (low.to_numpy(), list(high)), (wide, high.to_numpy())):
+        assert robust_accuracy(0.2, box=box)(fitted, table, y) == expected
+    folds = (RobustClassifier(0.1), table, y)
+    assert np.isfinite(cross_val_score(*folds, scoring=robust_accuracy(0.2, box=(low, high)))).all()
+    with pytest.warns(UserWarning, match="Scoring failed"):
+        scores = cross_val_score(*folds, scoring=robust_accuracy(0.2, box=(wide, high.to_numpy())))
+    assert np.isnan(scores).all()
+
+
 def run(code: str) -> str:
     done = script("-c", code)
     assert done.returncode == 0, done.stderr

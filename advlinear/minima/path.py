@@ -227,20 +227,24 @@ def path(
     """The least robust hinge of two classes at every radius from eps_min to eps_max.
 
     In the L-infinity ball the path starts at w = 0, best at large radii, and visits each corner
-    down to eps_min. Kept are as few as bound every minimum to `tol`, and with tol=0 all that change
-    one by more than rounding. In the L2 and L1 balls minima are added until the bounds agree.
+    down to eps_min. It keeps only the corners needed to bound every minimum to `tol`; with tol=0
+    all that change one by more than rounding. In the L2 and L1 balls minima are added until the
+    bounds agree.
 
     Args:
-        X: samples (n, d), real numbers.
+        X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers.
         y: labels (n,) of two values; the lower one counts as -1.
         eps_min, eps_max: the interval of radii, in the units of X.
         norm: "inf", "2" or "1", or np.inf, 2 or 1.
-        tol: how far both bounds may be apart, (primal - dual) / max(primal, 1 / n).
+        tol: how far both bounds may be apart, (primal - dual) / max(primal, 1 / n). At least 0 and
+            below 1.
         report: called with a line of text now and then.
 
     Returns:
         A `Path`: `at(eps)` is the best model at a radius, `bounds(radii)` are both bounds at many,
-        and `radii` the breakpoints.
+        `radii` the breakpoints, and `gap` the largest gap of the interval. For eps below
+        `proved[0]` the lower bound holds only for norms of w up to `reach`; from there on for all
+        weights.
 
     Raises:
         ValueError: an argument is not as described; tol is 0 in the L2 or L1 ball; or the bounds
