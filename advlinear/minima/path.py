@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 UNIT = 2.0**-53  # the largest relative error of one operation in float64
 LOST = 5e-10  # relative; what the lower bound may lose below proved[0], to hold up to `reach`
 TIMES, LEAST_REACH = 2, 1000  # `reach` is at least so many norms, and so much over the range
-LARGEST = 1e100  # of the numbers in X, and of 1 / their range: no overflow, no underflow
+LARGEST_X = 1e100  # of the numbers in X, and of 1 / their range: no overflow, no underflow
 STARTS = 1.0, 2.0, 0.3  # of `penalised`, one after the other
 SHARE, NEAREST = 0.1, 1e-10  # of `penalised`: the gap is this share of tol, but no smaller
 FINEST = 1e-12  # relative; breakpoints that change no minimum by more are not told apart
@@ -268,9 +268,9 @@ def path(
         )
     classes, y = samples.two_classes(y, len(x))
     size, span = np.abs(x).max(), np.ptp(x, axis=0).max()
-    if size > LARGEST or 0 < span < 1 / LARGEST:
+    if size > LARGEST_X or 0 < span < 1 / LARGEST_X:
         raise ValueError(
-            f"X must be below {LARGEST:g}, and its range above 1 / {LARGEST:g}: scale X"
+            f"X must be below {LARGEST_X:g}, and its range above 1 / {LARGEST_X:g}: scale X"
         )
     found = _Found(x, y, classes, norm, eps_min, eps_max, tol)
     found.add_model(np.zeros(x.shape[1]), np.sign(y.sum()))
