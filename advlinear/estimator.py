@@ -105,6 +105,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: an argument is not as described, or a certificate is not reached.
         """
+        samples.refuse_other_columns(X)
         x, labels = self._read(X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         box = self.box if self.box is None else samples.sides(self.box, *samples.names(X))
         check_classification_targets(labels)
@@ -124,7 +125,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     def _read(self, *given: ArrayLike, **known: Any) -> Any:
         """`validate_data` of X, or X and y; refuses masked arrays and dates, which it takes."""
         samples.refuse_sparse_columns(given[0])
-        found = validate_data(self, *given, **known)
+        try:
+            found = validate_data(self, *given, **known)
+        except OverflowError:  # whole numbers of Python
+            raise ValueError("X holds numbers above 1e301, which overflow") from None
+        except TypeError:  # of missing values, in several lines or unclear
+            for values, what in zip(given, "Xy", strict=False):
+                samples.array(values, what)
+            raise
         for values, what in zip(given, "Xy", strict=False):
             samples.array(values, what)
         return found
@@ -161,10 +169,16 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"sample_weight needs shape {y.shape}, not {weights.shape}")
         if not weights.any():
             raise ValueError("sample_weight holds zeros alone: it needs a number above 0 per class")
-        if self.class_weight == "balanced":
+        given = self.class_weight
+        if isinstance(given, str) and given == "balanced":
             per_class = 1 / np.maximum(np.bincount(own, weights), SMALLEST_NORMAL)
+        elif given is None or isinstance(given, dict):
+            if given is not None:
+                of_class = samples.numbers(list(given.values()), "class_weight", (len(given),))
+                given = dict(zip(given, of_class, strict=True))
+            per_class = compute_class_weight(given, classes=self.classes_, y=y)
         else:
-            per_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            raise ValueError(f"class_weight must be None, 'balanced' or a dict, not {shown(given)}")
         return weights * per_class[own]
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
@@ -219,13 +233,15 @@ def robust_accuracy(
     Args:
         eps: radius of the ball, in the units of X as the scorer gets it: for a pipeline, those of
             what is passed to the pipeline.
-        norm, box, scale: as of `advlinear.attack`.
+        norm, box, scale: as of `advlinear.attack`. A box with a side per sample (n, d) fits the X
+            of n samples alone: cross-validation scores parts of X, and gives nan.
 
     Returns:
         A function from a fitted classifier, X and y to its robust accuracy, a number in [0, 1].
 
     Raises:
-        ValueError: eps or norm is not as described; from the scorer, as from `advlinear.attack`.
+        ValueError: eps, norm or box is not as described; from the scorer, as from
+            `advlinear.attack`.
 
     Example, of samples .1 and .4 away from the boundary at .5:
 
@@ -236,7 +252,22 @@ def robust_accuracy(
     """
     norm = ball(norm, (*ORDER, "0"))
     eps = samples.radius(eps)
+    if box is not None:
+        _require_box(box)
     return functools.partial(_robust_accuracy, eps=eps, norm=norm, box=box, scale=scale)
+
+
+def _require_box(box: tuple) -> None:
+    """Raise ValueError for what is no box of any X; cross-validation would give nan for it."""
+    if isinstance(box, tuple | list) and any(hasattr(side, "iloc") for side in box):
+        return  # its names are those of X
+    low, high = samples.sides(box, None, None)
+    try:
+        ordered = bool((low <= high).all())  # nor NaN
+    except ValueError:  # shapes that may fit X, such as (d,) and (n, d), or not
+        return
+    if not ordered:
+        raise ValueError(f"box needs low <= high, not {shown(box)}")
 
 
 def _robust_accuracy(

@@ -39,9 +39,11 @@ def array(values: Any, what: str) -> np.ndarray:
         what: the name of the values in messages.
 
     Raises:
-        ValueError: they are masked, complex, dates or durations; or a tensor that NumPy cannot
-            hold.
+        ValueError: they are sparse, masked, structured, complex, dates, durations or missing; or a
+            tensor that NumPy cannot hold.
     """
+    if hasattr(values, "toarray"):
+        raise ValueError(f"{what} is sparse: make it an array by toarray()")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
         try:
@@ -62,6 +64,11 @@ def array(values: Any, what: str) -> np.ndarray:
     if values.dtype == object:
         kinds = {one.dtype.kind for one in values.flat if isinstance(one, np.generic)}
         kinds |= {"c" for one in values.flat if isinstance(one, complex)}
+        pandas = sys.modules.get("pandas")
+        if pandas is not None and any(one is pandas.NA for one in values.flat):
+            raise ValueError(f"{what} holds missing values: fill them, or leave them out")
+    if "V" in kinds:
+        raise ValueError(f"{what} is structured (type {values.dtype}): pass a plain array")
     if "c" in kinds:
         raise ValueError(f"{what} holds complex numbers: pass real ones")
     if kinds & {"M", "m"}:
@@ -306,6 +313,21 @@ def refuse_sparse_columns(X: Any) -> None:
                 )
 
 
+def refuse_other_columns(X: Any) -> None:
+    """Raise ValueError for a DataFrame with a column that an attack would not change.
+
+    A minimum with weights for such columns would be that of another attack.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(X, pandas.DataFrame):
+        return
+    for place in np.setdiff1d(np.arange(X.shape[1]), numeric_columns(X)):
+        raise ValueError(
+            f"column {X.columns[place]!r} of X has the type {X.dtypes.iloc[place]}, which attack "
+            "does not take for numbers: leave it out, or change its type"
+        )
+
+
 def dense(x: Any, rows: np.ndarray) -> np.ndarray:
     """These rows of an array or a sparse matrix as an array, which is not to be changed."""
     together = len(rows) > 0 and (np.diff(rows) == 1).all()
@@ -412,6 +434,7 @@ def matrix(X: ArrayLike) -> np.ndarray:
     """X as (n, d) float64. Raises ValueError: it is not n finite real numbers each of d."""
     if hasattr(X, "toarray"):
         raise ValueError("X is sparse, which is not taken: pass X.toarray()")
+    refuse_other_columns(X)
     x = real(X, copy=True)
     if x.ndim != 2 or not x.size:
         raise ValueError(f"X needs shape (n, d), not {x.shape}")
@@ -525,7 +548,7 @@ def problem(
     x, eps = matrix(X), radius(eps)
     classes, y = two_classes(y, len(x))
     norm = ball(norm)
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
     if box is not None:
         if norm != "inf":

@@ -294,20 +294,30 @@ def test_cross_validation_of_a_table_with_names():
         (dict(eps=[0.1, 0.2, 0.1, 0.1]), "for a radius per feature, r (d,), divide X and the box"),
         (dict(eps={"a": 0.1, "b": 0.2}), "eps must be one number"),
         (dict(eps=pd.Series([0.1, 0.2])), "eps must be one number"),
-        (dict(tol="a"), "tol must be between 0 and 1, not 'a'"),
+        (dict(tol="a"), "tol must be above 0 and below 1, not 'a'"),
         (dict(eps=np.timedelta64(1, "s")), "eps must be a finite number of at least 0, not datet"),
         (
             dict(tol=np.timedelta64(0, "s")),
-            "tol must be between 0 and 1, not datetime.timedelta(0)",
+            "tol must be above 0 and below 1, not datetime.timedelta(0)",
         ),
-        (dict(tol=None), "tol must be between 0 and 1, not None"),
-        (dict(tol=np.float64(2)), "tol must be between 0 and 1, not 2.0"),
+        (dict(tol=None), "tol must be above 0 and below 1, not None"),
+        (dict(tol=np.float64(2)), "tol must be above 0 and below 1, not 2.0"),
         (dict(norm="3"), "norm must be inf, 2 or 1, not '3'"),
         (dict(loss="log"), "loss must be hinge or logistic, not 'log'"),
-        (dict(tol=0), "tol must be between 0 and 1, not 0"),
+        (dict(tol=0), "tol must be above 0 and below 1, not 0"),
         (dict(box=(0, 0.5)), "outside the box"),
         (dict(box=(0, 1), norm="2"), "a box needs the norm inf, not 2"),
+        (dict(loss=pd.Series(["hinge", "hinge"])), "loss must be hinge or logistic, not 0"),
         (dict(class_weight="even"), "class_weight"),
+        (dict(class_weight=pd.Series(["balanced"] * 2)), "class_weight"),
+        (dict(class_weight=pd.NA), "class_weight"),
+        (dict(class_weight={"a": 10**400, "b": 1}), "class_weight holds numbers above 1e301"),
+        (dict(class_weight={"a": pd.NA, "b": 1}), "class_weight holds missing values"),
+        (dict(class_weight={"a": [1, 2], "b": 1}), "class_weight needs"),
+        (dict(X=[[10**400] * 4] * 60), "X holds numbers above 1e301"),
+        (dict(y=np.array([0, 1, pd.NA] * 20)), "y holds missing values"),
+        (dict(y=pd.Series(["a", "b", pd.NA] * 20, dtype="string")), "y holds missing values"),
+        (dict(y=np.zeros(60, [("a", int)])), "y is structured"),
         (dict(class_weight={"z": 2}), "are not in class_weight"),
         (dict(class_weight={"a": -1}), "sample_weight needs finite numbers of at least 0"),
         (dict(y=["a"] * 60), "y needs labels of two classes, not 1: a"),
@@ -323,7 +333,7 @@ def test_cross_validation_of_a_table_with_names():
 def test_a_refusal_is_one_line(change, line):
     x, y = clouds()
     change = dict(change)
-    y, weights = change.pop("y", y), change.pop("sample_weight", None)
+    x, y, weights = change.pop("X", x), change.pop("y", y), change.pop("sample_weight", None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ValueError) as error:  # noqa: PT011
@@ -375,6 +385,42 @@ def test_a_table_with_sparse_columns_is_refused_by_name():
 def test_a_scorer_that_cannot_be_is_refused_before_the_search(arguments):
     with pytest.raises(ValueError, match="must be"):
         robust_accuracy(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        (1, "box needs .low, high."),
+        ((0, 0.5, 1), "box needs .low, high."),
+        (pd.DataFrame({"min": [0], "max": [1]}), "box needs .low, high."),
+        ((0, "one"), "box needs real numbers"),
+        ((1, 0), r"box needs low <= high, not \(1, 0\)"),
+        (([0, 0], [1, np.nan]), "box needs low <= high"),
+        ((0, pd.NA), "box holds missing values"),
+    ],
+    ids=str,
+)
+def test_a_box_of_no_table_is_refused_when_the_scorer_is_made(box, message):
+    with pytest.raises(ValueError, match=message) as error:
+        robust_accuracy(0.1, box=box)
+    assert "\n" not in str(error.value)
+
+
+def test_any_box_of_the_attack_is_one_of_the_scorer():
+    """By place or by name, in any order of the names; one per sample for the whole X alone."""
+    x, y = clouds()
+    table = pd.DataFrame(x, columns=list("pqrs"))
+    fitted = RobustClassifier(0.1).fit(table, y)
+    low, high = table.min() - [1, 0, 2, 0], table.max().add([0, 3, 0, 1])
+    expected = float(advlinear.attack(fitted, table, y, box=(low, high)).curve(0.2))
+    wide = np.broadcast_to(low.to_numpy(), x.shape)
+    for box in ((low[::-1], high), (low.to_numpy(), list(high)), (wide, high.to_numpy())):
+        assert robust_accuracy(0.2, box=box)(fitted, table, y) == expected
+    folds = (RobustClassifier(0.1), table, y)
+    assert np.isfinite(cross_val_score(*folds, scoring=robust_accuracy(0.2, box=(low, high)))).all()
+    with pytest.warns(UserWarning, match="Scoring failed"):
+        scores = cross_val_score(*folds, scoring=robust_accuracy(0.2, box=(wide, high.to_numpy())))
+    assert np.isnan(scores).all()
 
 
 def run(code: str) -> str:

@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advlinear import samples
+from advlinear.balls import shown
 from advlinear.samples import Problem
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def certificate(
         >>> {name: round(value, 6) for name, value in proof.items()}
         {'primal': 0.666667, 'dual': 0.666667, 'gap': 0.0, 'violation': 0.0}
     """
+    if not isinstance(exact, bool | np.bool_):
+        raise ValueError(f"exact must be True or False, not {shown(exact)}")
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
     n, d = problem.x.shape
     w = samples.in_order(w, samples.names(X)[0], None, "w")

@@ -83,11 +83,11 @@ def minimise(
 ) -> Minimum:
     """The minimum of the robust loss of two classes, and the dual solution that proves it.
 
-    The hinge in the L-infinity ball ends on a vertex: weights that are 0 are exactly 0 (but where
-    the minimum is 0). Where several (w, b) are optimal, it is one of them.
+    With the hinge in the L-infinity ball unused weights are exactly 0.0, except where the least
+    loss is 0. Where several (w, b) are optimal, it is one of them.
 
     Args:
-        X: samples (n, d), real numbers.
+        X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers.
         y: labels (n,) of two values, by place and not by index; the lower one counts as -1.
         eps: radius of the ball, in the units of X. 0 is the loss without an attack.
         norm: of the ball: "inf", "2" or "1", or np.inf, 2 or 1.
@@ -95,12 +95,13 @@ def minimise(
         box: None, or for the L-infinity ball (low, high) that perturbed samples stay in, numbers
             or one per feature (d,). Where X is a DataFrame, a Series goes by its column names.
         sample_weight: (n,) at least 0, of which only the ratios matter.
-        tol: the largest duality gap of the certificate.
+        tol: the largest duality gap of the certificate, above 0 and below 1.
         report: called with a line of text after each step.
 
     Returns:
-        A `Minimum`: the weights `w` and `b`, the bounds `primal` and `dual`, their `gap`, and the
-        dual solution `alpha` that proves the lower one.
+        A `Minimum`: the weights `w` and `b`, the bounds `primal` and `dual`, their `gap`, the dual
+        solution `alpha` that proves the lower one, `violation`, which is 0 where it holds for all
+        weights, and `classes`, the labels that stand for -1 and +1.
 
     Raises:
         ValueError: an argument is not as described, or no certificate with such a gap is reached.
@@ -114,13 +115,13 @@ def minimise(
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
     if not samples.is_number(tol) or not 0 < tol < 1:
-        raise ValueError(f"tol must be between 0 and 1, not {shown(tol)}")
+        raise ValueError(f"tol must be above 0 and below 1, not {shown(tol)}")
     with threads.one():
         w, b, alpha, proof = program.solve(problem, tol, report)
     if not -1e-12 <= proof["gap"] <= tol:
         raise ValueError(
             f"no certificate: the duality gap is {proof['gap']:.1e}, above tol {tol:g}: "
-            + program.ADVICE
+            + program.advice(problem)
         )
     known = problem.eps, problem.norm, problem.loss, problem.box
     named, _ = samples.names(X)

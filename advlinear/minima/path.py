@@ -58,7 +58,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from advlinear import samples
-from advlinear.balls import BLOCK, ORDER, ball, dual_norm, shown
+from advlinear.balls import BLOCK, ORDER, ball, dual_norm, exponent_of, shown
 from advlinear.minima import threads
 from advlinear.minima.minimum import LARGEST_GAP
 from advlinear.minima.program import penalised
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 UNIT = 2.0**-53  # the largest relative error of one operation in float64
 LOST = 5e-10  # relative; what the lower bound may lose below proved[0], to hold up to `reach`
 TIMES, LEAST_REACH = 2, 1000  # `reach` is at least so many norms, and so much over the range
-LARGEST = 1e100  # of the numbers in X, and of 1 / their range: no overflow, no underflow
+LARGEST_X = 1e100  # of the numbers in X, and of 1 / their range: no overflow, no underflow
 STARTS = 1.0, 2.0, 0.3  # of `penalised`, one after the other
 SHARE, NEAREST = 0.1, 1e-10  # of `penalised`: the gap is this share of tol, but no smaller
 FINEST = 1e-12  # relative; breakpoints that change no minimum by more are not told apart
@@ -162,11 +162,12 @@ class Path:
         if np.ndim(eps):
             raise ValueError(f"eps needs one number, not {shown(eps)}: `bounds` takes several")
         primal, dual = self.bounds(eps)
+        eps = float(eps)  # of any type that `bounds` takes
         k = np.searchsorted(self.radii, eps, side="right")
         chosen, shrunk = slice(*self.w.indptr[k : k + 2]), 1 - eps * self.s[k]
         w = np.zeros(self.w.shape[1])
         w[self.w.indices[chosen]] = self.w.data[chosen] / shrunk
-        return Best(w, float(self.b[k] / shrunk), float(eps), float(primal), float(dual))
+        return Best(w, float(self.b[k] / shrunk), eps, float(primal), float(dual))
 
     def bounds(self, eps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Upper and lower bounds of the minimum at radii (m,).
@@ -226,20 +227,24 @@ def path(
     """The least robust hinge of two classes at every radius from eps_min to eps_max.
 
     In the L-infinity ball the path starts at w = 0, best at large radii, and visits each corner
-    down to eps_min. Kept are as few as bound every minimum to `tol`, and with tol=0 all that change
-    one by more than rounding. In the L2 and L1 balls minima are added until the bounds agree.
+    down to eps_min. It keeps only the corners needed to bound every minimum to `tol`; with tol=0
+    all that change one by more than rounding. In the L2 and L1 balls minima are added until the
+    bounds agree.
 
     Args:
-        X: samples (n, d), real numbers.
+        X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers.
         y: labels (n,) of two values; the lower one counts as -1.
         eps_min, eps_max: the interval of radii, in the units of X.
         norm: "inf", "2" or "1", or np.inf, 2 or 1.
-        tol: how far both bounds may be apart, (primal - dual) / max(primal, 1 / n).
+        tol: how far both bounds may be apart, (primal - dual) / max(primal, 1 / n). At least 0 and
+            below 1.
         report: called with a line of text now and then.
 
     Returns:
         A `Path`: `at(eps)` is the best model at a radius, `bounds(radii)` are both bounds at many,
-        and `radii` the breakpoints.
+        `radii` the breakpoints, and `gap` the largest gap of the interval. For eps below
+        `proved[0]` the lower bound holds only for norms of w up to `reach`; from there on for all
+        weights.
 
     Raises:
         ValueError: an argument is not as described; tol is 0 in the L2 or L1 ball; or the bounds
@@ -258,13 +263,14 @@ def path(
         raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")
     if not samples.is_number(tol) or not 0 <= tol < 1 or (tol == 0 and norm != "inf"):
         raise ValueError(
-            f"tol must be from 0 to 1, and above 0 in the L2 and L1 balls, not {shown(tol)}"
+            "tol must be at least 0 and below 1, and above 0 in the L2 and L1 balls, not "
+            + shown(tol)
         )
     classes, y = samples.two_classes(y, len(x))
     size, span = np.abs(x).max(), np.ptp(x, axis=0).max()
-    if size > LARGEST or 0 < span < 1 / LARGEST:
+    if size > LARGEST_X or 0 < span < 1 / LARGEST_X:
         raise ValueError(
-            f"X must be below {LARGEST:g}, and its range above 1 / {LARGEST:g}: scale X"
+            f"X must be below {LARGEST_X:g}, and its range above 1 / {LARGEST_X:g}: scale X"
         )
     found = _Found(x, y, classes, norm, eps_min, eps_max, tol)
     found.add_model(np.zeros(x.shape[1]), np.sign(y.sum()))
@@ -583,9 +589,14 @@ class _Walk:
 
     Many samples may reach the kink at once. So each margin is compared to a target of its own, by
     at most SHIFT above 1, which decides the order. The corners are computed without the shifts.
+
+    The bias has a column of ones. So that x is as large in any unit, it is divided by a power of
+    two, which makes no error; w, s and eps of a corner are in the unit of x again.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray):
+        self.exponent = exponent_of(x)
+        x = np.ldexp(x, -self.exponent)
         self.data = np.hstack([y[:, None], y[:, None] * x])
         self.columns = self.data.T.copy()  # the same, feature by feature: some of many are needed
         self.size = np.abs(self.data).max(axis=0)
@@ -749,7 +760,8 @@ class _Walk:
         total = every.sum()
         eps = c / total if c > 0 else 0.0
         w = np.where(np.abs(point[1:]) > SAME * s, point[1:], 0.0)  # what rounding leaves of 0
-        return _Corner(w, point[0], s, total - c * s, every, total, eps)
+        w, scaled = np.ldexp(w, -self.exponent), np.ldexp([s, eps], [-self.exponent, self.exponent])
+        return _Corner(w, point[0], scaled[0], total - c * s, every, total, scaled[1])
 
 
 def _time_to_zero(value: ArrayLike, rate: ArrayLike, tiny: ArrayLike) -> np.ndarray:

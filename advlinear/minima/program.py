@@ -22,7 +22,9 @@ ADVICE = (
     "raise tol, subtract the mean of each feature and scale it to a range of about 1, or change "
     "eps by a thousandth"
 )
+UNEVEN = 1e4  # the ratio of two weights from which they may be why there is no certificate
 LEAST_EPS = 1e-100  # of the largest range; a smaller eps is solved as 0
+LARGEST_EPS = 1e20  # of the largest range; a larger eps is solved as this: w = 0 is best at both
 INSIDE = 1e-3  # of tol: by that share of eps a smaller L2 or L1 ball is solved for
 FIRST_TOL = 1e-2  # of the first look, on a sixteenth of the samples
 FEWEST = 1500  # or at least so many
@@ -64,6 +66,17 @@ class Program:
         return self.loss == "hinge" and isinstance(self.operator, operators.Split | operators.Boxed)
 
 
+def advice(problem: Problem) -> str:
+    """What to do where the bounds do not come together."""
+    used = problem.weights[problem.weights > 0]
+    if used.max() < UNEVEN * used.min():
+        return ADVICE
+    return (
+        f"the numbers in sample_weight differ by a factor of {used.max() / used.min():.0e}, and "
+        f"the gap is in units of the smallest: make small ones 0, or larger; or {ADVICE}"
+    )
+
+
 def solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
     """What `_solve` returns; samples of weight 0 are left out of the solver, not of the proof."""
     used = problem.weights > 0
@@ -88,7 +101,7 @@ def _solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
         w[used] = program.operator.weights(theta) / span
         b = float(theta[-1] - w[used] @ centre)
         if not (np.isfinite(w).all() and np.isfinite(b)):
-            raise ValueError("no certificate: the steps of the solver overflow: " + ADVICE)
+            raise ValueError("no certificate: the steps of the solver overflow: " + advice(problem))
         proofs = []
         for alpha in alphas:
             proof = certificate.bounds(problem, w, b, alpha / n)
@@ -155,11 +168,13 @@ def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
     """The program; which features vary; and their centres and ranges."""
     x, shares = problem.x, problem.weights / problem.weights.sum()
     centre, span = x.mean(axis=0), np.ptp(x, axis=0)
-    eps = problem.eps if problem.eps > LEAST_EPS * span.max() else 0.0  # squares would underflow
     used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
     if not len(used):
         used, span = np.arange(1), np.ones(len(span))
     centre, span = centre[used], span[used]
+    eps = problem.eps if problem.eps > LEAST_EPS * span.max() else 0.0  # squares would underflow
+    if eps / LARGEST_EPS > span.max():  # or overflow
+        eps = LARGEST_EPS * span.max()
     scaled = functools.partial(_scaled, problem, used, centre, span)
     operator, ball, start = scaled(eps)
     cone = ball if problem.norm == "inf" else _cone(problem.norm, eps * (1 - INSIDE * tol) / span)

@@ -795,7 +795,7 @@ def test_numbers_and_text_of_numpy_are_shown_as_those_of_python():
         (lambda: advlinear.minimise(X, Y > 0, 0.1, loss=np.str_("l")), "loss .* not 'l'"),
         (
             lambda: advlinear.path(X, Y > 0, 0.1, 0.2, tol="a"),
-            "tol must be from 0 to 1, .* not 'a'",
+            "tol must be at least 0 and below 1, .* not 'a'",
         ),
         (lambda: path.at("a"), "eps needs real numbers"),
         (lambda: path.bounds(long), "eps must be from 0.1 to 0.2, not -0.5"),

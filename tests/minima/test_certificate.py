@@ -461,6 +461,12 @@ def test_margins_that_overflow_are_refused():
         advlinear.certificate([[1e300], [-1e300]], [0, 1], [1e300], 0, [0, 0], 0.1, exact=True)
 
 
+@pytest.mark.parametrize("exact", ["no", 1, np.nan, None, [True]])
+def test_exact_is_true_or_false(exact):
+    with pytest.raises(ValueError, match="exact must be True or False, not "):
+        advlinear.certificate([[0.5], [0.1]], [0, 1], [0.0], 0.0, [0, 0], 0.1, exact=exact)
+
+
 @pytest.mark.parametrize("how", [dict(norm="2"), dict(loss="logistic")])
 def test_exact_is_refused_where_numbers_are_not_rational(how):
     with pytest.raises(ValueError, match="exact=True needs the hinge in the L-infinity or the L1"):

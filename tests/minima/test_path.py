@@ -2,9 +2,11 @@
 
 import importlib
 import itertools
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.optimize
 import threadpoolctl
@@ -296,6 +298,41 @@ def test_which_samples_are_watched_does_not_matter(tiny, monkeypatch):
     found = advlinear.path(*tiny.flat("train"), 0.02, 1, tol=0)
     np.testing.assert_allclose(found.radii, expected.radii, rtol=1e-10)
     np.testing.assert_allclose(found.p, expected.p, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("norm", "low", "high", "tol"),
+    [("inf", 0.1, 1, 0), ("inf", 0.1, 1, 1e-4), ("2", 0.5, 1.5, 0.01), ("1", 1, 3, 0.01)],
+)
+@pytest.mark.parametrize("power", [-300, -40, 1, 34, 300])
+def test_a_path_in_another_unit_is_the_same_to_the_last_bit(norm, low, high, tol, power):
+    """A power of two changes no digit of X; w is in units of 1 / X, radii are in those of X."""
+    x, y = load_breast_cancer(return_X_y=True)
+    x, y = ((x - x.mean(axis=0)) / x.std(axis=0))[:100], y[:100]
+    one = advlinear.path(x, y, low, high, norm, tol)
+    unit = 2.0**power
+    two = advlinear.path(x * unit, y, low * unit, high * unit, norm, tol)
+    assert len(one.radii) > 5
+    for name in ("w", "s", "reach", "b", "p", "dual", "radii", "proved"):
+        factor = {"w": unit, "s": unit, "reach": unit, "b": 1, "p": 1, "dual": 1}.get(
+            name, 1 / unit
+        )
+        expected, found = getattr(one, name), getattr(two, name) * factor
+        if name == "w":
+            expected, found = expected.toarray(), found.toarray()
+        assert np.array_equal(found, expected), name
+
+
+def test_a_path_of_large_numbers():
+    """The minimum is that of the program solved whole, which needs X of about 1."""
+    x, y = np.array([[3.0, 4], [0, 0], [2, 2], [3, 1]]), np.array([-1.0, 1, -1, -1])
+    for unit in (2.0**34, 1e11, 1e90):
+        found = advlinear.path(x * unit, y, 0.1 * unit, 1.5 * unit)
+        for eps in (0.3, 0.9, 1.2):
+            value = whole_program(x, y, eps)[0]
+            primal, dual = found.bounds(eps * unit)
+            assert dual * (1 - ROUNDING) <= value <= primal + ROUNDING
+            assert primal <= value * (1 + 1e-4) + ROUNDING
 
 
 @pytest.mark.mnist
@@ -798,10 +835,13 @@ REFUSED = [
     (dict(eps_min=-1), "eps must be a finite number of at least 0, not -1"),
     (dict(eps_max=np.inf), "eps must be a finite number"),
     (dict(norm="3"), "norm must be inf, 2 or 1, not '3'"),
-    (dict(tol=-1), "tol must be from 0 to 1"),
-    (dict(tol=np.nan), "tol must be from 0 to 1"),
+    (dict(tol=-1), "tol must be at least 0 and below 1, .* not"),
+    (dict(tol=np.nan), "tol must be at least 0 and below 1, .* not"),
+    (dict(tol=1), "tol must be at least 0 and below 1, .* not 1$"),
     (dict(tol=0, norm=2), "tol must be .* above 0 in the L2 and L1 balls"),
     (dict(y=[0, 0]), "y needs labels of two classes"),
+    (dict(y=[0, pd.NA]), "y holds missing values"),
+    (dict(y=np.zeros(2, "V2")), "y is structured"),
     (dict(X=[[0.5], [np.nan]]), "X holds NaN"),
     (dict(X=[[1e101], [0]]), r"X must be below 1e\+100, and its range above .*: scale X"),
     (dict(X=[[1e-101], [0]]), r"X must be below 1e\+100, and its range above .*: scale X"),
@@ -813,6 +853,16 @@ def test_refused_in_one_line(change, message):
     with pytest.raises(ValueError, match=message) as error:
         advlinear.path(**dict(X=[[0.5], [0.1]], y=[0, 1], eps_min=0.1, eps_max=0.2) | change)
     assert "\n" not in str(error.value)
+
+
+def test_a_radius_of_any_type_is_the_same():
+    found = advlinear.path([[0.5], [0.1]], ["a", "b"], 0.1, 0.3)
+    expected = found.at(0.125)
+    for eps in (Decimal("0.125"), Fraction(1, 8), np.float32(0.125), np.array(0.125)):
+        same = found.at(eps)
+        assert same.w.tolist() == expected.w.tolist()
+        assert same[1:] == expected[1:]
+        assert type(same.eps) is float
 
 
 def test_a_radius_outside_the_interval_is_refused():
