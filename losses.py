@@ -37,8 +37,8 @@ def hinge(margins):
     """max(0, 1 - m), averaged over the batch (article, "Regular Binary Classification").
 
     Called on worst-case margins this is the robust hinge, the inner maximum of the article's
-    min-max problem ("Towards Robust Binary Classification"). As a function of the margin m, its
-    kink is not at 1 but at 1 + eps ||w||_1.
+    min-max problem ("Towards Robust Binary Classification"). In the L-infinity ball without the
+    box its kink, as a function of m, is at 1 + eps ||w||_1, not at 1.
     """
     return tf.reduce_mean(tf.maximum(0.0, 1.0 - margins))
 

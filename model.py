@@ -9,8 +9,8 @@ def linear(image_shape: tuple[int, ...], init: str = "glorot", seed: int = 0) ->
     Args:
         image_shape: (height, width, channels).
         init: "glorot" draws the weights uniformly from +-sqrt(6 / (d + 1)), the default of Keras
-            and of the article; "pytorch" from +-sqrt(1 / d), PyTorch's default; with "zeros" a
-            pixel that is 0 in every image keeps the weight 0.
+            and of the article; "pytorch" from +-sqrt(1 / d), PyTorch's default; "zeros" starts at
+            0, where the weights of pixels stay that are 0 in every image.
         seed: of the draw.
 
     Returns:

@@ -27,8 +27,8 @@ def train_step(classifier, images, labels, settings: recipes.Settings):
 
     The loss is the mean over the batch of the hinge, max(0, 1 - m), of the worst-case margins
     m - eps ||w||_1. That is the robust hinge; a regular model has eps = 0. A sample whose
-    worst-case margin is below 1 adds -y x_j + eps sign(w_j) to the gradient of weight j: so weights
-    of pixels whose mean of y x_j is below eps in size are driven to 0.
+    worst-case margin is below 1 adds -y x_j + eps sign(w_j) to the gradient of weight j. So, where
+    the mean of y x_j over these samples is below eps in size, weight j is driven to 0.
     """
     import tensorflow as tf
 
@@ -41,7 +41,7 @@ def train_step(classifier, images, labels, settings: recipes.Settings):
         margins = losses.margins(classifier(images, training=True), labels)
         worst = losses.worst_case_margins(margins, images, labels, kernel, *ball)
         loss = loss_of(worst)  # losses.hinge, unless --loss says otherwise
-        # The article sums over the batch: so a smaller last batch takes a smaller step.
+        # As in the article, which sums: a smaller last batch takes a smaller step.
         scaled_loss = loss * tf.cast(tf.size(labels), tf.float32) / settings.batch_size
     gradients = tape.gradient(scaled_loss, variables)
     record = step_record(margins, worst, gradients[0], loss, kernel)  # before the update

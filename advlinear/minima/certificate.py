@@ -78,10 +78,10 @@ def certificate(
 ) -> dict[str, float]:
     """Both bounds on the least robust loss, from w, b and alpha alone.
 
-    The docstring of this module states what is proved of the float64 numbers given, with all that
-    rounding may do. With `exact` there is no rounding to believe in: both bounds are computed in
-    whole numbers, of which float64 numbers are multiples by powers of two, and rounded outwards at
-    the end.
+    The docstring of advlinear/minima/certificate.py states what is proved of the float64 numbers
+    given, with all that rounding may do. With `exact` there is no rounding to believe in: both
+    bounds are computed in whole numbers, of which float64 numbers are multiples by powers of two,
+    and rounded outwards at the end.
 
     Args:
         X, y, eps, norm, loss, box, sample_weight: the problem, as for `minimise`.
