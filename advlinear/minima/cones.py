@@ -113,17 +113,17 @@ class OrthantScaling:
         return longest_step(self.s, ds), longest_step(self.z, dz)
 
 
-class Nonnegative:
-    """s = theta[:-1] >= 0: theta = (u, v, b) of the L-infinity ball, k = 2 d."""
+class Orthant:
+    """s >= 0: all entries of theta but the last ones, the biases. n_biases: how many these are."""
 
-    def __init__(self, size: int):
-        self.degree = size
+    def __init__(self, size: int, n_biases: int = 1):
+        self.degree, self.n_biases = size, n_biases
 
     def matvec(self, theta: Array) -> Array:
-        return theta[:-1]
+        return theta[: -self.n_biases]
 
     def rmatvec(self, z: Array) -> Array:
-        return np.append(z, 0.0)
+        return np.append(z, np.zeros(self.n_biases))
 
     def barrier(self, s: Array) -> float:
         return float(np.log(s).sum())
@@ -133,6 +133,10 @@ class Nonnegative:
 
     def scaling(self, s: Array, z: Array) -> OrthantScaling:
         return OrthantScaling(s, z, z / s)
+
+
+class Nonnegative(Orthant):
+    """theta = (u, v, b) of the L-infinity ball, k = 2 d."""
 
     def tightest(self, theta: Array) -> Array:
         """u_j or v_j is 0."""

@@ -6,7 +6,9 @@ With weights c_i of the samples, an operator A, a linear map K and a cone C, it 
     dual:   max  sum_i c_i h(alpha_i / c_i)    over 0 <= alpha <= c and z in C
                                                with A^T alpha + f + K^T z = 0                  (2)
 
-where l is the hinge and h(a) = a, or l is the logistic loss and h the entropy of a coin.
+where l is the hinge and h(a) = a, or l is the logistic loss and h the entropy of a coin. Of several
+classes a sample has several margins m, one over each rival, and the same holds with the losses of
+joint/losses.py.
 
 Each step solves Newton's equations of the conditions of optimality twice with one Cholesky factor:
 first to predict how far the complementary products can fall, then to go there with the second-order
@@ -24,7 +26,7 @@ import numpy as np
 
 from advlinear.minima import Array
 from advlinear.minima.cones import Cone
-from advlinear.minima.losses import BY_NAME, Loss, SampleStep
+from advlinear.minima.losses import Loss, SampleStep
 from advlinear.minima.operators import Operator
 
 MOST_STEPS = 100
@@ -36,7 +38,7 @@ ALLOWED_RISE = 1e-12  # relative: a rise of the damped objective by no more is r
 
 @dataclass(frozen=True)
 class Point:
-    """An iterate: theta (p,), the dual variables alpha (n,) of samples and z (k,) of the cone."""
+    """An iterate: theta (p,), the dual variables alpha (n,) of margins and z (k,) of the cone."""
 
     theta: Array
     alpha: Array
@@ -46,9 +48,8 @@ class Point:
 def solve(
     operator: Operator,
     cone: Cone,
-    sample_weight: Array,
     linear_term: Array,
-    loss: str,
+    start: Callable[[Array], Loss],
     theta: Array,
     stopping_rule: Callable[[Point, int], tuple[bool, float]],
 ) -> Point:
@@ -59,15 +60,14 @@ def solve(
 
     Args:
         operator, cone: A, and K and C.
-        sample_weight: c (n,), positive.
         linear_term: f (p,).
-        loss: its name, a key of `losses.BY_NAME`.
+        start: makes the first state of the samples from their margins (n,).
         theta: (p,) with K theta inside the cone, from which to start.
         stopping_rule: given an iterate and its number, says whether to stop, and the smallest sum
             of complementary products that is wanted.
     """
     theta = theta / max(1.0, np.abs(operator.matvec(theta)).max())  # further off, losses are flat
-    iterate = _start(operator, cone, sample_weight, loss, theta)
+    iterate = _start(cone, theta, start(operator.matvec(theta)))
     n_products = iterate.state.n_products + cone.degree
     for number in range(MOST_STEPS):
         stop, least_products = stopping_rule(iterate.point, number)
@@ -95,18 +95,12 @@ class Iterate:
         return Point(self.theta, self.state.alpha, self.z)
 
 
-def _start(
-    operator: Operator, cone: Cone, sample_weight: Array, loss: str, theta: Array
-) -> Iterate:
-    """alpha is half of c for the lighter class, with the same sum for the other class, (27)."""
-    ones = operator.y > 0
-    sums = np.where(ones, sample_weight[ones].sum(), sample_weight[~ones].sum())
-    alpha = 0.5 * sample_weight * sums.min() / sums
-    state = BY_NAME[loss].start(sample_weight, alpha, operator.matvec(theta))
+def _start(cone: Cone, theta: Array, state: Loss) -> Iterate:
+    """z is on the central path of the cone, at the mu of the samples, (27)."""
     if state.n_products:
         mu = state.products / state.n_products
     else:
-        mu = sample_weight.sum() * np.log(2) / cone.degree
+        mu = state.sample_weight.sum() * np.log(2) / cone.degree
     return Iterate(theta, state, mu * cone.barrier_gradient(cone.matvec(theta)))
 
 
@@ -156,7 +150,7 @@ class Newton:
         descent: A^T alpha + f (p,), along which the loss falls.
         residual: A^T alpha + f + K^T z (p,), 0 where (4) holds.
         products: the sum of all complementary products, (21); n_products: how many there are.
-        curvature: D (n,) of the samples; scaling: of the cone, at s and z.
+        curvature: D of the samples; scaling: of the cone, at s and z.
         inverse: solves the system (8).
         damped: alpha is a function of the margins, so that both take the same, damped step.
     """
@@ -186,16 +180,15 @@ class Newton:
         else:
             tau = self.state.target(mu, predicted.samples)
             g = self.scaling.complement(mu, (predicted.s, predicted.z))
-        right = self.residual + A.rmatvec(D * tau.margins) + K.rmatvec(g)  # (8)
+        right = self.residual + A.rmatvec(D.matvec(tau.margins)) + K.rmatvec(g)  # (8)
         theta = self.inverse(right)
         for _ in range(REFINEMENTS):  # of rounding in the Cholesky factor
-            applied = A.rmatvec(D * A.matvec(theta))
+            applied = A.rmatvec(D.matvec(A.matvec(theta)))
             applied += K.rmatvec(H(K.matvec(theta)))
             theta = theta + self.inverse(right - applied)
         margins, s = A.matvec(theta), K.matvec(theta)
-        alpha = D * (tau.margins - margins)  # (9)
         z = g - H(s)  # (10)
-        return Direction(theta, margins, s, z, self.state.step(tau, alpha))
+        return Direction(theta, margins, s, z, self.state.step(tau, margins))  # (9)
 
     def lengths(self, change: Direction, share: float) -> tuple[float, float]:
         """The lengths of the primal and the dual step: a share of the way to the boundary, (25)."""
@@ -227,7 +220,6 @@ class Newton:
 
     def objective(self, change: Direction, mu: float, length: float) -> float:
         """phi after a step of this length, (26)."""
-        losses = self.state.values(self.margins + length * change.margins)
-        value = self.state.sample_weight @ losses
-        value -= self.linear_term @ (self.theta + length * change.theta)
+        value = self.state.total(self.margins + length * change.margins)
+        value -= float(self.linear_term @ (self.theta + length * change.theta))
         return float(value - mu * self.cone.barrier(self.s + length * change.s))

@@ -15,6 +15,7 @@ import numpy as np
 
 from advlinear.minima import Array
 from advlinear.minima.cones import longest_step
+from advlinear.minima.curvatures import Curvature, Diagonal
 
 
 def hinge(margins: Array) -> Array:
@@ -32,6 +33,17 @@ def losses_of(loss: str, margins: Array) -> Array:
     return BY_NAME[loss].values(margins)
 
 
+def first_state(loss: str, sample_weight: Array, y: Array, margins: Array) -> Loss:
+    """The state of the first iterate, of the loss of this name, at these margins (n,).
+
+    alpha is half of c for the lighter class, with the same sum for the other class, (27).
+    """
+    ones = y > 0
+    sums = np.where(ones, sample_weight[ones].sum(), sample_weight[~ones].sum())
+    alpha = 0.5 * sample_weight * sums.min() / sums
+    return BY_NAME[loss].start(sample_weight, alpha, margins)
+
+
 class Target(NamedTuple):
     """What Newton's equations ask for if alpha stays: of margins, over and under, each (n,)."""
 
@@ -41,24 +53,25 @@ class Target(NamedTuple):
 
 
 class SampleStep(NamedTuple):
-    """Changes of alpha, over and under, each (n,), and the longest steps that keep all bounds."""
+    """Changes of the state's variables, each (n,), and the longest steps that keep all bounds."""
 
     alpha: Array
+    rest: Array
     over: Array
     under: Array
     longest_primal: float  # of over and under
-    longest_dual: float  # of alpha
+    longest_dual: float  # of alpha and rest
 
 
 class Loss(Protocol):
-    """What the interior point asks of a loss, and of the state of its samples at an iterate.
+    """What the interior point asks of a loss: the state of its samples at an iterate.
 
     Attributes:
         sample_weight: c (n,), positive.
-        alpha: (n,) the dual variables, between 0 and c.
-        curvature: D (n,), how much alpha falls per unit of margin.
+        alpha: the dual variables, one of each margin.
+        curvature: D, how much alpha falls per unit of the margins.
         n_products: how many complementary products the state has. 0: the loss is smooth, alpha is a
-            function of the margins, and steps are damped by `values`.
+            function of the margins, and steps are damped by `total`.
         products: their sum.
     """
 
@@ -67,22 +80,17 @@ class Loss(Protocol):
     @property
     def alpha(self) -> Array: ...
     @property
-    def curvature(self) -> Array: ...
+    def curvature(self) -> Curvature: ...
     @property
     def n_products(self) -> int: ...
     @property
     def products(self) -> np.float64: ...
 
-    @staticmethod
-    def values(margins: Array) -> Array:
-        """l(m) of margins of any shape."""
-
-    @staticmethod
-    def start(sample_weight: Array, alpha: Array, margins: Array) -> Loss:
-        """The state of the first iterate, at this alpha (n,) and these margins (n,)."""
+    def total(self, margins: Array) -> float:
+        """The sum of c l over the samples, at these margins."""
 
     def at(self, margins: Array) -> Self:
-        """The state from which the next step starts, at these margins (n,)."""
+        """The state from which the next step starts, at these margins."""
 
     def target(self, mu: float, predicted: SampleStep | None = None) -> Target:
         """tau of (9), for products that are equal to mu.
@@ -90,8 +98,8 @@ class Loss(Protocol):
         predicted: the predictor's step, for whose products the target then corrects.
         """
 
-    def step(self, target: Target, d_alpha: Array) -> SampleStep:
-        """The whole step of the samples, from the change of alpha (n,), which (9) gives."""
+    def step(self, target: Target, d_margins: Array) -> SampleStep:
+        """The whole step of the samples, from the change of the margins, by (9)."""
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Self:
         """The state after a step of these two lengths."""
@@ -130,14 +138,17 @@ class Hinge:
         """How much over falls, and under rises, per unit of alpha."""
         return self.over / self.alpha, self.under / self.rest
 
-    @property
-    def curvature(self) -> Array:
+    @cached_property
+    def curvature(self) -> Diagonal:
         over, under = self.ratios
-        return 1 / (over + under)  # (11)
+        return Diagonal(1 / (over + under))  # (11)
 
     @staticmethod
     def values(margins: Array) -> Array:
         return hinge(margins)
+
+    def total(self, margins: Array) -> float:
+        return float(self.sample_weight @ hinge(margins))
 
     def at(self, margins: Array) -> Hinge:
         residual = margins - 1 - self.over + self.under
@@ -151,15 +162,16 @@ class Hinge:
         over, under = over / self.alpha, under / self.rest  # (11)
         return Target(over - under - self.residual, over, under)
 
-    def step(self, target: Target, d_alpha: Array) -> SampleStep:
+    def step(self, target: Target, d_margins: Array) -> SampleStep:
+        d_alpha = self.curvature.matvec(target.margins - d_margins)
         over = target.over - self.ratios[0] * d_alpha  # (11)
         under = target.under + self.ratios[1] * d_alpha
         primal = min(longest_step(self.over, over), longest_step(self.under, under))
         dual = min(longest_step(self.alpha, d_alpha), longest_step(self.rest, -d_alpha))
-        return SampleStep(d_alpha, over, under, primal, dual)
+        return SampleStep(d_alpha, -d_alpha, over, under, primal, dual)
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Hinge:
-        alpha, rest = self.alpha + dual * step.alpha, self.rest - dual * step.alpha
+        alpha, rest = self.alpha + dual * step.alpha, self.rest + dual * step.rest
         over, under = self.over + primal * step.over, self.under + primal * step.under
         return Hinge(self.sample_weight, alpha, rest, over, under)
 
@@ -179,13 +191,16 @@ class Logistic:
     def start(sample_weight: Array, alpha: Array, margins: Array) -> Logistic:
         return Logistic(sample_weight, alpha, sample_weight - alpha)
 
-    @property
-    def curvature(self) -> Array:
-        return self.alpha * self.rest / self.sample_weight  # (12)
+    @cached_property
+    def curvature(self) -> Diagonal:
+        return Diagonal(self.alpha * self.rest / self.sample_weight)  # (12)
 
     @staticmethod
     def values(margins: Array) -> Array:
         return logistic(margins)
+
+    def total(self, margins: Array) -> float:
+        return float(self.sample_weight @ logistic(margins))
 
     def at(self, margins: Array) -> Logistic:
         c = self.sample_weight
@@ -195,8 +210,9 @@ class Logistic:
         none = np.zeros(len(self.alpha))
         return Target(none, none, none)
 
-    def step(self, target: Target, d_alpha: Array) -> SampleStep:
-        return SampleStep(d_alpha, target.over, target.under, np.inf, np.inf)
+    def step(self, target: Target, d_margins: Array) -> SampleStep:
+        d_alpha = self.curvature.matvec(target.margins - d_margins)
+        return SampleStep(d_alpha, -d_alpha, target.over, target.under, np.inf, np.inf)
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Logistic:
         """alpha moves linearly, for a proof: that of the new margins would miss the constraints."""
@@ -204,4 +220,4 @@ class Logistic:
         return Logistic(self.sample_weight, alpha, self.sample_weight - alpha)
 
 
-BY_NAME: dict[str, type[Loss]] = {"hinge": Hinge, "logistic": Logistic}
+BY_NAME: dict[str, type[Hinge] | type[Logistic]] = {"hinge": Hinge, "logistic": Logistic}

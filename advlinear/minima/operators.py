@@ -16,14 +16,30 @@ import numpy as np
 
 from advlinear.minima import Array, Indices
 from advlinear.minima.cones import OrthantScaling, Scaling, halves
-
-GRAM_BLOCK = 2048  # samples taken at a time in the product of the matrices
+from advlinear.minima.curvatures import Curvature
 
 Solve = Callable[[Array], Array]
 
 
 class Operator(Protocol):
-    """What the interior point, and `minimise` around it, ask of the margins.
+    """What the interior point asks of the margins."""
+
+    def matvec(self, theta: Array) -> Array:
+        """The margins A theta (n,)."""
+
+    def rmatvec(self, alpha: Array) -> Array:
+        """A^T alpha (p,)."""
+
+    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
+        """A function that maps r (p,) to x (p,) with (A^T D A + K^T H K) x = r, (8).
+
+        Raises:
+            np.linalg.LinAlgError: the matrix is not finite.
+        """
+
+
+class SampleOperator(Operator, Protocol):
+    """What `minimise` asks besides, of two classes.
 
     Attributes:
         y: (n,) the signs of the classes, -1 and 1.
@@ -33,21 +49,6 @@ class Operator(Protocol):
     y: Array
     n_columns: int
 
-    def matvec(self, theta: Array) -> Array:
-        """The margins A theta (n,)."""
-
-    def rmatvec(self, alpha: Array) -> Array:
-        """A^T alpha (p,)."""
-
-    def newton_solver(self, curvature: Array, scaling: Scaling) -> Solve:
-        """A function that maps r (p,) to x (p,) with (A^T D A + K^T H K) x = r, (8).
-
-        D is diagonal with the curvature (n,).
-
-        Raises:
-            np.linalg.LinAlgError: the matrix is not finite.
-        """
-
     def weights(self, theta: Array) -> Array:
         """w (d,)."""
 
@@ -56,15 +57,6 @@ class Operator(Protocol):
 
 
 # --- what operators share ------------------------------------------------------------------------
-
-
-def weighted_gram(matrix: Array, diagonal: Array) -> Array:
-    """matrix^T D matrix, from the diagonal >= 0 of D, with no copy of the whole matrix."""
-    gram, roots = np.zeros((matrix.shape[1],) * 2), np.sqrt(diagonal)[:, None]
-    for k in range(0, len(matrix), GRAM_BLOCK):
-        part = matrix[k : k + GRAM_BLOCK] * roots[k : k + GRAM_BLOCK]
-        gram += part.T @ part
-    return gram
 
 
 def factorised(gram: Array) -> Solve:
@@ -114,15 +106,15 @@ class Plain:
     def rmatvec(self, alpha: Array) -> Array:
         return np.concatenate([[-self.price * alpha.sum()], alpha @ self.yx, [alpha @ self.y]])
 
-    def gram(self, diagonal: Array) -> Array:
+    def gram(self, curvature: Curvature) -> Array:
         """A^T D A (p, p), (16)."""
         gram = np.empty((self.n_columns + 2,) * 2)
-        gram[1:-1, 1:-1] = weighted_gram(self.yx, diagonal)
-        gram[0] = gram[:, 0] = -self.price * self.rmatvec(diagonal)
-        gram[-1] = gram[:, -1] = self.rmatvec(diagonal * self.y)
+        gram[1:-1, 1:-1] = curvature.gram(self.yx)
+        gram[0] = gram[:, 0] = -self.price * self.rmatvec(curvature.matvec(np.ones(len(self.y))))
+        gram[-1] = gram[:, -1] = self.rmatvec(curvature.matvec(self.y))
         return gram
 
-    def newton_solver(self, curvature: Array, scaling: Scaling) -> Solve:
+    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
         gram = self.gram(curvature)
         scaling.add_hessian(gram)
         return factorised(gram)
@@ -154,7 +146,7 @@ class Split:
         plain, price = alpha @ self.yx, alpha.sum() * self.price
         return np.concatenate([plain - price, -plain - price, [alpha @ self.y]])
 
-    def newton_solver(self, curvature: Array, scaling: Scaling) -> Solve:
+    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
         """By a system in (t, w, b) with t = price.(u + v), a quarter of the size."""
         assert isinstance(scaling, OrthantScaling)  # H is diagonal
         reduced = Reduction.of(self.price, scaling.ratio)
@@ -248,14 +240,14 @@ class Boxed:
     def rmatvec(self, alpha: Array) -> Array:
         return np.append(alpha @ self.both, alpha @ self.y)
 
-    def gram(self, diagonal: Array) -> Array:
+    def gram(self, curvature: Curvature) -> Array:
         """A^T D A (p, p), (16)."""
         gram = np.empty((self.n_columns + 1,) * 2)
-        gram[:-1, :-1] = weighted_gram(self.both, diagonal)
-        gram[-1] = gram[:, -1] = self.rmatvec(diagonal * self.y)
+        gram[:-1, :-1] = curvature.gram(self.both)
+        gram[-1] = gram[:, -1] = self.rmatvec(curvature.matvec(self.y))
         return gram
 
-    def newton_solver(self, curvature: Array, scaling: Scaling) -> Solve:
+    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
         gram = self.gram(curvature)
         scaling.add_hessian(gram)
         return factorised(gram)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from advlinear.minima import certificate, cones, interior, operators, vertex
-from advlinear.minima.losses import losses_of
+from advlinear.minima.losses import first_state, losses_of
 from advlinear.samples import Problem
 
 ADVICE = (
@@ -338,9 +338,8 @@ def _interior(
         separated = not known and not program.penalty and margins.min() > 0
         return done or separated or primal < -1, 0.1 * tol * max(primal * n, lightest)
 
-    point = interior.solve(
-        operator, cone, sample_weight, linear_term, program.loss, start, stopping_rule
-    )
+    first = functools.partial(first_state, program.loss, sample_weight, operator.y)
+    point = interior.solve(operator, cone, linear_term, first, start, stopping_rule)
     alpha = alpha_outside.copy()
     alpha[samples] = point.alpha
     if columns is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from advlinear.minima import cones, interior, losses, operators
+from advlinear.minima import cones, curvatures, interior, losses, operators
 
 EXACT = dict(rtol=1e-11, atol=1e-11)  # sums of some ten products of numbers near 1
 N, D = 11, 4
@@ -17,6 +17,7 @@ X, Y = rng.uniform(-0.5, 0.5, (N, D)), np.where(np.arange(N) % 3 == 0, 1.0, -1.0
 SCALE = rng.uniform(0.1, 0.4, D)
 BOTH = np.hstack([Y[:, None] * X, -Y[:, None] * X]) - rng.uniform(0, 0.3, (N, 2 * D))
 WEIGHTS = rng.uniform(0.2, 2, N)
+DIAGONAL = curvatures.Diagonal(WEIGHTS)
 
 PLAIN = operators.Plain(Y[:, None] * X, Y)
 SPLIT = operators.Split(Y[:, None] * X, Y, SCALE)
@@ -85,9 +86,9 @@ def test_rmatvec_is_the_adjoint_of_matvec(one):
 
 @pytest.mark.parametrize("operator", [PLAIN, BOXED], ids=named)
 def test_gram_is_that_of_the_dense_matrix(operator, monkeypatch):
-    monkeypatch.setattr(operators, "GRAM_BLOCK", 3)
+    monkeypatch.setattr(curvatures, "GRAM_BLOCK", 3)
     a = dense(operator.matvec, size(operator))
-    np.testing.assert_allclose(operator.gram(WEIGHTS), a.T @ np.diag(WEIGHTS) @ a, **EXACT)
+    np.testing.assert_allclose(operator.gram(DIAGONAL), a.T @ np.diag(WEIGHTS) @ a, **EXACT)
 
 
 @pytest.mark.parametrize(("operator", "cone"), PAIRS, ids=lambda one: named(one))
@@ -96,7 +97,7 @@ def test_newtons_system_is_solved(operator, cone):
     scaling = cone.scaling(inside(cone, 1), inside(cone, 2))
     a, k = (dense(one.matvec, size(operator)) for one in (operator, cone))
     matrix = a.T @ np.diag(WEIGHTS) @ a + k.T @ dense(scaling.hessian, len(k)) @ k
-    solve = operator.newton_solver(WEIGHTS, scaling)
+    solve = operator.newton_solver(DIAGONAL, scaling)
     expected = np.linalg.inv(matrix)
     found = dense(solve, size(operator))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
@@ -106,7 +107,7 @@ def test_newtons_system_is_solved(operator, cone):
 def test_a_matrix_that_is_not_finite_raises(operator, cone):
     scaling = cone.scaling(inside(cone, 1), inside(cone, 2))
     with np.errstate(invalid="ignore"), pytest.raises(np.linalg.LinAlgError, match="not finite"):
-        operator.newton_solver(np.full(N, np.inf), scaling)
+        operator.newton_solver(curvatures.Diagonal(np.full(N, np.inf)), scaling)
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=named)
@@ -279,7 +280,9 @@ def test_the_hinge_solves_the_linearised_equations_six():
     other = state.step(state.target(0.0), random.standard_normal(N))
     for predicted in (None, other):
         target = state.target(mu, predicted)
-        step = state.step(target, state.curvature * (target.margins - dm))
+        step = state.step(target, dm)
+        np.testing.assert_array_equal(step.alpha, state.curvature.matvec(target.margins - dm))
+        np.testing.assert_array_equal(step.rest, -step.alpha)
         moved = state.move(step, 1.0, 1.0)
         np.testing.assert_allclose(moved.over - moved.under, margins + 0.1 + dm - 1, **EXACT)
         np.testing.assert_allclose(moved.alpha + moved.rest, WEIGHTS, **EXACT)
@@ -300,7 +303,8 @@ def test_the_longest_steps_of_the_hinge_land_on_the_boundary(seed):
     margins, change = random.standard_normal((2, N))
     alpha = WEIGHTS * random.uniform(0.1, 0.9, N)
     state = losses.Hinge.start(WEIGHTS, alpha, margins).at(margins)
-    step = state.step(state.target(0.0), change)
+    target = state.target(0.0)
+    step = state.step(target, target.margins - change / state.curvature.diagonal)
     moved = state.move(step, step.longest_primal, step.longest_dual)
     for parts in ((moved.over, moved.under), (moved.alpha, moved.rest)):
         assert np.concatenate(parts).min() == pytest.approx(0, abs=1e-13)
@@ -313,10 +317,10 @@ def test_the_alpha_of_the_logistic_loss_and_its_curvature_are_derivatives():
     slope = (state.values(margins + h) - state.values(margins - h)) / (2 * h)
     np.testing.assert_allclose(state.alpha, -WEIGHTS * slope, rtol=1e-8)
     falls = (state.at(margins - h).alpha - state.at(margins + h).alpha) / (2 * h)
-    np.testing.assert_allclose(state.curvature, falls, rtol=1e-8)
+    np.testing.assert_allclose(state.curvature.diagonal, falls, rtol=1e-8)
     target = state.target(0.1)
     assert not np.concatenate(target).any()
-    step = state.step(target, -3 * WEIGHTS)
+    step = state.step(target, np.full(N, 1e9))
     assert step.longest_primal == step.longest_dual == np.inf
     moved = state.move(step, 1.0, 1.0)  # cut at its bounds
     np.testing.assert_array_equal(moved.alpha, 0)
