@@ -1,0 +1,1 @@
+"""The least robust loss of K > 2 classes that are trained together."""
