@@ -26,6 +26,7 @@ MOST = 2**20  # rows in a block, where nothing but memory limits it
 HUGE = 2.0**1000  # 1e301: sums of a million such numbers are finite
 LIGHTEST = 1e-100  # of the largest sample_weight: the smallest other than 0
 LOSSES = ("hinge", "logistic")
+MOST_CLASSES = 16  # that are trained together: a certificate looks at 2^(K - 1) sets of them
 SCALES = 1e-100, 1e100  # units of features: others overflow or underflow
 
 
@@ -442,26 +443,43 @@ def matrix(X: ArrayLike) -> np.ndarray:
     return x
 
 
-def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two values in y (n,), the lower one first, and y as -1 and +1.
+def classes_of(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The values in y (n,), sorted, and for each sample the place (n,) of its own among them.
 
     Raises:
-        ValueError: y has another shape, a missing label, or not two values.
+        ValueError: y has another shape, a missing label, or one value alone.
     """
     y = array(y, "y")
     if y.shape != (n,):
         raise ValueError(f"y needs shape ({n},), one label per sample, not {y.shape}")
     try:
         missing = (y != y).any()  # NaN, or pandas' NaT, is not equal to itself
-        classes = np.unique(y)
+        classes, own = np.unique(y, return_inverse=True)
     except TypeError:
         missing = True
     if missing:
         raise ValueError("y needs labels that can be sorted, without NaN or None")
-    if len(classes) != 2:
-        shown = ", ".join(map(str, classes[:5].tolist())) + ", ..." * (len(classes) > 5)
-        raise ValueError(f"y needs labels of two classes, not {len(classes)}: {shown}")
-    return classes, np.where(y == classes[1], 1.0, -1.0)
+    if len(classes) == 1:
+        raise ValueError(f"y needs labels of two classes, not 1: {classes.tolist()[0]}")
+    return classes, own
+
+
+def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two values in y (n,), the lower one first, and y as -1 and +1.
+
+    Raises:
+        ValueError: as from `classes_of`; or there are more than two.
+    """
+    classes, own = classes_of(y, n)
+    if len(classes) > 2:
+        raise ValueError(f"path needs labels of two classes, not {listed(classes)}")
+    return classes, np.where(own == 1, 1.0, -1.0)
+
+
+def listed(classes: np.ndarray) -> str:
+    """How many there are, and the first five."""
+    first = ", ".join(map(str, classes[:5].tolist())) + ", ..." * (len(classes) > 5)
+    return f"{len(classes)}: {first}"
 
 
 def is_number(value: Any) -> bool:
@@ -488,8 +506,8 @@ def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
     """The weight (n,) of each sample, times a power of two so that the largest is below 1; or ones.
 
     Raises:
-        ValueError: the weights are not n finite numbers of at least 0; one of the two classes, y -1
-            and +1, has none; or one is below 1e-100 of the largest, and not 0.
+        ValueError: the weights are not n finite numbers of at least 0; those of a class, a value of
+            y, are all 0; or one is below 1e-100 of the largest, and not 0.
     """
     if sample_weight is None:
         return np.ones(len(y))
@@ -498,8 +516,8 @@ def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
         raise ValueError(f"sample_weight needs shape {y.shape}, not {found.shape}")
     if not ((found >= 0) & (found < np.inf)).all():
         raise ValueError("sample_weight needs finite numbers of at least 0")
-    for sign in (-1, 1):
-        if not found[y == sign].any():
+    for one in np.unique(y):
+        if not found[y == one].any():
             raise ValueError("sample_weight needs a number above 0 in each class")
     if found[found > 0].min() < LIGHTEST * found.max():
         raise ValueError(
@@ -531,6 +549,26 @@ class Problem:
     box: tuple[np.ndarray, np.ndarray] | None
 
 
+@dataclass(frozen=True)
+class JointProblem:
+    """The robust loss of K > 2 classes that are trained together; equation (M1) of docs/theory.md.
+
+    Attributes:
+        x: (n, d) samples, float64.
+        y: (n,) the class of each sample, whole numbers from 0 to K - 1.
+        classes: (K,) their labels, sorted.
+        weights, eps, norm, loss: as of `Problem`.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    classes: np.ndarray
+    weights: np.ndarray
+    eps: float
+    norm: str
+    loss: str
+
+
 def problem(
     X: ArrayLike,
     y: ArrayLike,
@@ -539,17 +577,32 @@ def problem(
     loss: str = "hinge",
     box: tuple | None = None,
     sample_weight: ArrayLike | None = None,
-) -> Problem:
+) -> Problem | JointProblem:
     """The problem that the arguments of `advlinear.minimise` describe.
+
+    Returns:
+        A `Problem` of two classes, or for more labels a `JointProblem`.
 
     Raises:
         ValueError: an argument is not as described there.
     """
     x, eps = matrix(X), radius(eps)
-    classes, y = two_classes(y, len(x))
+    classes, own = classes_of(y, len(x))
     norm = ball(norm)
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
+    if len(classes) > MOST_CLASSES:
+        raise ValueError(
+            f"y needs labels of at most {MOST_CLASSES} classes, not {listed(classes)}; for more, "
+            "take one class against the rest at a time"
+        )
+    if len(classes) > 2:
+        if box is not None:
+            raise ValueError(
+                f"a box needs two classes, not {listed(classes)}; leave it out, or take one class "
+                "against the rest at a time"
+            )
+        return JointProblem(x, own, classes, weights(sample_weight, own), eps, norm, loss)
     if box is not None:
         if norm != "inf":
             raise ValueError(f"a box needs the norm inf, not {norm}: leave one of the two out")
@@ -559,7 +612,8 @@ def problem(
         if any(side.ndim == 2 for side in box):
             raise ValueError("box needs (low, high), each a number or one per feature (d,)")
         x = form.x
-    return Problem(x, y, classes, weights(sample_weight, y), eps, norm, loss, box)
+    signs = np.where(own == 1, 1.0, -1.0)
+    return Problem(x, signs, classes, weights(sample_weight, signs), eps, norm, loss, box)
 
 
 def numbers(values: ArrayLike, name: str, shape: tuple = ()) -> np.ndarray:

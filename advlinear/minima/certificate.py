@@ -42,53 +42,54 @@ rounded to u of itself, and b + c.w is computed exactly and rounded once.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from advlinear import samples
 from advlinear.balls import shown
-from advlinear.samples import Problem
+from advlinear.minima import rounding
+from advlinear.minima.joint import certificate as joint
+from advlinear.minima.rounding import FEW, MARGIN_LIMIT, REACH, ROWS, SMALLEST, TINY, U
+from advlinear.samples import JointProblem, Problem
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-U = 2.0**-53  # the largest relative error of one operation of float64
-FEW = 16 * U  # of a few operations, one after the other
-SMALLEST = 2.0**-1074  # the smallest number above 0
-MARGIN_LIMIT = 1e300  # sums of the losses of smaller margins do not overflow
-TINY = 1e-200  # above a logistic loss that underflows, and the alpha of one
-REACH = 1000  # how much larger than w the weights are that a bound with a violation holds for
-ROWS = 1024  # samples in a block, to save memory
 
 
 def certificate(
     X: ArrayLike,
     y: ArrayLike,
-    w: np.ndarray,
-    b: float,
-    alpha: np.ndarray,
+    w: ArrayLike,
+    b: ArrayLike,
+    alpha: ArrayLike,
     eps: float,
     norm: str | float = "inf",
     loss: str = "hinge",
     box: tuple | None = None,
     sample_weight: ArrayLike | None = None,
     exact: bool = False,
+    flow: ArrayLike | None = None,
 ) -> dict[str, float]:
     """Both bounds on the least robust loss, from w, b and alpha alone.
 
-    The docstring of advlinear/minima/certificate.py states what is proved of the float64 numbers
-    given, with all that rounding may do. With `exact` there is no rounding to believe in: both
-    bounds are computed in whole numbers, of which float64 numbers are multiples by powers of two,
-    and rounded outwards at the end.
+    The docstrings of advlinear/minima/certificate.py, and of joint/certificate.py beside it for
+    more than two classes, state what is proved of the float64 numbers given, with all that
+    rounding may do. With `exact` there is no rounding to believe in: both bounds are computed in
+    whole numbers, of which float64 numbers are multiples by powers of two, and rounded outwards at
+    the end.
 
     Args:
         X, y, eps, norm, loss, box, sample_weight: the problem, as for `minimise`.
-        w, b: weights (d,) and bias. Where X is a DataFrame, a Series w goes by its column names.
-        alpha: dual variables (n,), of any signs and sizes; best those of `minimise`.
-        exact: in rational arithmetic, for the hinge in the L-infinity and the L1 ball. Some seconds
-            for 10,000 samples of 784 features.
+        w, b: weights (d,) and bias; for K > 2 classes (K, d) and (K,), in the sorted order of their
+            labels. Where X is a DataFrame, a Series w, or a DataFrame w with the index 0 to K - 1,
+            goes by its column names.
+        alpha: dual variables (n,), of any signs and sizes; for K > 2 classes (n, K). Best those of
+            `minimise`.
+        exact: in rational arithmetic, for the hinge in the L-infinity and the L1 ball, for K > 2
+            classes in the L-infinity ball alone. Some seconds for 10,000 samples of 784 features.
+        flow: for K > 2 classes in the L2 and L1 balls (K, K, d), the other part of the dual
+            solution, as of `minimise`; u_pq, with p < q, is used. Else it is not needed.
 
     Returns:
         primal, dual: the upper and the lower bound. violation: 0 if the lower bound holds for all
@@ -99,8 +100,8 @@ def certificate(
         weights.
 
     Raises:
-        ValueError: the problem is not as described; w, b or alpha are not finite real numbers of
-            these shapes; the margins overflow; `exact` does not go with the norm or the loss.
+        ValueError: the problem is not as described; w, b, alpha or flow are not finite real numbers
+            of these shapes; the margins overflow; `exact` does not go with the norm or the loss.
 
     Example, of weights and an alpha found by hand:
 
@@ -109,12 +110,30 @@ def certificate(
         >>> proof = advlinear.certificate(X, y, [4 / 3], -4 / 3, alpha, eps=0.25)
         >>> {name: round(value, 6) for name, value in proof.items()}
         {'primal': 0.666667, 'dual': 0.666667, 'gap': 0.0, 'violation': 0.0}
+
+    And of three classes at a radius at which no weights are better than 0:
+
+        >>> X, W, alpha = [[0, 0], [1, 0], [0, 1]], [[0, 0]] * 3, [[1 / 6] * 3] * 3
+        >>> proof = advlinear.certificate(X, [0, 1, 2], W, [0, 0, 0], alpha, eps=0.6)
+        >>> {name: round(value, 6) for name, value in proof.items()}
+        {'primal': 1.0, 'dual': 1.0, 'gap': 0.0, 'violation': 0.0}
     """
     if not isinstance(exact, bool | np.bool_):
         raise ValueError(f"exact must be True or False, not {shown(exact)}")
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
-    n, d = problem.x.shape
-    w = samples.in_order(w, samples.names(X)[0], None, "w")
+    columns, (n, d) = samples.names(X)[0], problem.x.shape
+    if isinstance(problem, JointProblem):
+        K = len(problem.classes)
+        W, b = samples.weights_in_order(w, b, columns)
+        W, b = samples.numbers(W, "w", (K, d)), samples.numbers(b, "b", (K,))
+        alpha = samples.numbers(alpha, "alpha", (n, K))
+        flow = None if flow is None else samples.numbers(flow, "flow", (K, K, d))
+        if exact:
+            raise ValueError("exact=True takes two classes: leave it out")
+        return joint.bounds(problem, W, b, alpha, flow)
+    if flow is not None:
+        raise ValueError("flow is for more than two classes: leave it out")
+    w = samples.in_order(w, columns, None, "w")
     w, b = samples.numbers(w, "w", (d,)), float(samples.numbers(b, "b"))
     alpha = samples.numbers(alpha, "alpha", (n,))
     if not exact:
@@ -155,11 +174,11 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
 def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total: float) -> float:
     """An upper bound of F(w, b); total: the sum of the weights."""
     used = np.flatnonzero(w)
-    bias = _exact_bias(centre[used], w[used], b)
+    bias = rounding.exact_bias(centre[used], w[used], b)
     w, size = w[used], np.abs(w[used])
     margins = np.empty(len(problem.y))
     with np.errstate(over="ignore", invalid="ignore"):
-        reach = problem.eps * _norm(size, {"inf": 1, "2": 2, "1": np.inf}[problem.norm])
+        reach = problem.eps * rounding.norm(size, {"inf": 1, "2": 2, "1": np.inf}[problem.norm])
         for k in range(0, len(margins), ROWS):
             rows = slice(k, k + ROWS)
             x, y = problem.x[rows, used], problem.y[rows]
@@ -173,15 +192,6 @@ def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total:
     if problem.loss == "logistic":
         losses = np.logaddexp(0, -margins) + TINY
     return math.fsum((problem.weights * losses).tolist()) / total * (1 + FEW)
-
-
-def _exact_bias(centre: np.ndarray, w: np.ndarray, b: float) -> float:
-    """b + c.w, rounded once; infinite where it overflows."""
-    pairs = zip(centre.tolist(), w.tolist(), strict=True)
-    try:
-        return float(sum((Fraction(c) * Fraction(v) for c, v in pairs), Fraction(b)))
-    except OverflowError:
-        return math.inf
 
 
 def _moves(
@@ -234,7 +244,7 @@ def _misses(
     g, allowed = np.abs(g) + terms, problem.eps * total
     if problem.norm == "inf":
         return np.maximum(g - allowed, 0)
-    size = _norm(g, int(problem.norm))
+    size = rounding.norm(g, int(problem.norm))
     return g * (1 - allowed / size) if size > allowed else np.zeros(d)
 
 
@@ -250,17 +260,3 @@ def _entropy(alpha: np.ndarray, share: np.ndarray) -> float:
     terms = a * (2 - logs[0] - logs[1]) - logs[1]
     h = -a * logs[0] - (1 - a) * logs[1] - FEW * terms
     return math.fsum((share * np.maximum(h, 0)).tolist())
-
-
-# --- both ----------------------------------------------------------------------------------------
-
-
-def _norm(sizes: np.ndarray, order: float) -> float:
-    """The norm of sizes (k,) >= 0, to 4 u of itself: no square overflows, sums are rounded once."""
-    largest = float(sizes.max(initial=0.0))
-    if order == np.inf or not 0 < largest < np.inf:
-        return largest
-    exponent = math.frexp(largest)[1]
-    sizes = np.ldexp(sizes, -exponent)
-    size = math.fsum(sizes.tolist()) if order == 1 else math.sqrt(math.fsum((sizes**2).tolist()))
-    return math.ldexp(size, exponent)

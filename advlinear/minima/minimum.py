@@ -114,6 +114,9 @@ def minimise(
         (0.0, 0.0, ['no', 'yes'])
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
+    if isinstance(problem, samples.JointProblem):
+        several = samples.listed(problem.classes)
+        raise ValueError(f"minimise needs labels of two classes, not {several}")
     if not samples.is_number(tol) or not 0 < tol < 1:
         raise ValueError(f"tol must be above 0 and below 1, not {shown(tol)}")
     with threads.one():

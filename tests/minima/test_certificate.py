@@ -347,7 +347,7 @@ TERMS = {  # each term for rounding in certificate.py, what it reaches, and the 
     " + 3 * n * SMALLEST": "",
     " - FEW * value": "",
     " - FEW * terms": "",
-    "REACH = 1000": "REACH = 1",
+    "violation * REACH * ": "violation * ",
     "least = least if least > TINY else 0.0": "pass",
 }
 
