@@ -1,0 +1,253 @@
+"""The least robust loss of several classes in the L-infinity ball, by columns and rows on demand.
+
+A solver is given those columns whose constraints are nearly active, and those options that may be
+the worst of their sample. After each round all others are looked at. A column joins whose
+constraint alpha misses, and an option that is worse than those of its sample. In the end there are
+none, and the solution is that of the whole program. First the interior point solves, then the
+simplex method, from where it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advlinear.minima import Array, interior
+from advlinear.minima.cones import Orthant
+from advlinear.minima.joint import certificate, descent, vertex
+from advlinear.minima.joint.losses import first_state, losses_of
+from advlinear.minima.joint.operators import Columns
+from advlinear.minima.joint.program import Part, Program, Solution, least
+from advlinear.minima.rounding import U
+from advlinear.samples import JointProblem
+
+LARGEST_EPS = 1e20  # of the largest range; a larger eps is solved as this: w = 0 is best at both
+SMALL = 1e6  # rows times columns up to which the simplex method is given all of them
+MOST_ROUNDS = 40
+FEWEST = 300  # samples, or an eighth of all, that have rows of their own at first
+NEARLY_ACTIVE = 0.1  # a column with less slack, as a share of its right side, is in the first part
+SMOOTHING = 0.02  # of the hinge, for the first alpha
+FIRST_TOL = 1e-3  # of the first round; then a tenth of the gap that is left
+BAND = 0.05  # a sample that joins brings all options whose hinge is so near its largest
+KINK_DISTANCE = 0.01  # at the end, options whose hinge is so near the largest have a row
+BOUND_SHARE = 1e-3  # of c: an alpha above it has a row, too
+
+
+def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | None) -> tuple:
+    """W (K, d), b (K,), alpha (n, K), no flow, and what the certificate says of them."""
+    weighted = problem.weights > 0
+    parts = {name: getattr(problem, name)[weighted] for name in ("x", "y", "weights")}
+    program, used, centre, span = _program(replace(problem, **parts), tol, report)
+
+    def prove(W: Array, b: Array, alpha: Array) -> tuple:
+        whole = np.zeros((len(W), problem.x.shape[1]))
+        whole[:, used] = W / span
+        offset = b - whole[:, used] @ centre
+        spread = np.zeros((len(weighted), len(W)))
+        spread[weighted] = alpha / len(alpha)
+        return whole, offset, spread, None, certificate.bounds(problem, whole, offset, spread)
+
+    proofs = [prove(*one) for one in _candidates(program)]
+    enough = [one for one in proofs if one[-1]["gap"] <= tol] or proofs
+    return min(enough, key=lambda one: (one[-1]["violation"] > 0, one[-1]["gap"]))
+
+
+def _program(problem: JointProblem, tol: float, report: Callable | None) -> tuple:
+    """The program; which features vary; and their centres and ranges."""
+    x, n_classes = problem.x, len(problem.classes)
+    centre, span = x.mean(axis=0), np.ptp(x, axis=0)
+    used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
+    if not len(used):
+        used, span = np.arange(1), np.ones(len(span))
+    centre, span = centre[used], span[used]
+    eps = min(problem.eps, LARGEST_EPS * span.max())
+    price = eps / span
+    rounding = np.minimum((24 * np.sqrt(len(x)) + 80) * U, price / 2)
+    sets = (np.arange(1, 2**n_classes - 1)[:, None] >> np.arange(n_classes)) & 1
+    program = Program(
+        x=(x[:, used] - centre) / span,
+        y=problem.y,
+        c=problem.weights / problem.weights.mean(),
+        sets=sets.astype(bool),
+        price=price - rounding,
+        allowed=price - rounding / 2,
+        loss=problem.loss,
+        tol=tol,
+        report=report,
+    )
+    return program, used, centre, span
+
+
+def _candidates(program: Program) -> list[tuple[Array, Array, Array]]:
+    """(W, b, alpha) to choose from."""
+    everything = np.ones(program.sets.shape[:1] + program.x.shape[1:], dtype=bool)
+    rivals = np.arange(program.n_classes) != program.y[:, None]
+    whole = Part(program, rivals, program.y, everything)
+    found = []
+    if program.loss == "hinge" and rivals.sum() * everything.size <= SMALL:
+        at_vertex = vertex.solve(whole, None)
+        if at_vertex is not None:
+            return _simplest(program, at_vertex)
+    solution, part = _rounds(program, _first(program, rivals))
+    found.append(solution)
+    if program.loss == "hinge":
+        at_vertex = _to_vertex(program, _narrowed(part, solution), solution)
+        if at_vertex is not None:
+            found.insert(0, at_vertex)
+    return [one for solution in found for one in _simplest(program, solution)]
+
+
+def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
+    """The options that may be worst, and the columns that may be in use, at a nearby W and b."""
+    n = len(program.y)
+    theta = descent.descend(
+        program.x, program.y, program.c, program.price, program.n_classes, program.loss
+    )
+    behind = program.behind(theta[:, :-1], theta[:, -1])
+    smoothing = SMOOTHING if program.loss == "hinge" else 0.0
+    alpha = program.c[:, None] * descent.shares(behind, program.y, program.loss, smoothing)
+    slack, across = program.slack(alpha, program.price)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slack /= across[:, None] * program.price
+    columns = least(np.where(slack < NEARLY_ACTIVE, slack, np.inf), len(slack))
+    if program.loss == "logistic":
+        return Part(program, rivals, program.y, columns)
+    values = program.values(behind)
+    below = values.max(axis=1, keepdims=True) - values
+    second = np.partition(below, 1, axis=1)[:, 1]
+    count = min(max(FEWEST, n // 8), n)
+    band = np.partition(second, count - 1)[count - 1]
+    options = (below <= band) & (second <= band)[:, None] & rivals
+    return Part(program, options, values.argmax(axis=1), columns)
+
+
+def _rounds(program: Program, part: Part) -> tuple[Solution, Part]:
+    """The interior point on one part after the other, until nothing is missing."""
+    tol = FIRST_TOL
+    best: tuple[float, Solution] | None = None
+    for number in range(1, MOST_ROUNDS + 1):
+        solution = _interior(part, tol)
+        behind = program.behind(solution.W, solution.b)
+        primal, dual = program.total(behind), _value(program, solution.alpha)
+        gap = (primal - dual) / max(primal, program.lightest)
+        larger = part.extended(behind, solution.alpha, BAND)
+        if program.report:
+            n_rows, m = len(part.owner.sample), np.count_nonzero(part.columns)
+            program.report(
+                f"round {number}: {n_rows} rows, {m} columns, loss {primal / len(behind):.7f}, "
+                f"gap {gap:.1e}"
+            )
+        if larger is part and (gap <= program.tol / 2 or tol <= program.tol / 4):
+            break
+        if larger is part or gap < 10 * tol:
+            tol = max(min(tol, gap) / 10, program.tol / 4)
+        part = larger
+    return solution, part
+
+
+def _value(program: Program, alpha: Array) -> float:
+    """What alpha (n, K) proves if it is within the constraints: its sum, or for the logistic loss
+    the entropy."""
+    if program.loss == "hinge":
+        return float(alpha.sum())
+    rest = program.c - alpha.sum(axis=1)
+    shares = np.column_stack([alpha, np.maximum(rest, 0)]) / program.c[:, None]
+    logs = np.log(shares, where=shares > 0, out=np.zeros_like(shares))
+    return float(-program.c @ (shares * logs).sum(axis=1))
+
+
+def _interior(part: Part, tol: float) -> Solution:
+    """An iterate of the interior point with a duality gap of the part of at most tol."""
+    program, owner, c, m = part.program, part.owner, part.c, len(part.column_set.features)
+    operator, cone = Columns(part.matrix()), Orthant(m, program.n_classes - 1)
+
+    def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
+        primal = c @ losses_of(program.loss, owner, operator.matvec(point.theta))
+        if program.loss == "hinge":
+            dual = point.alpha.sum()
+        else:
+            dual = _value(program, part.spread(point.alpha))
+        left = operator.rmatvec(point.alpha)
+        total = max(primal, program.lightest)
+        inside = left[:m].max(initial=0) <= 0 and np.abs(left[m:]).max() <= tol / 10 * total
+        return bool(inside and primal - dual <= tol * total), 0.1 * tol * total
+
+    first = partial(first_state, program.loss, c, owner, *part.classes)
+    start = np.append(np.full(m, 0.5 / m), np.zeros(program.n_classes - 1))
+    linear_term = np.zeros(len(start))
+    point = interior.solve(operator, cone, linear_term, first, start, stopping_rule)
+    in_use = np.zeros(part.columns.shape, dtype=bool)
+    in_use[part.columns] = point.theta[:m] > point.z
+    return Solution(*part.weights(point.theta), part.spread(point.alpha), in_use)
+
+
+def _narrowed(part: Part, solution: Solution) -> Part:
+    """The part of columns in use, and of samples with more than one option that may be worst."""
+    program = part.program
+    values, c = program.values(program.behind(solution.W, solution.b)), program.c[:, None]
+    alpha = solution.alpha.copy()
+    samples = np.arange(len(alpha))
+    alpha[samples, program.y] = program.c - alpha.sum(axis=1)  # of no option
+    near = values > values.max(axis=1, keepdims=True) - KINK_DISTANCE
+    near |= alpha > BOUND_SHARE * c
+    several = near.sum(axis=1) > 1
+    worst = values.argmax(axis=1)
+    near[samples, program.y] = False
+    return Part(program, near & several[:, None], worst, solution.in_use)
+
+
+def _to_vertex(program: Program, part: Part, solution: Solution) -> Solution | None:
+    """The simplex method on one part after the other, until nothing is missing."""
+    for _ in range(MOST_ROUNDS):
+        found = vertex.solve(part, solution)
+        if found is None:
+            return None
+        solution = found
+        behind = program.behind(solution.W, solution.b)
+        larger = part.extended(behind, solution.alpha, KINK_DISTANCE)
+        if program.report:
+            program.report(f"vertex: loss {program.total(behind) / len(behind):.9f}")
+        if larger is part:
+            return solution
+        part = larger
+    return None
+
+
+def _simplest(program: Program, solution: Solution) -> list[tuple[Array, Array, Array]]:
+    """(W, b, alpha), and what is simpler where it is as good.
+
+    No weights; and where all margins are positive those times what brings the loss (near) 0.
+    """
+    W, b, alpha = solution.W, solution.b, solution.alpha
+    n, rivals = len(program.y), np.arange(program.n_classes) != program.y[:, None]
+    behind = program.behind(W, b)
+    most = float(behind[rivals].max())
+    if most < 0:
+        enough = 1 + 1e-9
+        if program.loss == "logistic":
+            enough = np.log(2 * n * program.n_classes / (program.lightest * program.tol))
+        scale = max(1, enough / -most)
+        return [(W * scale, b * scale, one) for one in (alpha, np.zeros(alpha.shape))]
+    masses = np.bincount(program.y, program.c, program.n_classes)
+    biases = np.eye(program.n_classes)[[masses.argmax()]] if program.loss == "hinge" else []
+    biases = [np.zeros(program.n_classes), *biases]
+    if program.loss == "logistic":
+        biases = [np.log(masses)]
+    none = np.zeros(W.shape)
+    least_loss = program.total(behind)
+    for bias in biases:
+        if program.total(program.behind(none, bias)) - least_loss <= program.tol / 4 * max(
+            least_loss, program.lightest
+        ):
+            return [(none, bias, alpha)]
+    # Adding one vector to the weights of all classes changes nothing: the most common value of
+    # each feature is made 0.
+    counts = (W[:, None] == W).sum(axis=0)
+    ranks = np.argsort(np.argsort(W, axis=0, kind="stable"), axis=0)
+    scores = counts * program.n_classes - np.abs(2 * ranks - program.n_classes + 1) / 2
+    W = W - np.take_along_axis(W, scores.argmax(axis=0)[None], axis=0)
+    return [(W, b, alpha)]
