@@ -48,7 +48,7 @@ from itertools import combinations
 import numpy as np
 
 from advlinear.minima import rounding
-from advlinear.minima.rounding import FEW, MARGIN_LIMIT, REACH, ROWS, TINY, U
+from advlinear.minima.rounding import FEW, MARGIN_LIMIT, REACH, ROWS, SMALLEST, TINY, U
 from advlinear.samples import JointProblem
 
 BITS = 61  # of the sum of alpha: its parts are whole numbers below 2^61
@@ -85,7 +85,9 @@ def bounds(
     if flow is not None:
         with np.errstate(over="ignore"):
             flow = np.ldexp(flow, -scale)
-    violation = float(np.ldexp(_violation(problem, centre, ranges, mass, flow), scale))
+    violation = _violation(problem, centre, ranges, mass, flow)
+    if violation > 0:
+        violation = max(float(np.ldexp(violation, scale)), SMALLEST)
     if problem.loss == "logistic":
         value = _entropy(np.ldexp(mass.astype(float), unit), share)
     lost = 0.0
@@ -166,14 +168,18 @@ def balanced(alpha: np.ndarray, y: np.ndarray, share: np.ndarray) -> tuple[np.nd
         return np.zeros(alpha.shape, np.int64), -BITS
     unit = math.frexp(size)[1] + 1 - BITS
     mass = np.ldexp(alpha, -unit).astype(np.int64)
-    over = np.ldexp(np.minimum(most, size), -unit).astype(np.int64)
-    over = np.maximum(mass.sum(axis=1) - over, 0)
-    for k in range(alpha.shape[1]):
+    cut(mass, np.ldexp(np.minimum(most, size), -unit).astype(np.int64))
+    balance(mass, y)
+    return mass, unit
+
+
+def cut(mass: np.ndarray, most: np.ndarray) -> None:
+    """Lower whole numbers (n, K), in place, so that each row has at most the sum `most` (n,)."""
+    over = np.maximum(mass.sum(axis=1) - most, 0)
+    for k in range(mass.shape[1]):
         off = np.minimum(mass[:, k], over)
         mass[:, k] -= off
         over -= off
-    _balance(mass, y)
-    return mass, unit
 
 
 def between(mass: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -181,7 +187,7 @@ def between(mass: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.array([mass[y == p].sum(axis=0) for p in range(mass.shape[1])])
 
 
-def _balance(mass: np.ndarray, y: np.ndarray) -> None:
+def balance(mass: np.ndarray, y: np.ndarray) -> None:
     """Take mass off, in place, until as much is in each class's options as in those towards it.
 
     While a class has more in its own, a path of options leads from it to one that has less: else
@@ -199,8 +205,8 @@ def _balance(mass: np.ndarray, y: np.ndarray) -> None:
         excess[path[0]] -= off
         excess[path[-1]] += off
     for p, k in np.argwhere(left < given):
-        rows = np.flatnonzero(y == p)
-        mass[rows, k] = _less(mass[rows, k], int(given[p, k] - left[p, k]))
+        rows = np.flatnonzero((y == p) & (mass[:, k] > 0))
+        mass[rows, k] = _less(mass[rows, k].astype(object), int(given[p, k] - left[p, k]))
 
 
 def _path(steps: np.ndarray, start: int, ends: np.ndarray) -> list[int]:
@@ -218,12 +224,10 @@ def _path(steps: np.ndarray, start: int, ends: np.ndarray) -> list[int]:
 
 
 def _less(mass: np.ndarray, amount: int) -> np.ndarray:
-    """Whole numbers (m,), less in proportion to them, so that their sum falls by the amount."""
-    off = (mass * (amount / int(mass.sum()) * (1 - 8 * U))).astype(np.int64)
-    left = mass - off
-    rest = amount - int(off.sum())  # at least 0, as the share taken was a little too small
-    before = np.cumsum(left) - left
-    return left - np.clip(rest - before, 0, left)
+    """Python's whole numbers (m,), lowered in proportion, so that their sum falls by the amount."""
+    left = mass - mass * amount // mass.sum()
+    rest = left.sum() - (mass.sum() - amount)  # less than m
+    return left - np.clip(rest - (np.cumsum(left) - left), 0, left)
 
 
 # --- the lower bound -----------------------------------------------------------------------------
@@ -268,7 +272,8 @@ def _violation(
             given = np.ldexp(flow[p, q][:, varies], -exponents)
         given = np.clip(given, -LARGEST, LARGEST)
         misses = _misses_of_flow(A, N[p, q], p, q, given, int(problem.norm), eps[0], off)
-    return float(np.ldexp(misses / mantissas, exponents - own).max())
+    with np.errstate(over="ignore"):
+        return float(np.ldexp(misses / mantissas, exponents - own).max())
 
 
 def _differences(
@@ -346,19 +351,19 @@ def _misses_of_flow(
     potentials = inverse @ (ends.T @ (N - flow))
     level = flow + mass[:, None] * (ends @ potentials)
     tree = _tree(A, p, q, K)
-    tried = []
+    few, tried = (2 * len(p) + 32) * U, []
     for one in (flow, level):
         size = np.abs(one)
         for pair, inside in tree:
             crossed = inside[p] - inside[q]
             lacks = np.abs(np.dot(crossed, N - one))
-            size[pair] += lacks + off * (np.abs(crossed) @ (mass[:, None] + np.abs(one)))
+            size[pair] += lacks + np.abs(crossed) @ (mass[:, None] * off + few * np.abs(one))
         misses = np.zeros(len(off))
         for sizes, allowed in zip(size, eps * mass * (1 - FEW), strict=True):
             length = rounding.norm(sizes, order) * (1 + FEW)
             if length > allowed:
-                misses += sizes * (1 - allowed / length) * (1 + FEW)
-        tried.append(misses)
+                misses += sizes * (1 - allowed / length)
+        tried.append(misses * (1 + len(p) * FEW))
     return min(tried, key=np.max)
 
 
