@@ -29,10 +29,11 @@ The theorem in float64; advlinear/minima/certificate.py states what is assumed o
 
 - `primal` is at least the exact F of the float64 numbers (W, b), x and weights.
 - alpha, cut to alpha_ik >= 0 and sum_k alpha_ik <= s_i, is rounded down to whole multiples of a
-  power of two, 2^-61 of their sum or less. So sums of it are exact. Where it is not balanced, mass
-  is taken off along paths from class to class, which is exact, too. If `violation` is 0, `dual` is
-  at most the exact F of every W and b. Else, with r_j the range of feature j, it is at most that of
-  every W and b with sum_j r_j (max_p w_pj - min_p w_pj) <= 1000 (1 + that sum of the given W).
+  power of two, at most 2^-59 of their sum. So sums of it are exact. Where it is not balanced, mass
+  is taken off along paths from class to class, which is exact, too. Times 1 - 4 u for the rounding
+  of s_i, it is within its bounds. If `violation` is 0, `dual` is at most the exact F of every W and
+  b. Else, with r_j the range of feature j, it is at most that of every W and b with sum_j r_j
+  (max_p w_pj - min_p w_pj) <= 1000 (1 + that sum of the given W).
 - A flow needs to have its sums G_p to rounding only: what they lack is added to it exactly, along a
   tree of classes, and in the proof only the size of what is added is computed.
 
@@ -160,15 +161,14 @@ def _losses(behind: np.ndarray, y: np.ndarray, loss: str) -> np.ndarray:
 
 def balanced(alpha: np.ndarray, y: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, int]:
     """alpha within its bounds and balanced, exactly: whole numbers (n, K), times 2^unit."""
-    most = share * (1 - 4 * U)  # below the exact share
-    alpha = np.clip(alpha, 0, most[:, None])
+    alpha = np.clip(alpha, 0, share[:, None])
     alpha[np.arange(len(y)), y] = 0
     size = math.fsum(alpha.sum(axis=1).tolist())
     if size <= TINY:
         return np.zeros(alpha.shape, np.int64), -BITS
     unit = math.frexp(size)[1] + 1 - BITS
     mass = np.ldexp(alpha, -unit).astype(np.int64)
-    cut(mass, np.ldexp(np.minimum(most, size), -unit).astype(np.int64))
+    cut(mass, np.ldexp(np.minimum(share, size), -unit).astype(np.int64))
     balance(mass, y)
     return mass, unit
 
