@@ -178,6 +178,66 @@ def test_exact_bounds_are_those_of_fractions_and_float64_is_outside_of_them():
     assert min(decided.values()) > 20
 
 
+@pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
+def test_bounds_in_the_l2_ball_are_those_of_clarabel():
+    """To 1e-5, with its alpha and flow; at a radius larger by 1e-4 of itself for all weights.
+
+    As given, the flow has its sums right to about 1e-8 only. What an interior point leaves of an
+    alpha of 0 is set to 0: alone between two classes it misses a constraint of its own.
+    """
+    cvxpy = pytest.importorskip("cvxpy")
+    for seed in range(25):
+        x, y, eps, _ = small(seed)
+        x = x - x.mean(axis=0)
+        (n, d), K, eps = x.shape, int(y.max()) + 1, max(eps, 0.01)
+        W, b, losses = cvxpy.Variable((K, d)), cvxpy.Variable(K), cvxpy.Variable(n)
+        sizes = {pair: cvxpy.Variable() for pair in combinations(range(K), 2)}
+        cones = {(p, q): cvxpy.SOC(sizes[p, q], W[p] - W[q]) for p, q in sizes}
+        options = {
+            (i, k): losses[i]
+            >= 1 - (W[p] - W[k]) @ x[i] - b[p] + b[k] + eps * sizes[min(p, k), max(p, k)]
+            for i, p in enumerate(y.tolist())
+            for k in range(K)
+            if k != p
+        }
+        constraints = [*cones.values(), *options.values(), losses >= 0]
+        program = cvxpy.Problem(cvxpy.Minimize(cvxpy.sum(losses) / n), constraints)
+        least = program.solve(solver="CLARABEL")
+        alpha, flow = np.zeros((n, K)), np.zeros((K, K, d))
+        for option, one in options.items():
+            alpha[option] = one.dual_value
+        for pair, cone in cones.items():
+            flow[pair] = -np.ravel(cone.dual_value[1])
+        alpha[alpha < 1e-8] = 0
+        case = dict(X=x, y=y, w=W.value, b=b.value, alpha=alpha, norm="2", flow=flow)
+        proof = advlinear.certificate(**case, eps=eps)
+        assert abs(proof["primal"] - least) < 1e-5
+        assert abs(proof["dual"] - least) < 1e-5 or proof["violation"] > 0
+        assert proof["violation"] < 1e-6
+        assert proof["dual"] <= least + 1e-6
+        proof = advlinear.certificate(**case, eps=eps * (1 + 1e-4))
+        assert proof["violation"] == 0
+        assert least - 1e-6 <= proof["dual"] <= proof["primal"] <= least + 1e-2
+
+
+def test_no_logistic_bound_is_above_the_loss_of_any_weights():
+    """The loss of 50 random weights each, to its own rounding; the value at W = 0 is log K."""
+    for seed in range(40):
+        x, y, eps, weights = small(seed)
+        x, K, random = x - x.mean(axis=0), int(y.max()) + 1, np.random.default_rng(seed)
+        alpha = random.random((len(y), K)) / len(y) / K
+        norm = str(random.choice(["inf", "1", "2"]))
+        flow = np.zeros((K, K, x.shape[1]))
+        for radius in (eps, 10.0):
+            how = dict(eps=radius, norm=norm, loss="logistic", sample_weight=weights, flow=flow)
+            for _ in range(10):
+                W = random.normal(size=(K, x.shape[1])) * 10.0 ** random.uniform(-3, 1)
+                proof = advlinear.certificate(x, y, W, random.normal(size=K), alpha, **how)
+                assert proof["dual"] <= proof["primal"]
+            proof = advlinear.certificate(x, y, 0 * W, np.zeros(K), alpha, **how)
+            assert np.log(K) <= proof["primal"] <= np.log(K) + 1e-13
+
+
 # --- balance, cuts and flows ---------------------------------------------------------------------
 
 
@@ -586,3 +646,84 @@ def test_no_term_for_rounding_can_be_left_out(term):
         return fails(lambda bounds: check(functools.partial(of_two_classes, bounds=bounds)))
 
     assert any(map(fails, CHECKS)) or any(map(fails_of_two, OF_TWO))
+
+
+# --- what it takes and refuses -------------------------------------------------------------------
+
+THREE = dict(
+    X=[[0.0, 1], [1, 0], [2, 2]],
+    y=["a", "b", "c"],
+    w=np.zeros((3, 2)),
+    b=np.zeros(3),
+    alpha=np.full((3, 3), 1 / 6),
+    eps=1.0,
+)
+
+
+def test_names_order_the_weights():
+    """The columns of a DataFrame W go by the names of X, its rows by their numbers."""
+    pandas = pytest.importorskip("pandas")
+    x, y = np.random.default_rng(0).normal(size=(9, 2)), np.repeat(list("cab"), 3)
+    W, alpha = np.arange(6.0).reshape(3, 2), np.full((9, 3), 1 / 18)
+    expected = advlinear.certificate(x, y, W, [1, 2, 3], alpha, 0.1)
+    frame = pandas.DataFrame(x, columns=["one", "two"])
+    named = pandas.DataFrame(W, columns=["one", "two"]).loc[[2, 0, 1], ["two", "one"]]
+    bias = pandas.Series([3.0, 1, 2], index=[2, 0, 1])
+    assert advlinear.certificate(frame, y, named, bias, alpha, 0.1) == expected
+    with pytest.raises(ValueError, match="lacks column 'two' of X"):
+        advlinear.certificate(frame, y, named[["one"]], bias, alpha, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(w=np.zeros(2)), r"w needs shape \(3, 2\), not \(2,\)"),
+        (dict(b=0.0), r"b needs shape \(3,\), not \(\)"),
+        (dict(alpha=np.zeros(3)), r"alpha needs shape \(3, 3\), not \(3,\)"),
+        (dict(alpha=np.full((3, 3), np.nan)), "alpha holds NaN or infinite numbers"),
+        (dict(flow=np.zeros((3, 2))), r"flow needs shape \(3, 3, 2\), not \(3, 2\)"),
+        (dict(norm="2"), r"the norm 2 needs a flow \(K, K, d\) for more than two classes: pass"),
+        (dict(norm="1", loss="logistic"), "the norm 1 needs a flow"),
+        (dict(box=(0, 2)), "a box needs two classes, not 3: a, b, c; leave it out"),
+        (dict(sample_weight=[1, 0, 1]), "sample_weight needs a number above 0 in each class"),
+        (
+            dict(X=[[1e300, 0], [0, 0], [0, 1]], w=np.eye(3, 2) * 1e300),
+            "the margins of .* overflow",
+        ),
+        (dict(exact=True, norm="1"), "exact=True needs the hinge in the L-infinity ball for more"),
+        (dict(exact=True, loss="logistic"), "exact=True needs the hinge in the L-infinity ball"),
+        (dict(y=["a", "a", "a"]), "y needs labels of two classes, not 1: a"),
+        (dict(y=["a", "a", "b"], flow=np.zeros(2)), "flow is for more than two classes"),
+    ],
+)
+def test_what_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        advlinear.certificate(**THREE | change)
+
+
+def test_more_than_sixteen_classes_are_refused_by_all():
+    x, y = np.arange(17.0)[:, None], np.arange(17)
+    with pytest.raises(ValueError, match="y needs labels of at most 16 classes, not 17: 0, 1, 2"):
+        advlinear.certificate(x, y, np.zeros((17, 1)), np.zeros(17), np.zeros((17, 17)), 0.1)
+    with pytest.raises(ValueError, match="path needs labels of two classes, not 17: 0, 1"):
+        advlinear.path(x, y, 0.1, 0.2)
+    proof = advlinear.certificate(
+        x[:16], y[:16], np.zeros((16, 1)), np.zeros(16), np.full((16, 16), 1 / 15 / 16), 8.0
+    )
+    assert proof["dual"] == pytest.approx(1, abs=1e-14)
+    assert proof["violation"] == 0
+
+
+def test_alpha_of_zeros_needs_no_flow():
+    proof = advlinear.certificate(**THREE | dict(norm="2", alpha=np.zeros((3, 3))))
+    assert (proof["dual"], proof["violation"]) == (0, 0)
+
+
+def test_nothing_that_is_given_changes():
+    case = {name: np.array(value) for name, value in THREE.items()} | dict(eps=1.0)
+    case["flow"] = np.random.default_rng(0).normal(size=(3, 3, 2))
+    before = {name: np.copy(value) for name, value in case.items()}
+    for norm in ("2", "inf"):
+        advlinear.certificate(**case | dict(norm=norm))
+    advlinear.certificate(**case | dict(norm="inf", exact=True))
+    assert all((case[name] == before[name]).all() for name in case)

@@ -8,7 +8,7 @@ ball,
 with y = y_i, k one of the other classes, and l(m) = max(0, max_k 1 - m_k), the hinge, or the
 logistic loss, l(m) = log(1 + sum_k exp(-m_k)). A pair (i, k) is an *option*.
 
-Weak duality, (M2) to (M4) of docs/theory.md. Let alpha_ik >= 0 with sum_k alpha_ik <= s_i. Option
+Weak duality, (M3) to (M6) of docs/theory.md. Let alpha_ik >= 0 with sum_k alpha_ik <= s_i. Option
 (i, k) adds alpha_ik to the mass A_pk of the pair of its two classes p = y_i and k, and alpha_ik x_i
 to N_pk = -N_kp. Let alpha be balanced: the mass of the options of class p is that of the options
 towards p. G_p = sum_q N_pq is then the same for x_i - c with any c. So for every W and b
