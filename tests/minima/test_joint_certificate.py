@@ -178,6 +178,31 @@ def test_exact_bounds_are_those_of_fractions_and_float64_is_outside_of_them():
     assert min(decided.values()) > 20
 
 
+@pytest.mark.parametrize("norm", ["inf", "1", "2"])
+def test_a_violation_bounds_what_any_weights_gain_by_it(norm):
+    """F(W, b) is at least sum alpha less v sum_j r_j (max_p w_pj - min_p w_pj), for any W.
+
+    Tried at the best W of a larger L-infinity ball, and at 30 times it. Often F is below the sum.
+    """
+    needed = 0
+    for seed in range(60):
+        x, y, eps, weights = small(seed)
+        x = x - x.mean(axis=0)
+        _, best, b, alpha, flow = linear_program(x, y, eps, "inf", weights)
+        share = samples.weights(weights, y)
+        mass, unit = module.balanced(alpha, y, share / share.sum())
+        value = int(mass.sum()) * Fraction(2) ** unit * (1 - Fraction(2) ** -50)
+        ranges = [max(column) - min(column) for column in map(fractions, x.T)]
+        for W in (best, 30 * best):
+            how = dict(eps=0.7 * eps, norm=norm, sample_weight=weights, flow=flow)
+            proof = advlinear.certificate(x, y, W, b, alpha, **how)
+            spread = [max(column) - min(column) for column in map(fractions, W.T)]
+            gain = Fraction(proof["violation"]) * sum(map(Fraction.__mul__, ranges, spread))
+            assert Fraction(proof["primal"]) >= value - gain
+            needed += proof["primal"] < 0.999 * value
+    assert needed > 5
+
+
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
 def test_bounds_in_the_l2_ball_are_those_of_clarabel():
     """To 1e-5, with its alpha and flow; at a radius larger by 1e-4 of itself for all weights.

@@ -54,8 +54,7 @@ from advlinear.samples import JointProblem
 
 BITS = 61  # of the sum of alpha: its parts are whole numbers below 2^61
 CUTS = 512  # sets of classes in a block, to save memory
-LEAST, LARGEST = 2.0**-900, 2.0**100  # of scaled numbers: their products neither underflow nor
-# overflow. Features are scaled to a range of about 1, and alpha to a sum of about 1.
+LEAST, LARGEST = 2.0**-900, 2.0**100  # of eps, ranges and flows once scaled: no product underflows
 
 
 def bounds(
@@ -190,9 +189,9 @@ def between(mass: np.ndarray, y: np.ndarray) -> np.ndarray:
 def balance(mass: np.ndarray, y: np.ndarray) -> None:
     """Take mass off, in place, until as much is in each class's options as in those towards it.
 
-    While a class has more in its own, a path of options leads from it to one that has less: else
-    the classes that it reaches would have more in their own options, and no option leads out of
-    them. The shortest path loses the same mass at each of its steps.
+    While one class has more in its own, a path of options leads from it to a class that has less.
+    For no option leads out of the classes that paths reach: together they have no more than is
+    towards them. Each step of the shortest path loses the same mass.
     """
     given = between(mass, y)
     left = given.copy()
@@ -211,16 +210,14 @@ def balance(mass: np.ndarray, y: np.ndarray) -> None:
 
 def _path(steps: np.ndarray, start: int, ends: np.ndarray) -> list[int]:
     """The classes of a shortest path from the start to one of the ends (K,), by steps (K, K)."""
-    paths = [[start]]
-    seen = {start}
-    for path in paths:  # it grows
-        if ends[path[-1]]:
-            return path
-        for k in np.flatnonzero(steps[path[-1]]).tolist():
+    paths, seen = [[start]], {start}
+    while not ends[paths[0][-1]]:
+        first = paths.pop(0)
+        for k in np.flatnonzero(steps[first[-1]]).tolist():
             if k not in seen:
                 seen.add(k)
-                paths.append([*path, k])
-    raise AssertionError("the masses do not add up")
+                paths.append([*first, k])
+    return paths[0]
 
 
 def _less(mass: np.ndarray, amount: int) -> np.ndarray:
@@ -307,7 +304,7 @@ def _misses_of_cuts(
 ) -> np.ndarray:
     """By how much |sum of N| exceeds `allowed` times sum of A at most, over sets of classes; (k,).
 
-    The sums are over the pairs that a set separates. As many numbers are 0 exactly where A is.
+    The sums are over the pairs that a set separates. Where A is 0, N is exactly 0, too.
 
     Args:
         A, N: (m,) and (m, k), of the pairs of classes p (m,) and q (m,).
