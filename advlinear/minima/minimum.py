@@ -1,7 +1,7 @@
-"""The least robust loss of a linear model of two classes, and the dual solution that proves it.
+"""The least robust loss of a linear model, and the dual solution that proves it.
 
 certificate.py states the problem, its dual, and what both bounds prove; program.py finds w, b and
-alpha.
+alpha. Those of more than two classes are in joint/.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from advlinear import samples
 from advlinear.balls import shown
 from advlinear.minima import program, threads
+from advlinear.minima.joint import solver as joint
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -27,16 +28,19 @@ class Minimum:
     """The least robust loss and what proves it; see `minimise`.
 
     Attributes:
-        w, b: weights (d,) and bias of the best model.
+        w, b: weights (d,) and bias of the best model; for K > 2 classes (K, d) and (K,).
         eps, norm, loss, box: of the problem.
         primal: the robust loss of (w, b), an upper bound of the minimum.
         dual: a lower bound.
         gap: the duality gap, (primal - dual) / max(primal, s), with s the smallest share of a
             sample in the mean that is not 0: 1 / n without weights.
         violation: 0 where the lower bound is one for all weights; see `certificate`.
-        alpha: (n,) the dual solution.
-        classes: (2,) the labels that stand for -1 and +1.
+        alpha: (n,) the dual solution; for K > 2 classes (n, K), 0 for the own class of a sample.
+        classes: (2,) the labels that stand for -1 and +1; or (K,) those of the rows of w.
         names: (d,) the names of the features, the columns of a DataFrame X; None without names.
+        flow: for K > 2 classes in the L2 and L1 balls (K, K, d), a part of the dual solution that
+            `certificate` needs; else None.
+        W: w as a matrix: (K, d), or (1, d) for two classes, as coef_ of scikit-learn.
 
     Example, of samples without an order by class: the best w is 1 / (1 - eps), the loss w / 2.
 
@@ -49,7 +53,7 @@ class Minimum:
     """
 
     w: np.ndarray
-    b: float
+    b: Any
     eps: float
     norm: str
     loss: str
@@ -61,12 +65,18 @@ class Minimum:
     alpha: np.ndarray
     classes: np.ndarray
     names: Any = None
+    flow: np.ndarray | None = None
+
+    @property
+    def W(self) -> np.ndarray:
+        return np.atleast_2d(self.w)
 
     def __repr__(self) -> str:
+        several = f"{len(self.classes)} classes, " * (len(self.classes) > 2)
         return (
-            f"Minimum({self.loss}, eps={self.eps:g}, norm {self.norm}, "
+            f"Minimum({several}{self.loss}, eps={self.eps:g}, norm {self.norm}, "
             f"{'with' if self.box else 'no'} box: primal={self.primal:.9g}, gap={self.gap:.1e}, "
-            f"{np.count_nonzero(self.w)} of {len(self.w)} weights other than 0)"
+            f"{np.count_nonzero(self.w)} of {self.w.size} weights other than 0)"
         )
 
 
@@ -81,19 +91,29 @@ def minimise(
     tol: float = LARGEST_GAP,
     report: Callable[[str], object] | None = None,
 ) -> Minimum:
-    """The minimum of the robust loss of two classes, and the dual solution that proves it.
+    """The minimum of the robust loss, and the dual solution that proves it.
 
     With the hinge in the L-infinity ball unused weights are exactly 0.0, except where the least
     loss is 0. Where several (w, b) are optimal, it is one of them.
 
+    K > 2 classes are trained together: the hinge is that of Crammer and Singer, max(0, max over k
+    of 1 - m_k) with the worst-case margins m_k over the other classes, which is the largest hinge in
+    the ball. The logistic loss is log(1 + sum_k exp(-m_k)), an upper bound of the largest
+    cross-entropy in the ball, by log(K - 1) at most: see docs/theory.md, "Several classes". One
+    vector may be added to the weights of all classes: so the most common value of each feature is
+    made 0.
+
     Args:
         X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers.
-        y: labels (n,) of two values, by place and not by index; the lower one counts as -1.
+        y: labels (n,) of 2 to 16 values, by place and not by index; of two the lower counts as -1.
+            With more than two, the hinge in the L-infinity ball with eps > 0 takes any number d of
+            features, and all else K (d + 1) <= 1000.
         eps: radius of the ball, in the units of X. 0 is the loss without an attack.
         norm: of the ball: "inf", "2" or "1", or np.inf, 2 or 1.
         loss: "hinge" or "logistic".
         box: None, or for the L-infinity ball (low, high) that perturbed samples stay in, numbers
             or one per feature (d,). Where X is a DataFrame, a Series goes by its column names.
+            For two classes alone.
         sample_weight: (n,) at least 0, of which only the ratios matter.
         tol: the largest duality gap of the certificate, above 0 and below 1.
         report: called with a line of text after each step.
@@ -101,7 +121,7 @@ def minimise(
     Returns:
         A `Minimum`: the weights `w` and `b`, the bounds `primal` and `dual`, their `gap`, the dual
         solution `alpha` that proves the lower one, `violation`, which is 0 where it holds for all
-        weights, and `classes`, the labels that stand for -1 and +1.
+        weights, and `classes`, the labels.
 
     Raises:
         ValueError: an argument is not as described, or no certificate with such a gap is reached.
@@ -112,15 +132,22 @@ def minimise(
         >>> best = advlinear.minimise([[0.0], [1.0]], ["no", "yes"], eps=0.1)
         >>> best.primal, best.gap, best.classes.tolist()
         (0.0, 0.0, ['no', 'yes'])
+
+    And of three classes, the corners of a triangle:
+
+        >>> best = advlinear.minimise([[0, 0], [1, 0], [0, 1]], ["a", "b", "c"], eps=0.25)
+        >>> best.W.round(6).tolist(), round(best.primal, 6), best.violation
+        ([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]], 0.0, 0.0)
     """
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
-    if isinstance(problem, samples.JointProblem):
-        several = samples.listed(problem.classes)
-        raise ValueError(f"minimise needs labels of two classes, not {several}")
     if not samples.is_number(tol) or not 0 < tol < 1:
         raise ValueError(f"tol must be above 0 and below 1, not {shown(tol)}")
+    flow = None
     with threads.one():
-        w, b, alpha, proof = program.solve(problem, tol, report)
+        if isinstance(problem, samples.Problem):
+            w, b, alpha, proof = program.solve(problem, tol, report)
+        else:
+            w, b, alpha, flow, proof = joint.solve(problem, tol, report)
     if not -1e-12 <= proof["gap"] <= tol:
         raise ValueError(
             f"no certificate: the duality gap is {proof['gap']:.1e}, above tol {tol:g}: "
@@ -128,4 +155,5 @@ def minimise(
         )
     known = problem.eps, problem.norm, problem.loss, problem.box
     named, _ = samples.names(X)
-    return Minimum(w, b, *known, **proof, alpha=alpha, classes=problem.classes, names=named)
+    found = dict(alpha=alpha, classes=problem.classes, names=named, flow=flow)
+    return Minimum(w, b, *known, **proof, **found)
