@@ -4,10 +4,10 @@ theta holds the weights and the biases of all classes but the last, and for each
 and q a bound of eps ||w_p - w_q||*. The interior point (interior.py) solves for them; the dual
 variables of these bounds are the flow of the certificate.
 
-Some classes may be separable from the others, with all worst-case margins between the two groups
-positive. The weights can then be made as large as wanted, and alpha is 0 for all options between the groups:
-the dual has no point inside its constraints, near which the interior point could end. So alpha and
-the flow are then solved for in each group by itself.
+Groups of classes may be separable from each other: some weights, the same for all classes of a
+group, make all worst-case margins between groups positive. A multiple of them may be added to any
+weights, and alpha is 0 between the groups. Then the dual has no point inside its constraints, near
+which the interior point could end. So each group is solved for by itself.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from advlinear.minima.joint import certificate, cones, losses, operators
 from advlinear.samples import JointProblem
 
 MOST_WEIGHTS = 1000  # K (d + 1): the matrix of a step has as many rows, and one for each pair
-MOST_TRIES = 4  # steps that the interior point is given to bring alpha within the constraints
-# Of the sum of alpha: classes with less between them may be separable.
-SEPARABLE = (1e-9, 1e-7, 1e-5, 1e-3)
+FEW = 1e-5  # of the sum of alpha: classes with less between them may be separable
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, float]]
 
 
@@ -79,6 +77,9 @@ class _Solver:
         self.sample_weight = problem.weights / problem.weights.sum() * len(x)
         self.lightest = self.sample_weight.min()
         self.found: list[Found] = []
+        self.late = 0
+        self.separated: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self.groupings: set[bytes] = set()  # that were tried
 
     def solve(self) -> Found:
         """The best of what was found."""
@@ -90,22 +91,23 @@ class _Solver:
             losses.first_state, self.problem.loss, c, operator.options, operator.own, operator.rival
         )
         point = interior.solve(operator, self.cone, none, first, start, self._stopping_rule)
-        if not self.found or not self._proves(self.found[-1]):
-            self._try(self._weights(point), *self._alpha_and_flow(point))
-        if not self._proves(self.found[-1]):
-            self._try_groups(point)
+        if not self._is_proved():
+            self._try(*self._weights(point), *self._alpha_and_flow(point))
         enough = [one for one in self.found if one[-1]["gap"] <= self.tol] or self.found
         return min(enough, key=lambda one: (one[-1]["violation"] > 0, one[-1]["gap"]))
 
     def _stopping_rule(self, point: interior.Point, number: int) -> tuple[bool, float]:
-        """Once the bounds are close, the certificate decides."""
+        """Once the bounds are close the certificate decides, or once classes are separable."""
         margins = self.operator.matvec(self.ball.tightest(point.theta))
         primal = self._total(margins)
         gap = (primal - self._dual(point.alpha)) / max(primal, self.lightest)
-        done = bool(margins.min() > 0)
-        if abs(gap) <= self.tol / 2 and not done:
-            self._try(self._weights(point), *self._alpha_and_flow(point))
-            done = self._proves(self.found[-1]) or len(self.found) == MOST_TRIES
+        separated = bool(margins.min() > 0)
+        if abs(gap) <= self.tol / 2 and not separated:
+            self._try(*self._weights(point), *self._alpha_and_flow(point))
+            self.late += 1
+        if not self._is_proved() and not separated:
+            self._try_groups(point)
+        done = separated or self._is_proved() or self.late == program.LATE
         if self.report:
             n = len(self.sample_weight)
             self.report(f"{n} samples, step {number}: loss {primal / n:.7f}, gap {gap:.1e}")
@@ -129,16 +131,16 @@ class _Solver:
 
     # --- proofs ----------------------------------------------------------------------------------
 
-    def _try(
-        self, weights: tuple[np.ndarray, np.ndarray], alpha: np.ndarray, flow: np.ndarray
-    ) -> None:
+    def _try(self, W: np.ndarray, b: np.ndarray, alpha: np.ndarray, flow: np.ndarray) -> None:
         """Add to what is found."""
-        proof = certificate.bounds(self.problem, *weights, alpha, flow)
-        self.found.append((*weights, alpha, flow, proof))
+        proof = certificate.bounds(self.problem, W, b, alpha, flow)
+        self.found.append((W, b, alpha, flow, proof))
 
-    def _proves(self, found: Found) -> bool:
-        """At eps = 0 alpha keeps its constraint to rounding, as that is an equation."""
-        proof = found[-1]
+    def _is_proved(self) -> bool:
+        """Whether the last one found will do."""
+        if not self.found:
+            return False
+        proof = self.found[-1][-1]  # at eps = 0 alpha keeps an equation, to rounding
         return proof["gap"] <= self.tol and (proof["violation"] == 0 or self.problem.eps == 0)
 
     def _weights(self, point: interior.Point) -> tuple[np.ndarray, np.ndarray]:
@@ -146,10 +148,7 @@ class _Solver:
         theta = self.ball.tightest(point.theta)
         margins, weights = self.operator.matvec(theta), self.operator.weights(theta)
         if margins.min() > 0:  # the loss is then (near) 0
-            enough = 1 + program.INSIDE * self.tol
-            if self.problem.loss == "logistic":
-                enough = np.log(2 * len(margins) / (self.lightest * self.tol))
-            weights = weights * max(1.0, enough / margins.min())
+            weights = weights * max(1.0, self._enough() / margins.min())
         else:
             without = self._without_weights()
             loss, least = (self._total(self.operator.matvec(one)) for one in (without, theta))
@@ -164,6 +163,12 @@ class _Solver:
                 "no certificate: the steps of the solver overflow: " + program.advice(self.problem)
             )
         return W, b
+
+    def _enough(self) -> float:
+        """Margins from which on the loss is 0, or near enough."""
+        if self.problem.loss == "hinge":
+            return 1 + program.INSIDE * self.tol
+        return float(np.log(2 * len(self.operator.own) / (self.lightest * self.tol)))
 
     def _without_weights(self) -> np.ndarray:
         """theta of the best biases where all weights are 0."""
@@ -190,40 +195,65 @@ class _Solver:
     # --- groups of classes -----------------------------------------------------------------------
 
     def _try_groups(self, point: interior.Point) -> None:
-        """With alpha and the flow of each group of classes by itself."""
+        """Classes with little alpha between them may be separable: then each group by itself."""
         import scipy.sparse.csgraph  # here, as `attack` does not need it
 
-        y, K = self.problem.y, self.n_classes
-        alpha, flow = self._alpha_and_flow(point)
-        mass = np.array([alpha[y == p].sum(axis=0) for p in range(K)])
-        counts = {1, K + 1}
-        for least in SEPARABLE:
-            n_groups, group = scipy.sparse.csgraph.connected_components(
-                mass > least * mass.sum(), directed=False
-            )
-            if n_groups in counts:
-                continue
-            counts.add(n_groups)
-            alpha, flow = np.zeros_like(alpha), np.zeros_like(flow)
-            for members in (np.flatnonzero(group == one) for one in range(n_groups)):
-                if len(members) > 1:
-                    self._solve_group(members, alpha, flow)
-            self._try(self._weights(point), alpha, flow)
-            if self._proves(self.found[-1]):
-                return
-
-    def _solve_group(self, members: np.ndarray, alpha: np.ndarray, flow: np.ndarray) -> None:
-        """Set alpha and the flow, in place, between these classes."""
-        problem = self.problem
-        rows = np.flatnonzero(np.isin(problem.y, members))
-        part = replace(
-            problem,
-            x=problem.x[rows],
-            y=np.searchsorted(members, problem.y[rows]),
-            classes=problem.classes[members],
-            weights=problem.weights[rows],
+        mass = np.zeros((self.n_classes,) * 2)
+        mass[self.cone.first, self.cone.second] = -self.operator.rmatvec(point.alpha)[: self.cone.n_pairs]
+        n_groups, group = scipy.sparse.csgraph.connected_components(
+            mass > FEW * mass.sum(), directed=False
         )
-        _, _, inner, inner_flow, _ = _Solver(part, self.tol, self.report).solve()
-        share = part.weights.sum() / problem.weights.sum()
-        alpha[np.ix_(rows, members)] = share * inner
-        flow[np.ix_(members, members)] = share * inner_flow
+        if n_groups == 1 or group.tobytes() in self.groupings:
+            return
+        self.groupings.add(group.tobytes())
+        self.separated = self._separate(group)
+        if self.separated is None:
+            return
+        y, weights = self.problem.y, self.problem.weights
+        group, apart, shift = self.separated
+        W, b = np.zeros((self.n_classes, self.problem.x.shape[1])), np.zeros(self.n_classes)
+        alpha = np.zeros((len(y), self.n_classes))
+        flow = np.zeros((self.n_classes, self.n_classes, W.shape[1]))
+        for members in (np.flatnonzero(group == one) for one in range(len(apart))):
+            if len(members) == 1:
+                continue
+            rows = np.flatnonzero(np.isin(y, members))
+            part = replace(
+                self.problem,
+                x=self.problem.x[rows],
+                y=np.searchsorted(members, y[rows]),
+                classes=self.problem.classes[members],
+                weights=weights[rows],
+            )
+            W[members], b[members], inner, between_members, _ = _Solver(
+                part, self.tol, self.report
+            ).solve()
+            share = weights[rows].sum() / weights.sum()
+            alpha[np.ix_(rows, members)] = share * inner
+            flow[np.ix_(members, members)] = share * between_members
+        crossed = group[self.operator.own] != group[self.operator.rival]
+        least = [self._margins(*one)[crossed].min() for one in ((apart[group], shift[group]), (W, b))]
+        times = max(0.0, self._enough() - least[1]) / least[0]  # margins are concave
+        self._try(W + times * apart[group], b + times * shift[group], alpha, flow)
+
+    def _separate(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Groups (K,) of classes that are separable, with the weights and the bias of each group.
+
+        Those given, or unions of them; None if none are found.
+        """
+        y = group[self.problem.y]
+        between = replace(self.problem, y=y, classes=np.arange(y.max() + 1), loss="hinge")
+        solver = _Solver(between, self.tol, self.report)
+        W, b, _, _, proof = solver.solve()
+        if proof["primal"] < self.lightest / len(y):  # no margin is below 0
+            return group, W, b
+        if solver.separated is None:
+            return None
+        unions, W, b = solver.separated
+        return unions[group], W, b
+
+    def _margins(self, W: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The worst-case margins (R,)."""
+        weights = np.column_stack([W[:, self.used] * self.span, b + W[:, self.used] @ self.centre])
+        theta = np.append(np.zeros(self.cone.n_pairs), (weights - weights[-1])[:-1])
+        return self.operator.matvec(self.ball.tightest(theta))
