@@ -13,17 +13,20 @@ which the interior point could end. So each group is solved for by itself.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from advlinear.minima import interior, program
+from advlinear.minima import operators as linear
 from advlinear.minima.joint import certificate, cones, losses, operators
 from advlinear.samples import JointProblem
 
 MOST_WEIGHTS = 1000  # K (d + 1): the matrix of a step has as many rows, and one for each pair
 FEW = 1e-5  # of the sum of alpha: classes with less between them may be separable
+LEAST_SHARES = (1e-15, 1e-9)
+ROUNDS = 3
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, float]]
 
 
@@ -92,7 +95,7 @@ class _Solver:
         )
         point = interior.solve(operator, self.cone, none, first, start, self._stopping_rule)
         if not self._is_proved():
-            self._try(*self._weights(point), *self._alpha_and_flow(point))
+            self._try_iterate(point)
         enough = [one for one in self.found if one[-1]["gap"] <= self.tol] or self.found
         return min(enough, key=lambda one: (one[-1]["violation"] > 0, one[-1]["gap"]))
 
@@ -103,7 +106,7 @@ class _Solver:
         gap = (primal - self._dual(point.alpha)) / max(primal, self.lightest)
         separated = bool(margins.min() > 0)
         if abs(gap) <= self.tol / 2 and not separated:
-            self._try(*self._weights(point), *self._alpha_and_flow(point))
+            self._try_iterate(point)
             self.late += 1
         if not self._is_proved() and not separated:
             self._try_groups(point)
@@ -135,6 +138,16 @@ class _Solver:
         """Add to what is found."""
         proof = certificate.bounds(self.problem, W, b, alpha, flow)
         self.found.append((W, b, alpha, flow, proof))
+
+    def _try_iterate(self, point: interior.Point) -> None:
+        weights = self._weights(point)
+        if self.problem.eps > 0 or self._are_separated(point):
+            self._try(*weights, *self._alpha_and_flow(point))
+            return
+        for alpha in self._balanced(point.alpha):
+            self._try(*weights, *self._alpha_and_flow(replace(point, alpha=alpha)))
+            if self._is_proved():
+                return
 
     def _is_proved(self) -> bool:
         """Whether the last one found will do."""
@@ -184,13 +197,33 @@ class _Solver:
         """alpha (n, K) and the flow (K, K, d) of an iterate; 0 where all margins are positive."""
         n, K = self.operator.others.shape
         alpha, flow = np.zeros((n, K)), np.zeros((K, K, self.problem.x.shape[1]))
-        if self.operator.matvec(self.ball.tightest(point.theta)).min() > 0:
+        if self._are_separated(point):
             return alpha, flow
         alpha[self.operator.others] = point.alpha / n
         back = np.stack([self.cone.cone.rmatvec(one) for one in self.cone.each(point.z)]) / n
         pairs = self.cone.first[:, None], self.cone.second[:, None], self.used
         flow[pairs] = -back[:, 1:-1] * self.span
         return alpha, flow - flow.transpose(1, 0, 2)
+
+    def _are_separated(self, point: interior.Point) -> bool:
+        return bool(self.operator.matvec(self.ball.tightest(point.theta)).min() > 0)
+
+    def _balanced(self, alpha: np.ndarray) -> Iterator[np.ndarray]:
+        """alpha (R,) that keeps the equations of eps = 0 to rounding: of all options, and of some.
+
+        Newton's steps do so to some 1e-12 only.
+        """
+        c, options, n_pairs = self.sample_weight, self.operator.options, self.cone.n_pairs
+        for least in LEAST_SHARES:
+            kept = np.where(alpha > least * c[options.sample], alpha, 0)
+            for _ in range(ROUNDS):
+                rest = np.maximum(c - options.sum(kept), least * c)
+                curvature = losses.Coupled(options, kept, rest)
+                solve = linear.factorised(self.operator.gram(curvature)[n_pairs:, n_pairs:].copy())
+                change = solve(self.operator.rmatvec(kept)[n_pairs:])
+                margins = self.operator.matvec(np.append(np.zeros(n_pairs), change))
+                kept = np.maximum(kept - curvature.matvec(margins), 0)
+            yield kept
 
     # --- groups of classes -----------------------------------------------------------------------
 
