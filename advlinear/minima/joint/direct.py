@@ -19,14 +19,14 @@ from dataclasses import replace
 import numpy as np
 
 from advlinear.minima import interior, program
-from advlinear.minima import operators as linear
 from advlinear.minima.joint import certificate, cones, losses, operators
 from advlinear.samples import JointProblem
 
 MOST_WEIGHTS = 1000  # K (d + 1): the matrix of a step has as many rows, and one for each pair
-FEW = 1e-5  # of the sum of alpha: classes with less between them may be separable
-LEAST_SHARES = (1e-15, 1e-9)
-ROUNDS = 3
+FEW = 1e-5, 1e-7  # of the sum of alpha: classes with less between them may be separable
+LEAST_SHARES = (0.0, 1e-9, 1e-7)
+ROUNDS = 5
+VANISHING = 1e-30
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, float]]
 
 
@@ -141,11 +141,8 @@ class _Solver:
 
     def _try_iterate(self, point: interior.Point) -> None:
         weights = self._weights(point)
-        if self.problem.eps > 0 or self._are_separated(point):
-            self._try(*weights, *self._alpha_and_flow(point))
-            return
-        for alpha in self._balanced(point.alpha):
-            self._try(*weights, *self._alpha_and_flow(replace(point, alpha=alpha)))
+        for one in [point] if self._are_separated(point) else self._polished(point):
+            self._try(*weights, *self._alpha_and_flow(one))
             if self._is_proved():
                 return
 
@@ -208,22 +205,28 @@ class _Solver:
     def _are_separated(self, point: interior.Point) -> bool:
         return bool(self.operator.matvec(self.ball.tightest(point.theta)).min() > 0)
 
-    def _balanced(self, alpha: np.ndarray) -> Iterator[np.ndarray]:
-        """alpha (R,) that keeps the equations of eps = 0 to rounding: of all options, and of some.
+    def _polished(self, point: interior.Point) -> Iterator[interior.Point]:
+        """The iterate with alpha and z that keep (4) to rounding: of all options, and of some.
 
-        Newton's steps do so to some 1e-12 only.
+        Near the end alpha changes by up to 1e9 times the margins, so that Newton's steps keep (4)
+        to some 1e-10 only. Here no number changes by more than in proportion to itself, (41).
         """
-        c, options, n_pairs = self.sample_weight, self.operator.options, self.cone.n_pairs
+        operator, cone, options = self.operator, self.cone, self.operator.options
+        c = self.sample_weight
         for least in LEAST_SHARES:
-            kept = np.where(alpha > least * c[options.sample], alpha, 0)
+            alpha = np.where(point.alpha > least * c[options.sample], point.alpha, 0)
+            few = self._masses(alpha) <= least * alpha.sum()  # of pairs
+            alpha[few[operator.pair[operator.own, operator.rival]]] = 0
+            z = (cone.each(point.z) * np.where(few, VANISHING, 1)[:, None]).ravel()
+            rest = np.maximum(c - options.sum(alpha), least * c)
+            curvature = losses.Coupled(options, alpha, rest)
+            scaling = cone.scaling(cone.barrier_gradient(z), z)
+            solve = operator.newton_solver(curvature, scaling)
             for _ in range(ROUNDS):
-                rest = np.maximum(c - options.sum(kept), least * c)
-                curvature = losses.Coupled(options, kept, rest)
-                solve = linear.factorised(self.operator.gram(curvature)[n_pairs:, n_pairs:].copy())
-                change = solve(self.operator.rmatvec(kept)[n_pairs:])
-                margins = self.operator.matvec(np.append(np.zeros(n_pairs), change))
-                kept = np.maximum(kept - curvature.matvec(margins), 0)
-            yield kept
+                x = solve(operator.rmatvec(alpha) + cone.rmatvec(z))
+                alpha = np.maximum(alpha - curvature.matvec(operator.matvec(x)), 0)
+                z = z - scaling.hessian(cone.matvec(x))
+            yield replace(point, alpha=alpha, z=z)
 
     # --- groups of classes -----------------------------------------------------------------------
 
@@ -232,15 +235,18 @@ class _Solver:
         import scipy.sparse.csgraph  # here, as `attack` does not need it
 
         mass = np.zeros((self.n_classes,) * 2)
-        mass[self.cone.first, self.cone.second] = -self.operator.rmatvec(point.alpha)[: self.cone.n_pairs]
-        n_groups, group = scipy.sparse.csgraph.connected_components(
-            mass > FEW * mass.sum(), directed=False
-        )
-        if n_groups == 1 or group.tobytes() in self.groupings:
-            return
-        self.groupings.add(group.tobytes())
-        self.separated = self._separate(group)
-        if self.separated is None:
+        mass[self.cone.first, self.cone.second] = self._masses(point.alpha)
+        self.separated = None
+        for few in FEW:
+            n_groups, group = scipy.sparse.csgraph.connected_components(
+                mass > few * mass.sum(), directed=False
+            )
+            if n_groups > 1 and group.tobytes() not in self.groupings:
+                self.groupings.add(group.tobytes())
+                self.separated = self._separate(group)
+            if self.separated is not None:
+                break
+        else:
             return
         y, weights = self.problem.y, self.problem.weights
         group, apart, shift = self.separated
@@ -284,6 +290,10 @@ class _Solver:
             return None
         unions, W, b = solver.separated
         return unions[group], W, b
+
+    def _masses(self, alpha: np.ndarray) -> np.ndarray:
+        """The sum of alpha between the classes of each pair."""
+        return -self.operator.rmatvec(alpha)[: self.cone.n_pairs]
 
     def _margins(self, W: np.ndarray, b: np.ndarray) -> np.ndarray:
         """The worst-case margins (R,)."""
