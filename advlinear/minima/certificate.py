@@ -128,9 +128,11 @@ def certificate(
         W, b = samples.numbers(W, "w", (K, d)), samples.numbers(b, "b", (K,))
         alpha = samples.numbers(alpha, "alpha", (n, K))
         flow = None if flow is None else samples.numbers(flow, "flow", (K, K, d))
-        if exact:
-            raise ValueError("exact=True takes two classes: leave it out")
-        return joint.bounds(problem, W, b, alpha, flow)
+        if not exact:
+            return joint.bounds(problem, W, b, alpha, flow)
+        from advlinear.minima.joint import rational as joint_rational  # here, as few ask for it
+
+        return joint_rational.bounds(problem, W, b, alpha)
     if flow is not None:
         raise ValueError("flow is for more than two classes: leave it out")
     w = samples.in_order(w, columns, None, "w")

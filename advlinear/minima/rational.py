@@ -34,37 +34,37 @@ def bounds(
             "exact=True needs the hinge in the L-infinity or the L1 ball: roots and logarithms are "
             "not rational"
         )
-    total = sum(_whole(problem.weights, unit := _unit(problem.weights)).tolist())
+    total = sum(whole(problem.weights, unit := unit_of(problem.weights)).tolist())
     least = min(problem.weights[problem.weights > 0])
     floor = Fraction(float(least)) / (total * Fraction(2) ** unit)
     primal, (dual, violation) = _primal(problem, w, b), _dual(problem, w, alpha, reach)
     return dict(
-        primal=_rounded(primal, math.inf),
-        dual=_rounded(dual, -math.inf),
-        gap=_rounded((primal - dual) / max(primal, floor), math.inf),
-        violation=_rounded(violation, math.inf),
+        primal=rounded(primal, math.inf),
+        dual=rounded(dual, -math.inf),
+        gap=rounded((primal - dual) / max(primal, floor), math.inf),
+        violation=rounded(violation, math.inf),
     )
 
 
 def _primal(problem: Problem, w: np.ndarray, b: float) -> Fraction:
     """F(w, b). Margins and losses are whole multiples of 2^unit."""
-    unit_x, unit_w = _unit_of_samples(problem), _unit(w)
+    unit_x, unit_w = _unit_of_samples(problem), unit_of(w)
     eps, used = Fraction(problem.eps), np.flatnonzero(w)
     sizes = [abs(Fraction(float(one))) for one in w[used]]
     cost = eps * (max(sizes, default=0) if problem.norm == "1" else sum(sizes))
-    unit = min(unit_x + unit_w, _unit(np.array([b])), 0)
+    unit = min(unit_x + unit_w, unit_of(np.array([b])), 0)
     if problem.box is None:  # a product of two float64 numbers, or a sum of such
         unit = min(unit, 1 - cost.denominator.bit_length())
-    margins = np.full(len(problem.y), _multiple(Fraction(b), unit), dtype=object)
-    costs = np.full(len(problem.y), 0 if problem.box else _multiple(cost, unit), dtype=object)
+    margins = np.full(len(problem.y), multiple(Fraction(b), unit), dtype=object)
+    costs = np.full(len(problem.y), 0 if problem.box else multiple(cost, unit), dtype=object)
     shift = unit_x + unit_w - unit
     for j in used.tolist():
-        x, factor = _whole(problem.x[:, j], unit_x), _whole(w[j], unit_w) << shift
+        x, factor = whole(problem.x[:, j], unit_x), whole(w[j], unit_w) << shift
         margins += x * factor
         if problem.box is not None:
             costs += _room(problem, j, x, unit_x, problem.y * np.sign(w[j])) * abs(factor)
-    losses = np.maximum(_multiple(Fraction(1), unit) - (problem.y.astype(int) * margins - costs), 0)
-    weights = _whole(problem.weights, _unit(problem.weights))
+    losses = np.maximum(multiple(Fraction(1), unit) - (problem.y.astype(int) * margins - costs), 0)
+    weights = whole(problem.weights, unit_of(problem.weights))
     return Fraction(int(weights @ losses), int(weights.sum())) * Fraction(2) ** unit
 
 
@@ -76,9 +76,9 @@ def _dual(
     In `mass` alpha is a whole multiple of 2^unit / sum_i a_i, with a_i and their sum in the unit of
     the weights.
     """
-    weights = _whole(problem.weights, _unit(problem.weights))
-    total, unit = int(weights.sum()), min(_unit(alpha), 0)
-    mass = np.minimum(np.maximum(_whole(alpha, unit), 0) * total, weights * 2**-unit)
+    weights = whole(problem.weights, unit_of(problem.weights))
+    total, unit = int(weights.sum()), min(unit_of(alpha), 0)
+    mass = np.minimum(np.maximum(whole(alpha, unit), 0) * total, weights * 2**-unit)
     rows = {sign: np.flatnonzero((problem.y == sign) & (mass > 0)) for sign in (-1, 1)}
     sums = {sign: int(mass[rows[sign]].sum()) for sign in (-1, 1)}
     if not all(sums.values()):
@@ -92,7 +92,7 @@ def _dual(
     g, moves = [Fraction(0)] * d, [[Fraction(0)] * d, [Fraction(0)] * d]
     for sign in (-1, 1):
         for k in range(0, d, COLUMNS):
-            x = _whole(problem.x[rows[sign], k : k + COLUMNS], unit_x)
+            x = whole(problem.x[rows[sign], k : k + COLUMNS], unit_x)
             sums_of_x = mass[rows[sign]] @ x
             for j, one in enumerate(sums_of_x, k):
                 g[j] += sign * factors[sign] * int(one) * scale_x
@@ -126,9 +126,9 @@ def _room(problem: Problem, j: int, x: np.ndarray, unit: int, against: np.ndarra
     against: the sign of the weight times the label; where it is positive, x falls.
     """
     assert problem.box is not None
-    eps = _multiple(Fraction(problem.eps), unit)
+    eps = multiple(Fraction(problem.eps), unit)
     low, high = (
-        _multiple(Fraction(float(side[j])), unit) if np.isfinite(side[j]) else None
+        multiple(Fraction(float(side[j])), unit) if np.isfinite(side[j]) else None
         for side in problem.box
     )
     down = np.full(len(x), eps, dtype=object) if low is None else np.minimum(x - low, eps)
@@ -138,19 +138,19 @@ def _room(problem: Problem, j: int, x: np.ndarray, unit: int, against: np.ndarra
 
 def _unit_of_samples(problem: Problem) -> int:
     """The k of `_unit` for X, and in a box for its sides and eps."""
-    units = [min(_unit(column) for column in problem.x.T)]
+    units = [min(unit_of(column) for column in problem.x.T)]
     if problem.box is not None:
-        units += [_unit(side[np.isfinite(side)]) for side in problem.box]
-        units.append(_unit(np.array([problem.eps])))
+        units += [unit_of(side[np.isfinite(side)]) for side in problem.box]
+        units.append(unit_of(np.array([problem.eps])))
     return min(units)
 
 
-def _unit(values: np.ndarray) -> int:
+def unit_of(values: np.ndarray) -> int:
     """A k such that all values are whole multiples of 2^k."""
     return int(np.frexp(values[values != 0])[1].min(initial=2000)) - 53
 
 
-def _whole(values: Any, unit: int) -> Any:
+def whole(values: Any, unit: int) -> Any:
     """Values / 2^unit, as Python's whole numbers."""
     mantissa, exponent = np.frexp(values)
     whole = np.asarray(mantissa * 2.0**53).astype(np.int64).astype(object)
@@ -158,14 +158,14 @@ def _whole(values: Any, unit: int) -> Any:
     return whole << shift.astype(object)
 
 
-def _multiple(value: Fraction, unit: int) -> int:
+def multiple(value: Fraction, unit: int) -> int:
     """value / 2^unit, which is a whole number."""
     quotient = value / Fraction(2) ** unit
     assert quotient.denominator == 1
     return quotient.numerator
 
 
-def _rounded(value: Fraction, towards: float) -> float:
+def rounded(value: Fraction, towards: float) -> float:
     """The float64 number nearest to value on the side of `towards`."""
     try:
         found = float(value)

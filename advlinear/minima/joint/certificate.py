@@ -8,7 +8,7 @@ ball,
 with y = y_i, k one of the other classes, and l(m) = max(0, max_k 1 - m_k), the hinge, or the
 logistic loss, l(m) = log(1 + sum_k exp(-m_k)). A pair (i, k) is an *option*.
 
-Weak duality, (M2) to (M4) of docs/theory.md. Let alpha_ik >= 0 with sum_k alpha_ik <= s_i. Option
+Weak duality, (M3) to (M6) of docs/theory.md. Let alpha_ik >= 0 with sum_k alpha_ik <= s_i. Option
 (i, k) adds alpha_ik to the mass A_pk of the pair of its two classes p = y_i and k, and alpha_ik x_i
 to N_pk = -N_kp. Let alpha be balanced: the mass of the options of class p is that of the options
 towards p. G_p = sum_q N_pq is then the same for x_i - c with any c. So for every W and b
@@ -29,10 +29,11 @@ The theorem in float64; advlinear/minima/certificate.py states what is assumed o
 
 - `primal` is at least the exact F of the float64 numbers (W, b), x and weights.
 - alpha, cut to alpha_ik >= 0 and sum_k alpha_ik <= s_i, is rounded down to whole multiples of a
-  power of two, 2^-61 of their sum or less. So sums of it are exact. Where it is not balanced, mass
-  is taken off along paths from class to class, which is exact, too. If `violation` is 0, `dual` is
-  at most the exact F of every W and b. Else, with r_j the range of feature j, it is at most that of
-  every W and b with sum_j r_j (max_p w_pj - min_p w_pj) <= 1000 (1 + that sum of the given W).
+  power of two, at most 2^-59 of their sum. So sums of it are exact. Where it is not balanced, mass
+  is taken off along paths from class to class, which is exact, too. Times 1 - 4 u for the rounding
+  of s_i, it is within its bounds. If `violation` is 0, `dual` is at most the exact F of every W and
+  b. Else, with r_j the range of feature j, it is at most that of every W and b with sum_j r_j
+  (max_p w_pj - min_p w_pj) <= 1000 (1 + that sum of the given W).
 - A flow needs to have its sums G_p to rounding only: what they lack is added to it exactly, along a
   tree of classes, and in the proof only the size of what is added is computed.
 
@@ -48,7 +49,7 @@ from itertools import combinations
 import numpy as np
 
 from advlinear.minima import rounding
-from advlinear.minima.rounding import FEW, MARGIN_LIMIT, REACH, ROWS, TINY, U
+from advlinear.minima.rounding import FEW, MARGIN_LIMIT, REACH, ROWS, SMALLEST, TINY, U
 from advlinear.samples import JointProblem
 
 BITS = 61  # of the sum of alpha: its parts are whole numbers below 2^61
@@ -85,7 +86,9 @@ def bounds(
     if flow is not None:
         with np.errstate(over="ignore"):
             flow = np.ldexp(flow, -scale)
-    violation = float(np.ldexp(_violation(problem, centre, ranges, mass, flow), scale))
+    violation = _violation(problem, centre, ranges, mass, flow)
+    if violation > 0:
+        violation = max(float(np.ldexp(violation, scale)), SMALLEST)
     if problem.loss == "logistic":
         value = _entropy(np.ldexp(mass.astype(float), unit), share)
     lost = 0.0
@@ -158,22 +161,25 @@ def _losses(behind: np.ndarray, y: np.ndarray, loss: str) -> np.ndarray:
 
 def balanced(alpha: np.ndarray, y: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, int]:
     """alpha within its bounds and balanced, exactly: whole numbers (n, K), times 2^unit."""
-    most = share * (1 - 4 * U)  # below the exact share
-    alpha = np.clip(alpha, 0, most[:, None])
+    alpha = np.clip(alpha, 0, share[:, None])
     alpha[np.arange(len(y)), y] = 0
     size = math.fsum(alpha.sum(axis=1).tolist())
     if size <= TINY:
         return np.zeros(alpha.shape, np.int64), -BITS
     unit = math.frexp(size)[1] + 1 - BITS
     mass = np.ldexp(alpha, -unit).astype(np.int64)
-    over = np.ldexp(np.minimum(most, size), -unit).astype(np.int64)
-    over = np.maximum(mass.sum(axis=1) - over, 0)
-    for k in range(alpha.shape[1]):
+    cut(mass, np.ldexp(np.minimum(share, size), -unit).astype(np.int64))
+    balance(mass, y)
+    return mass, unit
+
+
+def cut(mass: np.ndarray, most: np.ndarray) -> None:
+    """Lower whole numbers (n, K), in place, so that each row has at most the sum `most` (n,)."""
+    over = np.maximum(mass.sum(axis=1) - most, 0)
+    for k in range(mass.shape[1]):
         off = np.minimum(mass[:, k], over)
         mass[:, k] -= off
         over -= off
-    _balance(mass, y)
-    return mass, unit
 
 
 def between(mass: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -181,7 +187,7 @@ def between(mass: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.array([mass[y == p].sum(axis=0) for p in range(mass.shape[1])])
 
 
-def _balance(mass: np.ndarray, y: np.ndarray) -> None:
+def balance(mass: np.ndarray, y: np.ndarray) -> None:
     """Take mass off, in place, until as much is in each class's options as in those towards it.
 
     While a class has more in its own, a path of options leads from it to one that has less: else
@@ -199,8 +205,8 @@ def _balance(mass: np.ndarray, y: np.ndarray) -> None:
         excess[path[0]] -= off
         excess[path[-1]] += off
     for p, k in np.argwhere(left < given):
-        rows = np.flatnonzero(y == p)
-        mass[rows, k] = _less(mass[rows, k], int(given[p, k] - left[p, k]))
+        rows = np.flatnonzero((y == p) & (mass[:, k] > 0))
+        mass[rows, k] = _less(mass[rows, k].astype(object), int(given[p, k] - left[p, k]))
 
 
 def _path(steps: np.ndarray, start: int, ends: np.ndarray) -> list[int]:
@@ -218,12 +224,10 @@ def _path(steps: np.ndarray, start: int, ends: np.ndarray) -> list[int]:
 
 
 def _less(mass: np.ndarray, amount: int) -> np.ndarray:
-    """Whole numbers (m,), less in proportion to them, so that their sum falls by the amount."""
-    off = (mass * (amount / int(mass.sum()) * (1 - 8 * U))).astype(np.int64)
-    left = mass - off
-    rest = amount - int(off.sum())  # at least 0, as the share taken was a little too small
-    before = np.cumsum(left) - left
-    return left - np.clip(rest - before, 0, left)
+    """Python's whole numbers (m,), lowered in proportion, so that their sum falls by the amount."""
+    left = mass - mass * amount // mass.sum()
+    rest = left.sum() - (mass.sum() - amount)  # less than m
+    return left - np.clip(rest - (np.cumsum(left) - left), 0, left)
 
 
 # --- the lower bound -----------------------------------------------------------------------------
@@ -268,7 +272,8 @@ def _violation(
             given = np.ldexp(flow[p, q][:, varies], -exponents)
         given = np.clip(given, -LARGEST, LARGEST)
         misses = _misses_of_flow(A, N[p, q], p, q, given, int(problem.norm), eps[0], off)
-    return float(np.ldexp(misses / mantissas, exponents - own).max())
+    with np.errstate(over="ignore"):
+        return float(np.ldexp(misses / mantissas, exponents - own).max())
 
 
 def _differences(
@@ -346,19 +351,19 @@ def _misses_of_flow(
     potentials = inverse @ (ends.T @ (N - flow))
     level = flow + mass[:, None] * (ends @ potentials)
     tree = _tree(A, p, q, K)
-    tried = []
+    few, tried = (2 * len(p) + 32) * U, []
     for one in (flow, level):
         size = np.abs(one)
         for pair, inside in tree:
             crossed = inside[p] - inside[q]
             lacks = np.abs(np.dot(crossed, N - one))
-            size[pair] += lacks + off * (np.abs(crossed) @ (mass[:, None] + np.abs(one)))
+            size[pair] += lacks + np.abs(crossed) @ (mass[:, None] * off + few * np.abs(one))
         misses = np.zeros(len(off))
         for sizes, allowed in zip(size, eps * mass * (1 - FEW), strict=True):
             length = rounding.norm(sizes, order) * (1 + FEW)
             if length > allowed:
-                misses += sizes * (1 - allowed / length) * (1 + FEW)
-        tried.append(misses)
+                misses += sizes * (1 - allowed / length)
+        tried.append(misses * (1 + len(p) * FEW))
     return min(tried, key=np.max)
 
 
