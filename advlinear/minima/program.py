@@ -164,9 +164,7 @@ def penalised(
     return _by_parts(program, prove)[:3]
 
 
-def unit_ranges(
-    x: np.ndarray, eps: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def unit_ranges(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Which features (k,) vary, their centres and ranges (k,), and the eps to solve for.
 
     Where none varies it is the first one, with a range of 1.

@@ -1,13 +1,14 @@
 """The minimum of several classes in the L2 and L1 balls, over all weights at once.
 
 theta holds the weights and the biases of all classes but the last, and for each pair of classes p
-and q a bound of eps ||w_p - w_q||*. The interior point (interior.py) solves for them; the dual
-variables of these bounds are the flow of the certificate.
+and q a bound of eps ||w_p - w_q||*. The interior point (interior.py) solves for them. The dual
+variables of these bounds are the flow of the certificate, which decides what is returned.
 
 Groups of classes may be separable from each other: some weights, the same for all classes of a
-group, make all worst-case margins between groups positive. A multiple of them may be added to any
-weights, and alpha is 0 between the groups. Then the dual has no point inside its constraints, near
-which the interior point could end. So each group is solved for by itself.
+group, make all worst-case margins between groups positive. Any multiple of them may be added to the
+weights, and alpha is 0 between the groups. The dual then has no point strictly inside all its
+constraints, which the interior point would need. So each group is solved for by itself. Numbers in
+brackets are equations of docs/theory.md, "The interior point".
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from advlinear.minima.joint import certificate, cones, losses, operators
 from advlinear.samples import JointProblem
 
 MOST_WEIGHTS = 1000  # K (d + 1): the matrix of a step has as many rows, and one for each pair
-FEW = 1e-5, 1e-7  # of the sum of alpha: classes with less between them may be separable
-LEAST_SHARES = (0.0, 1e-9, 1e-7)
-ROUNDS = 5
-VANISHING = 1e-30
+SEPARABLE = 1e-5, 1e-7  # of the sum of alpha: classes with less between them may be separable
+DROPPED = 0.0, 1e-9, 1e-7  # of its bound: a smaller alpha is 0 in one of the proofs that are tried
+ROUNDS = 20  # in which what (4) misses is taken off alpha and the flow
+VANISHING = 1e-30  # times z of a pair of classes whose alpha is set to 0
+
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, float]]
+Groups = tuple[np.ndarray, np.ndarray, np.ndarray]  # the group (K,) of each class; W and b of each
 
 
 def solve(problem: JointProblem, tol: float, report: Callable | None) -> Found:
@@ -41,8 +44,8 @@ def solve(problem: JointProblem, tol: float, report: Callable | None) -> Found:
     K, d = len(problem.classes), problem.x.shape[1]
     if K * (d + 1) > MOST_WEIGHTS:
         raise ValueError(
-            f"the norm {problem.norm} takes K (d + 1) <= {MOST_WEIGHTS:,} for K > 2 classes of d "
-            f"features, not {K} classes of {d:,}: take norm inf, or fewer features"
+            f"the norm {problem.norm} takes K classes of d features with K (d + 1) <= "
+            f"{MOST_WEIGHTS:,}, not {K} classes of {d:,}: take norm inf, or fewer features"
         )
     used = problem.weights > 0
     of_weight = {name: getattr(problem, name)[used] for name in ("x", "y", "weights")}
@@ -56,21 +59,25 @@ def solve(problem: JointProblem, tol: float, report: Callable | None) -> Found:
 
 
 class _Solver:
-    """The interior point for one problem.
+    """The interior point for one problem, all of whose weights are positive.
 
     Attributes:
         used, centre, span: of the features that vary, as from `program.unit_ranges`.
+        exact: at eps = 0 alpha keeps its constraint to rounding, as it is an equation.
         operator: of these features, centred and scaled to a range of 1.
         cone: of a slightly smaller eps than `ball`, so that alpha and the flow end further inside
             their constraints than rounding reaches.
         sample_weight: (n,) the shares of the samples times n; lightest: the smallest.
-        found: what was tried as a proof.
+        found: what was tried as a proof; late: after how many steps.
+        tried: groups of classes of which it is known whether they are separable.
+        groups: the last ones that are.
     """
 
     def __init__(self, problem: JointProblem, tol: float, report: Callable | None):
         self.problem, self.tol, self.report = problem, tol, report
         self.n_classes = len(problem.classes)
         self.used, self.centre, self.span, eps = program.unit_ranges(problem.x, problem.eps)
+        self.exact = eps == 0
         x = (problem.x[:, self.used] - self.centre) / self.span
         self.operator = operators.Classes(x, problem.y, self.n_classes)
         self.ball, self.cone = (
@@ -78,14 +85,14 @@ class _Solver:
             for one in (eps, eps * (1 - program.INSIDE * tol))
         )
         self.sample_weight = problem.weights / problem.weights.sum() * len(x)
-        self.lightest = self.sample_weight.min()
+        self.lightest = float(self.sample_weight.min())
         self.found: list[Found] = []
         self.late = 0
-        self.separated: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        self.groupings: set[bytes] = set()  # that were tried
+        self.tried: set[bytes] = set()
+        self.groups: Groups | None = None
 
     def solve(self) -> Found:
-        """The best of what was found."""
+        """The best of what is found."""
         operator, c = self.operator, self.sample_weight
         none = np.zeros(self.cone.n_pairs + (self.n_classes - 1) * operator.x.shape[1])
         start = none.copy()
@@ -100,20 +107,24 @@ class _Solver:
         return min(enough, key=lambda one: (one[-1]["violation"] > 0, one[-1]["gap"]))
 
     def _stopping_rule(self, point: interior.Point, number: int) -> tuple[bool, float]:
-        """Once the bounds are close the certificate decides, or once classes are separable."""
+        """The certificate decides: once the bounds are close, or once groups are separable."""
         margins = self.operator.matvec(self.ball.tightest(point.theta))
         primal = self._total(margins)
         gap = (primal - self._dual(point.alpha)) / max(primal, self.lightest)
-        separated = bool(margins.min() > 0)
-        if abs(gap) <= self.tol / 2 and not separated:
-            self._try_iterate(point)
-            self.late += 1
-        if not self._is_proved() and not separated:
-            self._try_groups(point)
-        done = separated or self._is_proved() or self.late == program.LATE
+        done = bool(margins.min() > 0)
+        if not done:
+            if abs(gap) <= self.tol / 2:
+                self._try_iterate(point)
+                self.late += 1
+            if not self._is_proved():
+                self._try_groups(point)
+            done = self._is_proved() or self.late == program.LATE
         if self.report:
             n = len(self.sample_weight)
-            self.report(f"{n} samples, step {number}: loss {primal / n:.7f}, gap {gap:.1e}")
+            self.report(
+                f"{self.n_classes} classes, {n} samples, step {number}: loss {primal / n:.7f}, "
+                f"gap {gap:.1e}"
+            )
         return done, 0.1 * self.tol * max(primal, self.lightest)
 
     # --- values ----------------------------------------------------------------------------------
@@ -123,7 +134,7 @@ class _Solver:
         return float(self.sample_weight @ each)
 
     def _dual(self, alpha: np.ndarray) -> float:
-        """The dual value of alpha (R,), but for its constraints."""
+        """The dual's value of alpha (R,), whether it keeps the constraints or not."""
         if self.problem.loss == "hinge":
             return float(alpha.sum())
         c, options = self.sample_weight, self.operator.options
@@ -131,6 +142,26 @@ class _Solver:
         weights = np.append(c[options.sample], c)
         kept = parts > 0
         return float(-weights[kept] @ (parts[kept] * np.log(parts[kept])))
+
+    def _masses(self, alpha: np.ndarray) -> np.ndarray:
+        """The sum of alpha (R,) between the classes of each pair."""
+        return -self.operator.rmatvec(alpha)[: self.cone.n_pairs]
+
+    def _margins(self, W: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The worst-case margins (R,)."""
+        weights = np.column_stack([W[:, self.used] * self.span, b + W[:, self.used] @ self.centre])
+        theta = np.append(np.zeros(self.cone.n_pairs), (weights - weights[-1])[:-1])
+        return self.operator.matvec(self.ball.tightest(theta))
+
+    def _are_positive(self, point: interior.Point) -> bool:
+        """Whether all worst-case margins are, so that the minimum is 0."""
+        return bool(self.operator.matvec(self.ball.tightest(point.theta)).min() > 0)
+
+    def _enough(self) -> float:
+        """Margins from which on the loss is 0, or near enough."""
+        if self.problem.loss == "hinge":
+            return 1 + program.INSIDE * self.tol
+        return float(np.log(2 * len(self.operator.own) / (self.lightest * self.tol)))
 
     # --- proofs ----------------------------------------------------------------------------------
 
@@ -141,7 +172,7 @@ class _Solver:
 
     def _try_iterate(self, point: interior.Point) -> None:
         weights = self._weights(point)
-        for one in [point] if self._are_separated(point) else self._polished(point):
+        for one in [point] if self._are_positive(point) else self._polished(point):
             self._try(*weights, *self._alpha_and_flow(one))
             if self._is_proved():
                 return
@@ -150,14 +181,14 @@ class _Solver:
         """Whether the last one found will do."""
         if not self.found:
             return False
-        proof = self.found[-1][-1]  # at eps = 0 alpha keeps an equation, to rounding
-        return proof["gap"] <= self.tol and (proof["violation"] == 0 or self.problem.eps == 0)
+        proof = self.found[-1][-1]
+        return proof["gap"] <= self.tol and (proof["violation"] == 0 or self.exact)
 
     def _weights(self, point: interior.Point) -> tuple[np.ndarray, np.ndarray]:
         """W (K, d) and b (K,) of an iterate, or those of the two cases in which they are known."""
         theta = self.ball.tightest(point.theta)
         margins, weights = self.operator.matvec(theta), self.operator.weights(theta)
-        if margins.min() > 0:  # the loss is then (near) 0
+        if margins.min() > 0:
             weights = weights * max(1.0, self._enough() / margins.min())
         else:
             without = self._without_weights()
@@ -174,14 +205,8 @@ class _Solver:
             )
         return W, b
 
-    def _enough(self) -> float:
-        """Margins from which on the loss is 0, or near enough."""
-        if self.problem.loss == "hinge":
-            return 1 + program.INSIDE * self.tol
-        return float(np.log(2 * len(self.operator.own) / (self.lightest * self.tol)))
-
     def _without_weights(self) -> np.ndarray:
-        """theta of the best biases where all weights are 0."""
+        """theta of the best biases where all weights are 0, (42)."""
         masses = np.bincount(self.problem.y, self.sample_weight)
         biases = np.log(masses)
         if self.problem.loss == "hinge":
@@ -194,7 +219,7 @@ class _Solver:
         """alpha (n, K) and the flow (K, K, d) of an iterate; 0 where all margins are positive."""
         n, K = self.operator.others.shape
         alpha, flow = np.zeros((n, K)), np.zeros((K, K, self.problem.x.shape[1]))
-        if self._are_separated(point):
+        if self._are_positive(point):
             return alpha, flow
         alpha[self.operator.others] = point.alpha / n
         back = np.stack([self.cone.cone.rmatvec(one) for one in self.cone.each(point.z)]) / n
@@ -202,18 +227,15 @@ class _Solver:
         flow[pairs] = -back[:, 1:-1] * self.span
         return alpha, flow - flow.transpose(1, 0, 2)
 
-    def _are_separated(self, point: interior.Point) -> bool:
-        return bool(self.operator.matvec(self.ball.tightest(point.theta)).min() > 0)
-
     def _polished(self, point: interior.Point) -> Iterator[interior.Point]:
-        """The iterate with alpha and z that keep (4) to rounding: of all options, and of some.
+        """The iterate with alpha and z that keep (4) to rounding; then without the smallest alpha.
 
         Near the end alpha changes by up to 1e9 times the margins, so that Newton's steps keep (4)
-        to some 1e-10 only. Here no number changes by more than in proportion to itself, (41).
+        to some 1e-10 only. Here each number changes in proportion to its size, (41).
         """
         operator, cone, options = self.operator, self.cone, self.operator.options
         c = self.sample_weight
-        for least in LEAST_SHARES:
+        for least in DROPPED:
             alpha = np.where(point.alpha > least * c[options.sample], point.alpha, 0)
             few = self._masses(alpha) <= least * alpha.sum()  # of pairs
             alpha[few[operator.pair[operator.own, operator.rival]]] = 0
@@ -236,23 +258,39 @@ class _Solver:
 
         mass = np.zeros((self.n_classes,) * 2)
         mass[self.cone.first, self.cone.second] = self._masses(point.alpha)
-        self.separated = None
-        for few in FEW:
+        for few in SEPARABLE:
             n_groups, group = scipy.sparse.csgraph.connected_components(
                 mass > few * mass.sum(), directed=False
             )
-            if n_groups > 1 and group.tobytes() not in self.groupings:
-                self.groupings.add(group.tobytes())
-                self.separated = self._separate(group)
-            if self.separated is not None:
-                break
-        else:
-            return
+            if n_groups == 1 or group.tobytes() in self.tried:
+                continue
+            self.tried.add(group.tobytes())
+            self.groups = self._separate(group)
+            if self.groups is not None:
+                self._solve_groups(*self.groups)
+                return
+
+    def _separate(self, group: np.ndarray) -> Groups | None:
+        """Groups of classes that are separable: those given (K,) or unions of them; None if none.
+
+        With the groups as classes the least hinge is 0.
+        """
+        y = group[self.problem.y]
+        between = replace(self.problem, y=y, classes=np.arange(y.max() + 1), loss="hinge")
+        solver = _Solver(between, self.tol, self.report)
+        W, b, _, _, proof = solver.solve()
+        if proof["primal"] < self.lightest / len(y):  # no margin is below 0
+            return group, W, b
+        if solver.groups is None:
+            return None
+        union, W, b = solver.groups
+        return union[group], W, b
+
+    def _solve_groups(self, group: np.ndarray, apart: np.ndarray, shift: np.ndarray) -> None:
+        """Try the minima of all groups, moved apart by a multiple of the groups' own weights."""
         y, weights = self.problem.y, self.problem.weights
-        group, apart, shift = self.separated
-        W, b = np.zeros((self.n_classes, self.problem.x.shape[1])), np.zeros(self.n_classes)
-        alpha = np.zeros((len(y), self.n_classes))
-        flow = np.zeros((self.n_classes, self.n_classes, W.shape[1]))
+        (K, d), n = (self.n_classes, self.problem.x.shape[1]), len(y)
+        W, b, alpha, flow = np.zeros((K, d)), np.zeros(K), np.zeros((n, K)), np.zeros((K, K, d))
         for members in (np.flatnonzero(group == one) for one in range(len(apart))):
             if len(members) == 1:
                 continue
@@ -264,39 +302,13 @@ class _Solver:
                 classes=self.problem.classes[members],
                 weights=weights[rows],
             )
-            W[members], b[members], inner, between_members, _ = _Solver(
-                part, self.tol, self.report
-            ).solve()
+            found = _Solver(part, self.tol, self.report).solve()
             share = weights[rows].sum() / weights.sum()
-            alpha[np.ix_(rows, members)] = share * inner
-            flow[np.ix_(members, members)] = share * between_members
+            W[members], b[members] = found[:2]
+            alpha[np.ix_(rows, members)] = share * found[2]
+            flow[np.ix_(members, members)] = share * found[3]
         crossed = group[self.operator.own] != group[self.operator.rival]
-        least = [self._margins(*one)[crossed].min() for one in ((apart[group], shift[group]), (W, b))]
-        times = max(0.0, self._enough() - least[1]) / least[0]  # margins are concave
-        self._try(W + times * apart[group], b + times * shift[group], alpha, flow)
-
-    def _separate(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Groups (K,) of classes that are separable, with the weights and the bias of each group.
-
-        Those given, or unions of them; None if none are found.
-        """
-        y = group[self.problem.y]
-        between = replace(self.problem, y=y, classes=np.arange(y.max() + 1), loss="hinge")
-        solver = _Solver(between, self.tol, self.report)
-        W, b, _, _, proof = solver.solve()
-        if proof["primal"] < self.lightest / len(y):  # no margin is below 0
-            return group, W, b
-        if solver.separated is None:
-            return None
-        unions, W, b = solver.separated
-        return unions[group], W, b
-
-    def _masses(self, alpha: np.ndarray) -> np.ndarray:
-        """The sum of alpha between the classes of each pair."""
-        return -self.operator.rmatvec(alpha)[: self.cone.n_pairs]
-
-    def _margins(self, W: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The worst-case margins (R,)."""
-        weights = np.column_stack([W[:, self.used] * self.span, b + W[:, self.used] @ self.centre])
-        theta = np.append(np.zeros(self.cone.n_pairs), (weights - weights[-1])[:-1])
-        return self.operator.matvec(self.ball.tightest(theta))
+        apart, shift = apart[group], shift[group]
+        moved, stayed = (self._margins(*one)[crossed].min() for one in ((apart, shift), (W, b)))
+        times = max(0.0, self._enough() - stayed) / moved  # margins are concave
+        self._try(W + times * apart, b + times * shift, alpha, flow)
