@@ -16,7 +16,7 @@ import numpy as np
 
 from advlinear.minima import certificate, cones, interior, operators, vertex
 from advlinear.minima.losses import first_state, losses_of
-from advlinear.samples import Problem
+from advlinear.samples import JointProblem, Problem
 
 ADVICE = (
     "raise tol, subtract the mean of each feature and scale it to a range of about 1, or change "
@@ -66,7 +66,7 @@ class Program:
         return self.loss == "hinge" and isinstance(self.operator, operators.Split | operators.Boxed)
 
 
-def advice(problem: Problem) -> str:
+def advice(problem: Problem | JointProblem) -> str:
     """What to do where the bounds do not come together."""
     used = problem.weights[problem.weights > 0]
     if used.max() < UNEVEN * used.min():
