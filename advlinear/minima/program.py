@@ -16,7 +16,7 @@ import numpy as np
 
 from advlinear.minima import certificate, cones, interior, operators, vertex
 from advlinear.minima.losses import first_state, losses_of
-from advlinear.samples import Problem
+from advlinear.samples import JointProblem, Problem
 
 ADVICE = (
     "raise tol, subtract the mean of each feature and scale it to a range of about 1, or change "
@@ -66,7 +66,7 @@ class Program:
         return self.loss == "hinge" and isinstance(self.operator, operators.Split | operators.Boxed)
 
 
-def advice(problem: Problem) -> str:
+def advice(problem: Problem | JointProblem) -> str:
     """What to do where the bounds do not come together."""
     used = problem.weights[problem.weights > 0]
     if used.max() < UNEVEN * used.min():
@@ -138,7 +138,7 @@ def penalised(
         used, span = np.arange(1), np.ones(d)
     unit, centre, span = span.max(), centre[used], span[used]
     yx = y[:, None] * (x[:, used] - centre) / span
-    cone = _cone(norm, unit / span)
+    cone = norm_cone(norm, unit / span)
     program = Program(
         operator=operators.Plain(yx, y, price=0.0),
         cone=cone,
@@ -164,20 +164,31 @@ def penalised(
     return _by_parts(program, prove)[:3]
 
 
-def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
-    """The program; which features vary; and their centres and ranges."""
-    x, shares = problem.x, problem.weights / problem.weights.sum()
+def unit_ranges(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Which features (k,) vary, their centres and ranges (k,), and the eps to solve for.
+
+    Where none varies it is the first one, with a range of 1.
+    """
     centre, span = x.mean(axis=0), np.ptp(x, axis=0)
     used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
     if not len(used):
         used, span = np.arange(1), np.ones(len(span))
     centre, span = centre[used], span[used]
-    eps = problem.eps if problem.eps > LEAST_EPS * span.max() else 0.0  # squares would underflow
+    eps = eps if eps > LEAST_EPS * span.max() else 0.0  # squares would underflow
     if eps / LARGEST_EPS > span.max():  # or overflow
         eps = LARGEST_EPS * span.max()
+    return used, centre, span, eps
+
+
+def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
+    """The program; which features vary; and their centres and ranges."""
+    x, shares = problem.x, problem.weights / problem.weights.sum()
+    used, centre, span, eps = unit_ranges(x, problem.eps)
     scaled = functools.partial(_scaled, problem, used, centre, span)
     operator, ball, start = scaled(eps)
-    cone = ball if problem.norm == "inf" else _cone(problem.norm, eps * (1 - INSIDE * tol) / span)
+    cone = ball
+    if problem.norm != "inf":
+        cone = norm_cone(problem.norm, eps * (1 - INSIDE * tol) / span)
     sample_weight = shares * len(x)
     return (
         Program(
@@ -220,10 +231,10 @@ def _scaled(
         if box is not None:
             operator = operators.Boxed(both, y)
         return operator, cones.Nonnegative(2 * d), np.append(np.full(2 * d, 0.5 / d), 0.0)
-    return operators.Plain(both, y), _cone(norm, scale), np.append(1.0, np.zeros(d + 1))
+    return operators.Plain(both, y), norm_cone(norm, scale), np.append(1.0, np.zeros(d + 1))
 
 
-def _cone(norm: str, scale: np.ndarray) -> cones.NormCone:
+def norm_cone(norm: str, scale: np.ndarray) -> cones.Lorentz | cones.Largest:
     """The cone of Plain: t is at least the dual norm of w times the scale."""
     return cones.Lorentz(scale) if norm == "2" and scale.any() else cones.Largest(scale)
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from advlinear.minima import Array, Indices
 from advlinear.minima.cones import Scaling
-from advlinear.minima.curvatures import Curvature
+from advlinear.minima.curvatures import Curvature, Diagonal
+from advlinear.minima.joint.losses import Coupled, Options
 from advlinear.minima.operators import Solve, factorised
 
 
@@ -71,5 +72,83 @@ class Columns:
 
     def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
         gram = curvature.gram(self.matrix)
+        scaling.add_hessian(gram)
+        return factorised(gram)
+
+
+class Classes:
+    """theta = (t, (w_p, b_p) of each class p but the last, which has the weights and the bias 0).
+
+    There is a t_pq >= eps ||w_p - w_q||* for each pair p < q, and the options are all those of all
+    samples: the margin of the sample x of class y over class k is (w_y - w_k).x + b_y - b_k - t_yk.
+    The cone is `Pairs`.
+
+    x: (n, d); y: (n,) from 0 to K - 1.
+    """
+
+    def __init__(self, x: Array, y: Indices, n_classes: int):
+        self.x = np.column_stack([x, np.ones(len(x))])  # the last column is that of the biases
+        self.y, self.n_classes = y, n_classes
+        self.others = np.arange(n_classes) != y[:, None]  # (n, K), the options
+        sample, self.rival = np.nonzero(self.others)
+        self.options, self.own = Options(sample), y[sample]
+        self.first, self.second = np.triu_indices(n_classes, 1)
+        self.pair = np.zeros((n_classes, n_classes), dtype=np.intp)  # the place of t_pq in theta
+        self.pair[self.first, self.second] = np.arange(len(self.first))
+        self.pair += self.pair.T
+
+    def weights(self, theta: Array) -> Array:
+        """(w_p, b_p) of all classes (K, d + 1)."""
+        known = theta[len(self.first) :].reshape(self.n_classes - 1, -1)
+        return np.vstack([known, np.zeros(known.shape[1])])
+
+    def matvec(self, theta: Array) -> Array:
+        scores = self.x @ self.weights(theta).T
+        own = np.take_along_axis(scores, self.y[:, None], axis=1)
+        return (own - scores - theta[self.pair[self.y]])[self.others]
+
+    def rmatvec(self, alpha: Array) -> Array:
+        """Less the mass between each two classes; and G_p and h_p of each class but the last."""
+        every = np.zeros(self.others.shape)
+        every[self.others] = alpha
+        between = np.array([every[self.y == p].sum(axis=0) for p in range(self.n_classes)])
+        mass = (between + between.T)[self.first, self.second]
+        signed = -every
+        np.put_along_axis(signed, self.y[:, None], every.sum(axis=1)[:, None], axis=1)
+        return np.append(-mass, signed[:, :-1].T @ self.x)
+
+    def gram(self, curvature: Coupled) -> Array:
+        """A^T D A (p, p), by pairs of classes, (38) to (40)."""
+        n_pairs, K, size = len(self.first), self.n_classes, self.x.shape[1]
+        shares = np.zeros(self.others.shape)
+        shares[self.others] = curvature.d
+        np.put_along_axis(shares, self.y[:, None], curvature.e[:, None], axis=1)
+        over = shares / curvature.total[:, None]
+        flat = np.zeros((n_pairs + K * size,) * 2)  # with the last class
+        by_class = flat[n_pairs:, n_pairs:].reshape(K, size, K, size)
+        by_pair = flat[:n_pairs, n_pairs:].reshape(n_pairs, K, size)
+        joined = shares[:, self.first] * over[:, self.second]  # (n, K (K - 1) / 2)
+        for pair, (p, q) in enumerate(zip(self.first, self.second, strict=True)):
+            block = Diagonal(joined[:, pair]).gram(self.x)
+            by_class[p, :, p] += block
+            by_class[q, :, q] += block
+            by_class[p, :, q] -= block
+            by_class[q, :, p] -= block
+        for y in range(K):
+            own = self.y == y
+            sums = joined[own].T @ self.x[own]
+            laplacian = np.zeros((K, K, size))
+            laplacian[self.first, self.second] = laplacian[self.second, self.first] = -sums
+            laplacian[np.arange(K), np.arange(K)] = -laplacian.sum(axis=1)
+            rivals = np.flatnonzero(np.arange(K) != y)
+            pairs = self.pair[y, rivals]
+            by_pair[pairs] += laplacian[rivals]
+            flat[np.ix_(pairs, pairs)] += laplacian[np.ix_(rivals, rivals)][:, :, -1]
+        flat[n_pairs:, :n_pairs] = flat[:n_pairs, n_pairs:].T
+        return flat[:-size, :-size]
+
+    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
+        assert isinstance(curvature, Coupled)
+        gram = self.gram(curvature)
         scaling.add_hessian(gram)
         return factorised(gram)
