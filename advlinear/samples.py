@@ -557,7 +557,7 @@ class JointProblem:
         x: (n, d) samples, float64.
         y: (n,) the class of each sample, whole numbers from 0 to K - 1.
         classes: (K,) their labels, sorted.
-        weights, eps, norm, loss: as of `Problem`.
+        weights, eps, norm, loss: as of `Problem`. box: None.
     """
 
     x: np.ndarray
@@ -567,6 +567,7 @@ class JointProblem:
     eps: float
     norm: str
     loss: str
+    box: None = None
 
 
 def problem(

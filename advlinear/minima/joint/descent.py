@@ -41,9 +41,7 @@ def descend(x: Array, y: Indices, c: Array, price: Array, n_classes: int, loss: 
     return theta
 
 
-def _gradient(
-    theta: Array, x: Array, y: Indices, c: Array, price: Array, loss: str
-) -> Array:
+def _gradient(theta: Array, x: Array, y: Indices, c: Array, price: Array, loss: str) -> Array:
     """The gradient (K, d + 1) of the mean robust loss of some samples."""
     differences = theta[:, None] - theta
     costs = np.abs(differences) @ price
