@@ -128,7 +128,6 @@ def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
 def _rounds(program: Program, part: Part) -> tuple[Solution, Part]:
     """The interior point on one part after the other, until nothing is missing."""
     tol = FIRST_TOL
-    best: tuple[float, Solution] | None = None
     for number in range(1, MOST_ROUNDS + 1):
         solution = _interior(part, tol)
         behind = program.behind(solution.W, solution.b)
