@@ -153,7 +153,17 @@ def minimise(
             f"no certificate: the duality gap is {proof['gap']:.1e}, above tol {tol:g}: "
             + program.advice(problem)
         )
-    known = problem.eps, problem.norm, problem.loss, problem.box
     named, _ = samples.names(X)
-    found = dict(alpha=alpha, classes=problem.classes, names=named, flow=flow)
-    return Minimum(w, b, *known, **proof, **found)
+    return Minimum(
+        w,
+        b,
+        eps=problem.eps,
+        norm=problem.norm,
+        loss=problem.loss,
+        box=problem.box,
+        **proof,
+        alpha=alpha,
+        classes=problem.classes,
+        names=named,
+        flow=flow,
+    )

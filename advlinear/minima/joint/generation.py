@@ -22,22 +22,20 @@ from advlinear.minima.joint import certificate, descent, vertex
 from advlinear.minima.joint.losses import dual_value, first_state, losses_of
 from advlinear.minima.joint.operators import Columns
 from advlinear.minima.joint.program import Part, Program, Solution, least
-from advlinear.minima.program import INSIDE
+from advlinear.minima.program import INSIDE, unit_ranges
 from advlinear.minima.rounding import U
+from advlinear.minima.vertex import BOUND_SHARE, KINK_DISTANCE
 from advlinear.samples import JointProblem
 
-LARGEST_EPS = 1e20  # of the largest range; a larger eps is solved as this: w = 0 is best at both
-SMALL = 1e6  # rows times columns up to which the simplex method is given all of them
+WHOLE = 1e6  # rows times columns up to which the simplex method is given all of them
 MOST_ROUNDS = 40
-FEWEST = 300  # samples, or an eighth of all, that have rows of their own at first
+FEWEST_SINGLE = 300  # samples, or an eighth of all, that have rows of their own at first
 NEARLY_ACTIVE = 0.1  # a column with less slack, as a share of its right side, is in the first part
 SMOOTHING = 0.02  # of the hinge, for the first alpha
-FIRST_TOL = 1e-3  # of the first round; then a tenth of the gap that is left
+ROUND_TOL = 1e-3  # of the first round; then a tenth of the gap that is left
 BAND = 0.05  # a sample that joins brings all options whose hinge is so near its largest
-KINK_DISTANCE = 0.01  # at the end, options whose hinge is so near the largest have a row
 NEAR_VERTEX = 1e-5  # a duality gap from which the simplex method has few steps to go
 FURTHER_INSIDE = 0.01  # of tol: by that share of eps a smaller ball is solved for at last
-BOUND_SHARE = 1e-3  # of c: an alpha above it has a row, too
 
 
 def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | None) -> tuple:
@@ -67,12 +65,7 @@ def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | N
 def _program(problem: JointProblem, tol: float, report: Callable | None) -> tuple:
     """The program; which features vary; and their centres and ranges."""
     x, n_classes = problem.x, len(problem.classes)
-    centre, span = x.mean(axis=0), np.ptp(x, axis=0)
-    used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
-    if not len(used):
-        used, span = np.arange(1), np.ones(len(span))
-    centre, span = centre[used], span[used]
-    eps = min(problem.eps, LARGEST_EPS * span.max())
+    used, centre, span, eps = unit_ranges(x, problem.eps)
     price = eps / span
     rounding = np.minimum((100 * np.sqrt(len(x)) + 1000) * U, price / 2)
     sets = (np.arange(1, 2**n_classes - 1)[:, None] >> np.arange(n_classes)) & 1
@@ -98,7 +91,7 @@ def _solutions(program: Program) -> Iterator[Solution]:
     """
     rivals = np.arange(program.n_classes) != program.y[:, None]
     columns = np.ones((len(program.sets), program.x.shape[1]), dtype=bool)
-    small = program.loss == "hinge" and rivals.sum() * columns.size <= SMALL
+    small = program.loss == "hinge" and rivals.sum() * columns.size <= WHOLE
     part = Part(program, rivals, program.y, columns) if small else _first(program, rivals)
     if program.loss == "hinge":
         narrow, near = part, None
@@ -135,7 +128,7 @@ def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
     values = program.values(behind)
     below = values.max(axis=1, keepdims=True) - values
     second = np.partition(below, 1, axis=1)[:, 1]
-    count = min(max(FEWEST, n // 8), n)
+    count = min(max(FEWEST_SINGLE, n // 8), n)
     band = np.partition(second, count - 1)[count - 1]
     options = (below <= band) & (second <= band)[:, None] & rivals
     return Part(program, options, values.argmax(axis=1), columns)
@@ -146,7 +139,7 @@ def _rounds(program: Program, part: Part, enough: float) -> tuple[Solution, Part
 
     Above NEAR_VERTEX that of the part will do; else nothing may be missing, either.
     """
-    tol = FIRST_TOL
+    tol = ROUND_TOL
     for number in range(1, MOST_ROUNDS + 1):
         solution = _interior(part, tol)
         behind = program.behind(solution.W, solution.b)
@@ -240,8 +233,9 @@ def _simplest(program: Program, solution: Solution) -> tuple[Array, Array, Array
     if least_margin > 0:
         enough = 1 + INSIDE * program.tol
         if program.loss == "logistic":
-            enough = np.log(2 * rivals.sum() / (program.lightest * program.tol))
-        return W * max(1, enough / least_margin), b * max(1, enough / least_margin), 0 * alpha
+            enough = float(np.log(2 * rivals.sum() / (program.lightest * program.tol)))
+        times = max(1.0, enough / least_margin)
+        return W * times, b * times, 0 * alpha
     masses = np.bincount(program.y, program.c)
     bias = 1.0 * (masses > masses.sum() / 2) if program.loss == "hinge" else np.log(masses)
     with_weights, without = program.total(behind), program.total(program.behind(0 * W, bias))
