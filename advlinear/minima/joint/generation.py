@@ -27,7 +27,7 @@ from advlinear.minima.rounding import U
 from advlinear.minima.vertex import BOUND_SHARE, KINK_DISTANCE
 from advlinear.samples import JointProblem
 
-WHOLE = 1e6  # rows times columns up to which the simplex method is given all of them
+ALL_AT_ONCE = 1e6  # rows times columns up to which the simplex method is given all of them
 MOST_ROUNDS = 40
 FEWEST_SINGLE = 300  # samples, or an eighth of all, that have rows of their own at first
 NEARLY_ACTIVE = 0.1  # a column with less slack, as a share of its right side, is in the first part
@@ -91,7 +91,7 @@ def _solutions(program: Program) -> Iterator[Solution]:
     """
     rivals = np.arange(program.n_classes) != program.y[:, None]
     columns = np.ones((len(program.sets), program.x.shape[1]), dtype=bool)
-    small = program.loss == "hinge" and rivals.sum() * columns.size <= WHOLE
+    small = program.loss == "hinge" and rivals.sum() * columns.size <= ALL_AT_ONCE
     part = Part(program, rivals, program.y, columns) if small else _first(program, rivals)
     if program.loss == "hinge":
         narrow, near = part, None
@@ -168,7 +168,7 @@ def _interior(part: Part, tol: float) -> Solution:
     operator, cone = Columns(part.matrix()), Orthant(m, program.n_classes - 1)
 
     def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
-        primal = c @ losses_of(program.loss, owner, operator.matvec(point.theta))
+        primal = float(c @ losses_of(program.loss, owner, operator.matvec(point.theta)))
         dual = dual_value(program.loss, owner, c, point.alpha)
         left = operator.rmatvec(point.alpha)
         total = max(primal, program.lightest)
