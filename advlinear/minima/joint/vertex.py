@@ -63,7 +63,9 @@ def solve(part: Part, near: Solution | None) -> Solution | None:
         active = np.concatenate([near.in_use[part.columns], np.ones(n_biases, dtype=bool), full])
         basis.row_status = [status.kUpper if one else status.kBasic for one in active]
         solver.setBasis(basis)
-    solver.run()
+    if solver.run() == highspy.HighsStatus.kError:  # the basis was close to a singular one
+        solver.clearSolver()
+        solver.run()
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None
     solution, basis = solver.getSolution(), solver.getBasis()
