@@ -12,6 +12,8 @@ import numpy as np
 from advlinear.minima.joint.program import Part, Solution
 from advlinear.minima.vertex import SIMPLEX_TOLERANCE
 
+ROUNDED = 1e-12  # of c: a smaller alpha is what rounding leaves of 0
+
 
 def solve(part: Part, near: Solution | None) -> Solution | None:
     """The solution at a vertex; None where HiGHS has none.
@@ -70,6 +72,7 @@ def solve(part: Part, near: Solution | None) -> Solution | None:
         return None
     solution, basis = solver.getSolution(), solver.getBasis()
     alpha = np.clip(solution.col_value, 0, c[owner.sample])
+    alpha[alpha < ROUNDED * c[owner.sample]] = 0
     theta = -np.array(solution.row_dual)[: m + n_biases]
     theta[:m] = np.where(theta[:m] > SIMPLEX_TOLERANCE, theta[:m], 0)
     in_use = np.zeros(part.columns.shape, dtype=bool)
