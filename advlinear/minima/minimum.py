@@ -96,12 +96,12 @@ def minimise(
     With the hinge in the L-infinity ball unused weights are exactly 0.0, except where the least
     loss is 0. Where several (w, b) are optimal, it is one of them.
 
-    K > 2 classes are trained together: the hinge is that of Crammer and Singer, max(0, max over k
-    of 1 - m_k) with the worst-case margins m_k over the other classes, which is the largest hinge in
-    the ball. The logistic loss is log(1 + sum_k exp(-m_k)), an upper bound of the largest
-    cross-entropy in the ball, by log(K - 1) at most: see docs/theory.md, "Several classes". One
-    vector may be added to the weights of all classes: so the most common value of each feature is
-    made 0.
+    K > 2 classes are trained together, with the worst-case margins m_k of a sample over each other
+    class k. The hinge is that of Crammer and Singer, max(0, max_k 1 - m_k), which is exactly the
+    largest in the ball. The logistic loss is log(1 + sum_k exp(-m_k)), an upper bound of the
+    largest cross-entropy in the ball, at most log(K - 1) above it. See docs/theory.md, "Several
+    classes". One vector may be added to the weights of all classes without a change. So in the
+    L-infinity ball the most common weight of each feature is made 0.
 
     Args:
         X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers.

@@ -9,7 +9,7 @@ simplex method, from where it ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -22,6 +22,7 @@ from advlinear.minima.joint import certificate, descent, vertex
 from advlinear.minima.joint.losses import first_state, losses_of
 from advlinear.minima.joint.operators import Columns
 from advlinear.minima.joint.program import Part, Program, Solution, least
+from advlinear.minima.program import INSIDE
 from advlinear.minima.rounding import U
 from advlinear.samples import JointProblem
 
@@ -34,6 +35,7 @@ SMOOTHING = 0.02  # of the hinge, for the first alpha
 FIRST_TOL = 1e-3  # of the first round; then a tenth of the gap that is left
 BAND = 0.05  # a sample that joins brings all options whose hinge is so near its largest
 KINK_DISTANCE = 0.01  # at the end, options whose hinge is so near the largest have a row
+FURTHER_INSIDE = 0.01  # of tol: by that share of eps a smaller ball is solved for at last
 BOUND_SHARE = 1e-3  # of c: an alpha above it has a row, too
 
 
@@ -51,7 +53,12 @@ def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | N
         spread[weighted] = alpha / len(alpha)
         return whole, offset, spread, None, certificate.bounds(problem, whole, offset, spread)
 
-    proofs = [prove(*one) for one in _candidates(program)]
+    proofs = []
+    for solution in _solutions(program):
+        proofs.append(prove(*_simplest(program, solution)))
+        proof = proofs[-1][-1]
+        if proof["gap"] <= tol and not proof["violation"]:
+            break
     enough = [one for one in proofs if one[-1]["gap"] <= tol] or proofs
     return min(enough, key=lambda one: (one[-1]["violation"] > 0, one[-1]["gap"]))
 
@@ -66,7 +73,7 @@ def _program(problem: JointProblem, tol: float, report: Callable | None) -> tupl
     centre, span = centre[used], span[used]
     eps = min(problem.eps, LARGEST_EPS * span.max())
     price = eps / span
-    rounding = np.minimum((24 * np.sqrt(len(x)) + 80) * U, price / 2)
+    rounding = np.minimum((100 * np.sqrt(len(x)) + 1000) * U, price / 2)
     sets = (np.arange(1, 2**n_classes - 1)[:, None] >> np.arange(n_classes)) & 1
     program = Program(
         x=(x[:, used] - centre) / span,
@@ -82,23 +89,36 @@ def _program(problem: JointProblem, tol: float, report: Callable | None) -> tupl
     return program, used, centre, span
 
 
-def _candidates(program: Program) -> list[tuple[Array, Array, Array]]:
-    """(W, b, alpha) to choose from."""
-    everything = np.ones(program.sets.shape[:1] + program.x.shape[1:], dtype=bool)
+def _solutions(program: Program) -> Iterator[Solution]:
+    """Solutions to try as proofs, until one is.
+
+    The simplex method takes constraints as kept that are missed by 1e-9. Where they are active for
+    a smaller eps, too, that may be more than what alpha is to end inside them: then alpha of the
+    interior point may do, or a vertex further inside.
+    """
     rivals = np.arange(program.n_classes) != program.y[:, None]
-    whole = Part(program, rivals, program.y, everything)
-    found = []
-    if program.loss == "hinge" and rivals.sum() * everything.size <= SMALL:
-        at_vertex = vertex.solve(whole, None)
-        if at_vertex is not None:
-            return _simplest(program, at_vertex)
+    columns = np.ones((len(program.sets), program.x.shape[1]), dtype=bool)
+    further_inside = replace(
+        program,
+        price=program.price * (1 - FURTHER_INSIDE * program.tol),
+        allowed=program.allowed * (1 - FURTHER_INSIDE * program.tol / 2),
+    )
+    if program.loss == "hinge" and rivals.sum() * columns.size <= SMALL:
+        for one in (program, further_inside):
+            at_vertex = vertex.solve(Part(one, rivals, program.y, columns), None)
+            if at_vertex is not None:
+                yield at_vertex
     solution, part = _rounds(program, _first(program, rivals))
-    found.append(solution)
     if program.loss == "hinge":
-        at_vertex = _to_vertex(program, _narrowed(part, solution), solution)
+        narrow = _narrowed(part, solution)
+        at_vertex = _to_vertex(program, narrow, solution)
         if at_vertex is not None:
-            found.insert(0, at_vertex)
-    return [one for solution in found for one in _simplest(program, solution)]
+            yield at_vertex
+            yield replace(at_vertex, alpha=solution.alpha)
+        at_vertex = _to_vertex(further_inside, replace(narrow, program=further_inside), solution)
+        if at_vertex is not None:
+            yield at_vertex
+    yield solution
 
 
 def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
@@ -176,12 +196,16 @@ def _interior(part: Part, tol: float) -> Solution:
         return bool(inside and primal - dual <= tol * total), 0.1 * tol * total
 
     first = partial(first_state, program.loss, c, owner, *part.classes)
-    start = np.append(np.full(m, 0.5 / m), np.zeros(program.n_classes - 1))
+    start = np.append(np.full(m, 0.5 / max(m, 1)), np.zeros(program.n_classes - 1))
     linear_term = np.zeros(len(start))
     point = interior.solve(operator, cone, linear_term, first, start, stopping_rule)
     in_use = np.zeros(part.columns.shape, dtype=bool)
     in_use[part.columns] = point.theta[:m] > point.z
-    return Solution(*part.weights(point.theta), part.spread(point.alpha), in_use)
+    alpha = part.spread(point.alpha)
+    share = alpha / program.c[:, None]
+    basic = (share > BOUND_SHARE) & (share < 1 - BOUND_SHARE)
+    full = share.sum(axis=1) > 1 - BOUND_SHARE
+    return Solution(*part.weights(point.theta), alpha, in_use, basic, full)
 
 
 def _narrowed(part: Part, solution: Solution) -> Part:
@@ -216,37 +240,28 @@ def _to_vertex(program: Program, part: Part, solution: Solution) -> Solution | N
     return None
 
 
-def _simplest(program: Program, solution: Solution) -> list[tuple[Array, Array, Array]]:
-    """(W, b, alpha), and what is simpler where it is as good.
+def _simplest(program: Program, solution: Solution) -> tuple[Array, Array, Array]:
+    """W, b and alpha of a solution, or what is simpler where it is as good.
 
-    No weights; and where all margins are positive those times what brings the loss (near) 0.
+    No weights; and where all margins are positive those times what brings the loss (near) 0. Else
+    the most common value of each feature is made 0: one vector may be added to all weights.
     """
     W, b, alpha = solution.W, solution.b, solution.alpha
-    n, rivals = len(program.y), np.arange(program.n_classes) != program.y[:, None]
+    rivals = np.arange(program.n_classes) != program.y[:, None]
     behind = program.behind(W, b)
-    most = float(behind[rivals].max())
-    if most < 0:
-        enough = 1 + 1e-9
+    least_margin = -float(behind[rivals].max())
+    if least_margin > 0:
+        enough = 1 + INSIDE * program.tol
         if program.loss == "logistic":
-            enough = np.log(2 * n * program.n_classes / (program.lightest * program.tol))
-        scale = max(1, enough / -most)
-        return [(W * scale, b * scale, one) for one in (alpha, np.zeros(alpha.shape))]
-    masses = np.bincount(program.y, program.c, program.n_classes)
-    biases = np.eye(program.n_classes)[[masses.argmax()]] if program.loss == "hinge" else []
-    biases = [np.zeros(program.n_classes), *biases]
-    if program.loss == "logistic":
-        biases = [np.log(masses)]
-    none = np.zeros(W.shape)
-    least_loss = program.total(behind)
-    for bias in biases:
-        if program.total(program.behind(none, bias)) - least_loss <= program.tol / 4 * max(
-            least_loss, program.lightest
-        ):
-            return [(none, bias, alpha)]
-    # Adding one vector to the weights of all classes changes nothing: the most common value of
-    # each feature is made 0.
-    counts = (W[:, None] == W).sum(axis=0)
-    ranks = np.argsort(np.argsort(W, axis=0, kind="stable"), axis=0)
-    scores = counts * program.n_classes - np.abs(2 * ranks - program.n_classes + 1) / 2
-    W = W - np.take_along_axis(W, scores.argmax(axis=0)[None], axis=0)
-    return [(W, b, alpha)]
+            enough = np.log(2 * rivals.sum() / (program.lightest * program.tol))
+        return W * max(1, enough / least_margin), b * max(1, enough / least_margin), 0 * alpha
+    masses = np.bincount(program.y, program.c)
+    bias = 1.0 * (masses > masses.sum() / 2) if program.loss == "hinge" else np.log(masses)
+    with_weights, without = program.total(behind), program.total(program.behind(0 * W, bias))
+    if without - with_weights <= program.tol / 4 * max(with_weights, program.lightest):
+        return 0 * W, bias, alpha
+    often = (W[:, None] == W).sum(axis=0)
+    rank = np.argsort(np.argsort(W, axis=0, kind="stable"), axis=0)
+    amid = -np.abs(2 * rank - program.n_classes + 1)  # of several values the one in the middle
+    common = np.lexsort((amid, often), axis=0)[-1:]
+    return W - np.take_along_axis(W, common, axis=0), b, alpha

@@ -226,12 +226,20 @@ class Part:
 
 @dataclass(frozen=True)
 class Solution:
-    """Of a part: W (K, d) and b (K,), alpha (n, K), and which columns (2^K - 2, d) are in use."""
+    """Of a part: W (K, d), b (K,) and alpha (n, K); and what a basis of the simplex method holds.
+
+    Attributes:
+        in_use: (2^K - 2, d) the columns whose constraint is active.
+        basic: (n, K) the options whose alpha is between its bounds.
+        full: (n,) the samples whose sum of alpha is c.
+    """
 
     W: Array
     b: Array
     alpha: Array
     in_use: NDArray[np.bool_]
+    basic: NDArray[np.bool_]
+    full: NDArray[np.bool_]
 
 
 def least(values: Array, per_feature: int) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | N
     K, d = len(problem.classes), problem.x.shape[1]
     if not (by_columns and problem.loss == "hinge") and K * (d + 1) > MOST_WEIGHTS:
         raise ValueError(
-            f"K classes of d features need K (d + 1) <= {MOST_WEIGHTS:,}, not {K} and {d:,}, but for "
-            "the hinge in the L-infinity ball at eps above 0: take this, or fewer features"
+            f"K = {K} classes of d = {d:,} features: K (d + 1) above {MOST_WEIGHTS:,} is taken only "
+            "for the hinge in the L-infinity ball with eps above 0: choose this, or fewer features"
         )
     return (generation if by_columns else direct).solve(problem, tol, report)

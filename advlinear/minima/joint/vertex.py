@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 
 from advlinear.minima.joint.program import Part, Solution
-from advlinear.minima.vertex import BOUND_SHARE, SIMPLEX_TOLERANCE
+from advlinear.minima.vertex import SIMPLEX_TOLERANCE
 
 
 def solve(part: Part, near: Solution | None) -> Solution | None:
@@ -22,24 +22,22 @@ def solve(part: Part, near: Solution | None) -> Solution | None:
     import highspy  # here, as `attack` does not need it
 
     owner, c, m = part.owner, part.c, len(part.column_set.features)
-    counts = np.bincount(owner.sample, minlength=len(c))
-    several = np.flatnonzero(counts > 1)
-    rows = np.flatnonzero(counts[owner.sample] > 1)
-    place = np.searchsorted(several, owner.sample[rows])
+    n_biases, n_options = part.program.n_classes - 1, len(owner.sample)
+    several = np.bincount(owner.sample, minlength=len(c)) > 1
+    rows = np.flatnonzero(several[owner.sample])
+    place = np.searchsorted(np.flatnonzero(several), owner.sample[rows])
     sums = scipy.sparse.csc_array(
-        (np.ones(len(rows)), (place, rows)), shape=(len(several), len(owner.sample))
+        (np.ones(len(rows)), (place, rows)), shape=(several.sum(), n_options)
     )
     matrix = scipy.sparse.vstack([scipy.sparse.csc_array(part.matrix().T), sums], format="csc")
-    program, infinite = highspy.HighsLp(), highspy.kHighsInf
+    program = highspy.HighsLp()
     program.num_row_, program.num_col_ = matrix.shape
-    program.col_cost_ = -np.ones(matrix.shape[1])
-    program.col_lower_ = np.zeros(matrix.shape[1])
-    program.col_upper_ = c[owner.sample]
-    n_biases = part.program.n_classes - 1
-    program.row_lower_ = np.concatenate(
-        [np.full(m, -infinite), np.zeros(n_biases), np.full(len(several), -infinite)]
-    )
-    program.row_upper_ = np.concatenate([np.zeros(m + n_biases), c[several]])
+    program.col_cost_ = -np.ones(n_options)
+    program.col_lower_, program.col_upper_ = np.zeros(n_options), c[owner.sample]
+    upper = np.concatenate([np.zeros(m + n_biases), c[several]])
+    lower = np.full(len(upper), -highspy.kHighsInf)
+    lower[m : m + n_biases] = 0
+    program.row_lower_, program.row_upper_ = lower, upper
     program.a_matrix_.format_ = highspy.MatrixFormat.kColwise
     program.a_matrix_.start_ = matrix.indptr
     program.a_matrix_.index_ = matrix.indices
@@ -49,25 +47,36 @@ def solve(part: Part, near: Solution | None) -> Solution | None:
     for side in ("primal", "dual"):
         solver.setOptionValue(f"{side}_feasibility_tolerance", SIMPLEX_TOLERANCE)
     solver.passModel(program)
+    status = highspy.HighsBasisStatus
     if near is not None:
-        status, basis = highspy.HighsBasisStatus, highspy.HighsBasis()
-        share = part.gathered(near.alpha) / c[owner.sample]
-        whole = (share > 1 - BOUND_SHARE) & (counts[owner.sample] == 1)
+        basis, whole = highspy.HighsBasis(), part.gathered(near.alpha) > c[owner.sample] / 2
+        sample, rival = part.single
+        between = np.zeros(n_options, dtype=bool)
+        between[: len(sample)] = near.basic[sample, rival]
+        none = owner.sum(between.astype(int)) == 0  # of a sample that had one option before
+        between |= whole & (several & none)[owner.sample]
         basis.col_status = [
-            status.kLower if zero else status.kUpper if one else status.kBasic
-            for zero, one in zip(share < BOUND_SHARE, whole, strict=True)
+            status.kBasic if basic else status.kUpper if upper else status.kLower
+            for basic, upper in zip(between, whole, strict=True)
         ]
-        full = owner.sum(share)[several] > 1 - BOUND_SHARE
+        full = near.full[np.unique(sample)][several[: len(np.unique(sample))]]
         active = np.concatenate([near.in_use[part.columns], np.ones(n_biases, dtype=bool), full])
         basis.row_status = [status.kUpper if one else status.kBasic for one in active]
         solver.setBasis(basis)
     solver.run()
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None
-    solution = solver.getSolution()
+    solution, basis = solver.getSolution(), solver.getBasis()
     alpha = np.clip(solution.col_value, 0, c[owner.sample])
     theta = -np.array(solution.row_dual)[: m + n_biases]
     theta[:m] = np.where(theta[:m] > SIMPLEX_TOLERANCE, theta[:m], 0)
     in_use = np.zeros(part.columns.shape, dtype=bool)
-    in_use[part.columns] = theta[:m] > 0
-    return Solution(*part.weights(theta), part.spread(alpha), in_use)
+    in_use[part.columns] = [one != status.kBasic for one in basis.row_status[:m]]
+    sample, rival = part.single
+    basic = np.zeros(part.options.shape, dtype=bool)
+    basic[sample, rival] = [one == status.kBasic for one in basis.col_status[: len(sample)]]
+    full = part.spread(alpha).sum(axis=1) > part.program.c / 2
+    full[np.unique(sample)[several[: len(np.unique(sample))]]] = [
+        one != status.kBasic for one in basis.row_status[m + n_biases :]
+    ]
+    return Solution(*part.weights(theta), part.spread(alpha), in_use, basic, full)
