@@ -37,12 +37,13 @@ def dense(linear, length):
 def columns():
     """`Columns` with one column for each set of classes and each feature."""
     own, rival, sample = CLASSES.own, CLASSES.rival, CLASSES.options.sample
+    classes = np.eye(K)[:, :-1]  # the last has the bias 0
     entries = []
     for chosen in (set(one) for size in (1, 2) for one in combinations(range(K), size)):
         inside, meets = (np.isin(one, list(chosen)) for one in (own, rival))
         sign = inside.astype(float) - meets
         entries += [sign * X[sample, j] - EPS * np.abs(sign) for j in range(D)]
-    return operators.Columns(np.stack(entries, axis=1), own, rival, K)
+    return operators.Columns(np.column_stack([*entries, classes[own] - classes[rival]]))
 
 
 def size(operator):

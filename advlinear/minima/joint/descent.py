@@ -26,7 +26,8 @@ def descend(x: Array, y: Indices, c: Array, price: Array, n_classes: int, loss: 
         price: (d,) what a difference of 1 between two classes' weights of a feature costs.
     """
     n, d = x.shape
-    ones = np.append(np.float32(x), np.ones((n, 1), np.float32), axis=1)
+    ones = np.ones((n, d + 1), np.float32)
+    ones[:, :-1] = x
     price = np.append(price, 0)
     theta, mean, square = (np.zeros((n_classes, d + 1)) for _ in range(3))
     random = np.random.default_rng(0)
@@ -45,7 +46,7 @@ def _gradient(theta: Array, x: Array, y: Indices, c: Array, price: Array, loss: 
     """The gradient (K, d + 1) of the mean robust loss of some samples."""
     differences = theta[:, None] - theta
     costs = np.abs(differences) @ price
-    scores = x @ np.float32(theta).T
+    scores = x @ theta.T.astype(np.float32)
     values = scores - np.take_along_axis(scores, y[:, None], axis=1) + costs[y]
     alpha = c[:, None] * shares(values, y, loss, 0.0) / len(y)
     masses = np.zeros((len(theta),) * 2)
@@ -53,7 +54,7 @@ def _gradient(theta: Array, x: Array, y: Indices, c: Array, price: Array, loss: 
     towards = alpha
     towards[np.arange(len(y)), y] = -alpha.sum(axis=1)
     push = np.einsum("pq,pqj->pj", masses + masses.T, np.sign(differences))
-    return np.float32(towards).T @ x + push * price
+    return towards.T.astype(np.float32) @ x + push * price
 
 
 def shares(behind: Array, y: Indices, loss: str, smoothing: float) -> Array:

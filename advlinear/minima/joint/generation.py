@@ -19,24 +19,23 @@ from numpy.typing import NDArray
 from advlinear.minima import Array, interior
 from advlinear.minima.cones import Orthant
 from advlinear.minima.joint import certificate, descent, vertex
-from advlinear.minima.joint.losses import first_state, losses_of
+from advlinear.minima.joint.losses import dual_value, first_state, losses_of
 from advlinear.minima.joint.operators import Columns
 from advlinear.minima.joint.program import Part, Program, Solution, least
-from advlinear.minima.program import INSIDE
+from advlinear.minima.program import INSIDE, unit_ranges
 from advlinear.minima.rounding import U
+from advlinear.minima.vertex import BOUND_SHARE, KINK_DISTANCE
 from advlinear.samples import JointProblem
 
-LARGEST_EPS = 1e20  # of the largest range; a larger eps is solved as this: w = 0 is best at both
-SMALL = 1e6  # rows times columns up to which the simplex method is given all of them
+ALL_AT_ONCE = 1e6  # rows times columns up to which the simplex method is given all of them
 MOST_ROUNDS = 40
-FEWEST = 300  # samples, or an eighth of all, that have rows of their own at first
+FEWEST_SINGLE = 300  # samples, or an eighth of all, that have rows of their own at first
 NEARLY_ACTIVE = 0.1  # a column with less slack, as a share of its right side, is in the first part
 SMOOTHING = 0.02  # of the hinge, for the first alpha
-FIRST_TOL = 1e-3  # of the first round; then a tenth of the gap that is left
+ROUND_TOL = 1e-3  # of the first round; then a tenth of the gap that is left
 BAND = 0.05  # a sample that joins brings all options whose hinge is so near its largest
-KINK_DISTANCE = 0.01  # at the end, options whose hinge is so near the largest have a row
+NEAR_VERTEX = 1e-5  # a duality gap from which the simplex method has few steps to go
 FURTHER_INSIDE = 0.01  # of tol: by that share of eps a smaller ball is solved for at last
-BOUND_SHARE = 1e-3  # of c: an alpha above it has a row, too
 
 
 def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | None) -> tuple:
@@ -66,12 +65,7 @@ def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | N
 def _program(problem: JointProblem, tol: float, report: Callable | None) -> tuple:
     """The program; which features vary; and their centres and ranges."""
     x, n_classes = problem.x, len(problem.classes)
-    centre, span = x.mean(axis=0), np.ptp(x, axis=0)
-    used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
-    if not len(used):
-        used, span = np.arange(1), np.ones(len(span))
-    centre, span = centre[used], span[used]
-    eps = min(problem.eps, LARGEST_EPS * span.max())
+    used, centre, span, eps = unit_ranges(x, problem.eps)
     price = eps / span
     rounding = np.minimum((100 * np.sqrt(len(x)) + 1000) * U, price / 2)
     sets = (np.arange(1, 2**n_classes - 1)[:, None] >> np.arange(n_classes)) & 1
@@ -90,35 +84,30 @@ def _program(problem: JointProblem, tol: float, report: Callable | None) -> tupl
 
 
 def _solutions(program: Program) -> Iterator[Solution]:
-    """Solutions to try as proofs, until one is.
+    """Solutions to try as proofs, until one is: at a vertex, or of the interior point.
 
-    The simplex method takes constraints as kept that are missed by 1e-9. Where they are active for
-    a smaller eps, too, that may be more than what alpha is to end inside them: then alpha of the
-    interior point may do, or a vertex further inside.
+    The simplex method takes a constraint as kept that is missed by 1e-9. Where it is active for a
+    slightly smaller eps, too, alpha may end outside: then a vertex for a still smaller eps is next.
     """
     rivals = np.arange(program.n_classes) != program.y[:, None]
     columns = np.ones((len(program.sets), program.x.shape[1]), dtype=bool)
-    further_inside = replace(
-        program,
-        price=program.price * (1 - FURTHER_INSIDE * program.tol),
-        allowed=program.allowed * (1 - FURTHER_INSIDE * program.tol / 2),
-    )
-    if program.loss == "hinge" and rivals.sum() * columns.size <= SMALL:
+    small = program.loss == "hinge" and rivals.sum() * columns.size <= ALL_AT_ONCE
+    part = Part(program, rivals, program.y, columns) if small else _first(program, rivals)
+    if program.loss == "hinge":
+        narrow, near = part, None
+        if not small:
+            near, part = _rounds(program, part, NEAR_VERTEX)
+            narrow = _narrowed(part, near)
+        further_inside = replace(
+            program,
+            price=program.price * (1 - FURTHER_INSIDE * program.tol),
+            allowed=program.allowed * (1 - FURTHER_INSIDE * program.tol / 2),
+        )
         for one in (program, further_inside):
-            at_vertex = vertex.solve(Part(one, rivals, program.y, columns), None)
+            at_vertex = _to_vertex(replace(narrow, program=one), near)
             if at_vertex is not None:
                 yield at_vertex
-    solution, part = _rounds(program, _first(program, rivals))
-    if program.loss == "hinge":
-        narrow = _narrowed(part, solution)
-        at_vertex = _to_vertex(program, narrow, solution)
-        if at_vertex is not None:
-            yield at_vertex
-            yield replace(at_vertex, alpha=solution.alpha)
-        at_vertex = _to_vertex(further_inside, replace(narrow, program=further_inside), solution)
-        if at_vertex is not None:
-            yield at_vertex
-    yield solution
+    yield _rounds(program, part, program.tol / 2)[0]
 
 
 def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
@@ -139,20 +128,24 @@ def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
     values = program.values(behind)
     below = values.max(axis=1, keepdims=True) - values
     second = np.partition(below, 1, axis=1)[:, 1]
-    count = min(max(FEWEST, n // 8), n)
+    count = min(max(FEWEST_SINGLE, n // 8), n)
     band = np.partition(second, count - 1)[count - 1]
     options = (below <= band) & (second <= band)[:, None] & rivals
     return Part(program, options, values.argmax(axis=1), columns)
 
 
-def _rounds(program: Program, part: Part) -> tuple[Solution, Part]:
-    """The interior point on one part after the other, until nothing is missing."""
-    tol = FIRST_TOL
+def _rounds(program: Program, part: Part, enough: float) -> tuple[Solution, Part]:
+    """The interior point on one part after the other, until the duality gap is small enough.
+
+    Above NEAR_VERTEX that of the part will do; else nothing may be missing, either.
+    """
+    tol = ROUND_TOL
     for number in range(1, MOST_ROUNDS + 1):
         solution = _interior(part, tol)
         behind = program.behind(solution.W, solution.b)
-        primal, dual = program.total(behind), _value(program, solution.alpha)
-        gap = (primal - dual) / max(primal, program.lightest)
+        primal, mass = program.total(behind), part.gathered(solution.alpha)
+        dual = dual_value(program.loss, part.owner, part.c, mass)
+        gap = abs(primal - dual) / max(primal, program.lightest)  # dual is too large at first
         larger = part.extended(behind, solution.alpha, BAND)
         if program.report:
             n_rows, m = len(part.owner.sample), np.count_nonzero(part.columns)
@@ -160,23 +153,13 @@ def _rounds(program: Program, part: Part) -> tuple[Solution, Part]:
                 f"round {number}: {n_rows} rows, {m} columns, loss {primal / len(behind):.7f}, "
                 f"gap {gap:.1e}"
             )
-        if larger is part and (gap <= program.tol / 2 or tol <= program.tol / 4):
+        done = gap <= enough and (larger is part or enough >= NEAR_VERTEX)
+        if done or (larger is part and tol <= enough / 2):
             break
         if larger is part or gap < 10 * tol:
-            tol = max(min(tol, gap) / 10, program.tol / 4)
+            tol = max(min(tol, gap) / 10, enough / 2)
         part = larger
     return solution, part
-
-
-def _value(program: Program, alpha: Array) -> float:
-    """What alpha (n, K) proves if it is within the constraints: its sum, or for the logistic loss
-    the entropy."""
-    if program.loss == "hinge":
-        return float(alpha.sum())
-    rest = program.c - alpha.sum(axis=1)
-    shares = np.column_stack([alpha, np.maximum(rest, 0)]) / program.c[:, None]
-    logs = np.log(shares, where=shares > 0, out=np.zeros_like(shares))
-    return float(-program.c @ (shares * logs).sum(axis=1))
 
 
 def _interior(part: Part, tol: float) -> Solution:
@@ -185,11 +168,8 @@ def _interior(part: Part, tol: float) -> Solution:
     operator, cone = Columns(part.matrix()), Orthant(m, program.n_classes - 1)
 
     def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
-        primal = c @ losses_of(program.loss, owner, operator.matvec(point.theta))
-        if program.loss == "hinge":
-            dual = point.alpha.sum()
-        else:
-            dual = _value(program, part.spread(point.alpha))
+        primal = float(c @ losses_of(program.loss, owner, operator.matvec(point.theta)))
+        dual = dual_value(program.loss, owner, c, point.alpha)
         left = operator.rmatvec(point.alpha)
         total = max(primal, program.lightest)
         inside = left[:m].max(initial=0) <= 0 and np.abs(left[m:]).max() <= tol / 10 * total
@@ -208,28 +188,28 @@ def _interior(part: Part, tol: float) -> Solution:
     return Solution(*part.weights(point.theta), alpha, in_use, basic, full)
 
 
-def _narrowed(part: Part, solution: Solution) -> Part:
-    """The part of columns in use, and of samples with more than one option that may be worst."""
-    program = part.program
-    values, c = program.values(program.behind(solution.W, solution.b)), program.c[:, None]
-    alpha = solution.alpha.copy()
-    samples = np.arange(len(alpha))
-    alpha[samples, program.y] = program.c - alpha.sum(axis=1)  # of no option
-    near = values > values.max(axis=1, keepdims=True) - KINK_DISTANCE
-    near |= alpha > BOUND_SHARE * c
-    several = near.sum(axis=1) > 1
-    worst = values.argmax(axis=1)
-    near[samples, program.y] = False
-    return Part(program, near & several[:, None], worst, solution.in_use)
+def _narrowed(part: Part, near: Solution) -> Part:
+    """The part of columns in use, and of samples with more than one option that may be worst.
+
+    That a sample has no loss is one of its options here, in the column of its own class.
+    """
+    program, samples = part.program, np.arange(len(near.alpha))
+    values, alpha = program.values(program.behind(near.W, near.b)), near.alpha.copy()
+    alpha[samples, program.y] = program.c - alpha.sum(axis=1)
+    may_be = values > values.max(axis=1, keepdims=True) - KINK_DISTANCE
+    may_be |= alpha > BOUND_SHARE * program.c[:, None]
+    may_be &= may_be.sum(axis=1, keepdims=True) > 1
+    may_be[samples, program.y] = False
+    return Part(program, may_be, values.argmax(axis=1), near.in_use)
 
 
-def _to_vertex(program: Program, part: Part, solution: Solution) -> Solution | None:
+def _to_vertex(part: Part, near: Solution | None) -> Solution | None:
     """The simplex method on one part after the other, until nothing is missing."""
+    program = part.program
     for _ in range(MOST_ROUNDS):
-        found = vertex.solve(part, solution)
-        if found is None:
+        solution = near = vertex.solve(part, near)
+        if solution is None:
             return None
-        solution = found
         behind = program.behind(solution.W, solution.b)
         larger = part.extended(behind, solution.alpha, KINK_DISTANCE)
         if program.report:
@@ -253,8 +233,9 @@ def _simplest(program: Program, solution: Solution) -> tuple[Array, Array, Array
     if least_margin > 0:
         enough = 1 + INSIDE * program.tol
         if program.loss == "logistic":
-            enough = np.log(2 * rivals.sum() / (program.lightest * program.tol))
-        return W * max(1, enough / least_margin), b * max(1, enough / least_margin), 0 * alpha
+            enough = float(np.log(2 * rivals.sum() / (program.lightest * program.tol)))
+        times = max(1.0, enough / least_margin)
+        return W * times, b * times, 0 * alpha
     masses = np.bincount(program.y, program.c)
     bias = 1.0 * (masses > masses.sum() / 2) if program.loss == "hinge" else np.log(masses)
     with_weights, without = program.total(behind), program.total(program.behind(0 * W, bias))

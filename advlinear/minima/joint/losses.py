@@ -61,6 +61,17 @@ def losses_of(loss: str, options: Options, margins: Array) -> Array:
     return dict(hinge=hinge, logistic=logistic)[loss](options, margins)
 
 
+def dual_value(loss: str, options: Options, sample_weight: Array, alpha: Array) -> float:
+    """What alpha (R,) proves where it is within its constraints: its sum, or for the logistic loss
+    sum_i c_i H(alpha_i / c_i), with the entropy H of alpha_i / c_i and what is left of 1."""
+    if loss == "hinge":
+        return float(alpha.sum())
+    parts = np.append(alpha / sample_weight[options.sample], 1 - options.sum(alpha) / sample_weight)
+    weights = np.append(sample_weight[options.sample], sample_weight)
+    kept = parts > 0
+    return float(-weights[kept] @ (parts[kept] * np.log(parts[kept])))
+
+
 def first_state(
     loss: str, sample_weight: Array, options: Options, own: Indices, rival: Indices, margins: Array
 ) -> Loss:

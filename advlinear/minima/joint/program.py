@@ -211,8 +211,8 @@ class Part:
         allowed = program.tol / 10 * max(program.c @ largest / len(samples), program.lightest)
         joins = np.flatnonzero(largest - here > allowed)
         options = self.options.copy()
-        options[joins] |= values[joins] >= largest[joins, None] - band
-        grouped = joins[~single[joins]]
+        options[joins] = self.options[joins] | (values[joins] >= largest[joins, None] - band)
+        grouped = joins[np.logical_not(single)[joins]]
         options[grouped, self.worst[grouped]] = True
         options[samples, program.y] = False
         return options

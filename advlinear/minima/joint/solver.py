@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from advlinear.minima.joint import direct, generation
+from advlinear.minima.program import unit_ranges
 from advlinear.samples import JointProblem
 
 MOST_WEIGHTS = 1000  # K (d + 1) where all weights, or all options, are solved for at once
@@ -16,11 +17,11 @@ def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | N
     Raises:
         ValueError: there are too many classes and features for this norm, loss or eps.
     """
-    by_columns = problem.norm == "inf" and problem.eps > 0
+    by_columns = problem.norm == "inf" and unit_ranges(problem.x, problem.eps)[-1] > 0
     K, d = len(problem.classes), problem.x.shape[1]
     if not (by_columns and problem.loss == "hinge") and K * (d + 1) > MOST_WEIGHTS:
         raise ValueError(
-            f"K = {K} classes of d = {d:,} features: K (d + 1) above {MOST_WEIGHTS:,} is taken only "
-            "for the hinge in the L-infinity ball with eps above 0: choose this, or fewer features"
+            f"{K} classes of {d:,} features: K (d + 1) above {MOST_WEIGHTS:,} needs the hinge in "
+            "the L-infinity ball with eps above 0: choose this, or fewer features"
         )
     return (generation if by_columns else direct).solve(problem, tol, report)

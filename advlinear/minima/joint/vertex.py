@@ -8,7 +8,6 @@ are not in use are exactly 0.
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse
 
 from advlinear.minima.joint.program import Part, Solution
 from advlinear.minima.vertex import SIMPLEX_TOLERANCE
@@ -19,7 +18,8 @@ def solve(part: Part, near: Solution | None) -> Solution | None:
 
     near: a solution to start from, with its columns in use and alpha.
     """
-    import highspy  # here, as `attack` does not need it
+    import highspy  # here, as `attack` does not need them
+    import scipy.sparse
 
     owner, c, m = part.owner, part.c, len(part.column_set.features)
     n_biases, n_options = part.program.n_classes - 1, len(owner.sample)
