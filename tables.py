@@ -127,6 +127,8 @@ def page_tables(stored: runs.Results) -> dict[str, str]:
         "benchmark": _benchmark(stored),
         "benchmark-minimum": _minima(stored),
         "benchmark-threads": _threads(stored),
+        "benchmark-classes-minimum": _joint_minima(stored),
+        "benchmark-classes-rivals": _joint_rivals(stored),
     }
 
 
@@ -259,9 +261,40 @@ def _benchmark(stored: runs.Results) -> str:
 
 
 def _minima(stored: runs.Results) -> str:
-    """Seconds and gap of each problem, beside those of other solvers."""
     solvers = {"": "advlinear", ", cvxpy, Clarabel": "Clarabel", ", HiGHS": "HiGHS"}
-    table, found = stored.study("benchmark-minimum"), {}
+    return _beside(stored.study("benchmark-minimum"), solvers)
+
+
+def _joint_rivals(stored: runs.Results) -> str:
+    solvers = {"": "advlinear", ", cvxpy, Clarabel": "Clarabel"}
+    solvers |= {f", HiGHS, {how}": f"HiGHS, {how}" for how in ("simplex", "interior point")}
+    table = stored.study("benchmark-classes-minimum")
+    return _beside(table, solvers, alone=False)
+
+
+def _joint_minima(stored: runs.Results) -> str:
+    """Of each problem of several classes its size, its minimum, and what finding it took."""
+    table = stored.study("benchmark-classes-minimum")
+    heads = "n × d × K", "minimum", "gap", "violation", "CPU", "elapsed", "memory"
+    text = head("data, ε", *heads, "features", "weights not 0")
+    for k in np.flatnonzero(~np.isnan(table["weights"])):
+        one = {name: column[k] for name, column in table.items()}
+        sizes = " × ".join(f"{one[name]:,.0f}" for name in ("n", "d", "classes"))
+        violation = f"{one['violation']:.0e}" if one["violation"] else "0"
+        proof = [f"{one['minimum']:.7f}", f"{max(one['gap'], 0):.0e}", violation]
+        taken = [_time(one["seconds"]), _time(one["wall"]), f"{one['megabytes']:,.0f} MB"]
+        used = [f"{one[name]:,.0f}" for name in ("features", "weights")]
+        text += row([one["what"], sizes, *proof, *taken, *used])
+    return text
+
+
+def _beside(table: dict, solvers: dict[str, str], alone: bool = True) -> str:
+    """Seconds and gap of each problem, beside those of other solvers.
+
+    solvers: how the names of their rows end, and the names of the solvers. alone: whether problems
+    that no other solver was given have a row, too.
+    """
+    found = {}
     for what, seconds, gap in zip(*(table[n] for n in ("what", "seconds", "gap")), strict=True):
         other = next((end for end in solvers if end and what.endswith(end)), "")
         told = "stopped" if np.isnan(gap) else f"{max(gap, 0):.0e}"
@@ -269,7 +302,8 @@ def _minima(stored: runs.Results) -> str:
     heads = [f"{solver}{part}" for solver in solvers.values() for part in ("", ": gap")]
     text = head("data, ε", *heads)
     for what, cells in found.items():
-        text += row([what, *(cell for end in solvers for cell in cells.get(end, ["", ""]))])
+        if alone or len(cells) > 1:
+            text += row([what, *(cell for end in solvers for cell in cells.get(end, ["", ""]))])
     return text
 
 
