@@ -46,9 +46,9 @@ def main(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> None:
             for a table of this name.
     """
     results = cli.results_folder(results)
-    datasets = store.datasets(results)
+    datasets = runs.of_two_digits(results)
     if not datasets:
-        raise InputError(f"no runs in {results}: python train.py makes one")
+        raise InputError(f"no runs of two digits in {results}: python train.py makes one")
     for dataset in datasets:
         stored = runs.read(dataset)
         for name, rows in csv_tables(stored).items():
@@ -124,6 +124,7 @@ def page_tables(stored: runs.Results) -> dict[str, str]:
         "rational": _rational(stored),
         "threats": _threats(stored),
         "kolter-madry": _kolter_madry(stored),
+        "ten-digits": _ten_digits(stored),
         "benchmark": _benchmark(stored),
         "benchmark-minimum": _minima(stored),
         "benchmark-threads": _threads(stored),
@@ -236,6 +237,37 @@ def _kolter_madry(stored: runs.Results) -> str:
             spread = f"{np.mean(errors):.4f} ± {np.std(errors, ddof=1):.4f}"
             cells += [reference, spread]
         text += row([name.split("-")[0], *cells])
+    return text
+
+
+def _ten_digits(stored: runs.Results) -> str:
+    """Losses, accuracies and weights of linear classifiers of ten digits."""
+    words = {
+        "logistic": "logistic regression",
+        "svm": "linear SVM, one against the rest",
+        "ridge": "ridge, one against the rest",
+        "minimum": "**certified minimum**",
+        "adam": "the same loss by gradients",
+        "rest": "one against the rest, certified",
+    }
+    radii = ("ε = .05", "ε = .1")
+    text = head(
+        "classifier",
+        "trained for",
+        *(f"loss, {at}" for at in radii),
+        "clean",
+        *radii,
+        *(f"{at}, box" for at in radii),
+        "weights ≠ 0",
+        "pixels",
+        left=2,
+    )
+    table = stored.study("ten-digits-models", "ten-digits")
+    for name, *numbers in zip(*table.values(), strict=True):
+        kind, _, eps = name.partition("-eps")
+        cells = [words[kind], f"ε = {eps.removeprefix('0')}" if eps else ""]
+        cells += [f"{loss:.4f}" for loss in numbers[:2]] + [share(part) for part in numbers[2:7]]
+        text += row([*cells, *map(str, numbers[7:])])
     return text
 
 

@@ -123,6 +123,8 @@ def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
     with np.errstate(divide="ignore", invalid="ignore"):
         slack /= across[:, None] * program.price
     columns = least(np.where(slack < NEARLY_ACTIVE, slack, np.inf), len(slack))
+    if not columns.any():  # as no weights may be better than 0; the interior point needs one
+        columns.flat[np.nanargmin(slack)] = True
     if program.loss == "logistic":
         return Part(program, rivals, program.y, columns)
     values = program.values(behind)
