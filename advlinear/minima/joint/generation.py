@@ -84,47 +84,65 @@ def _program(problem: JointProblem, tol: float, report: Callable | None) -> tupl
 
 
 def _solutions(program: Program) -> Iterator[Solution]:
-    """Solutions to try as proofs, until one is: at a vertex, or of the interior point.
-
-    The simplex method takes a constraint as kept that is missed by 1e-9. Where it is active for a
-    slightly smaller eps, too, alpha may end outside: then a vertex for a still smaller eps is next.
-    """
+    """Solutions to try as proofs, until one is."""
     rivals = np.arange(program.n_classes) != program.y[:, None]
     columns = np.ones((len(program.sets), program.x.shape[1]), dtype=bool)
-    small = program.loss == "hinge" and rivals.sum() * columns.size <= WHOLE
-    part = Part(program, rivals, program.y, columns) if small else _first(program, rivals)
-    if program.loss == "hinge":
-        narrow, near = part, None
-        if not small:
-            near, part = _rounds(program, part, NEAR_VERTEX)
-            narrow = _narrowed(part, near)
-        further_inside = replace(
-            program,
-            price=program.price * (1 - FURTHER_INSIDE * program.tol),
-            allowed=program.allowed * (1 - FURTHER_INSIDE * program.tol / 2),
-        )
-        for one in (program, further_inside):
-            at_vertex = _to_vertex(replace(narrow, program=one), near)
-            if at_vertex is not None:
-                yield at_vertex
-    yield _rounds(program, part, program.tol / 2)[0]
+    if program.loss == "logistic":
+        without = _without_weights(program)
+        yield without
+        part = Part(program, rivals, program.y, without.in_use)
+        part = part.extended(program.behind(without.W, without.b), without.alpha, BAND)
+    elif rivals.sum() * columns.size <= WHOLE:
+        part = Part(program, rivals, program.y, columns)
+        yield from _at_vertices(program, part, None)
+    else:
+        near, part = _rounds(program, _first(program, rivals), NEAR_VERTEX)
+        yield from _at_vertices(program, _narrowed(part, near), near)
+    if part.columns.any():
+        yield _rounds(program, part, program.tol / 2)[0]
+
+
+def _without_weights(program: Program) -> Solution:
+    """The least logistic loss with W = 0, and its alpha: it is optimal if no column is missing."""
+    masses, d = np.bincount(program.y, program.c), program.x.shape[1]
+    rivals = np.arange(program.n_classes) != program.y[:, None]
+    return Solution(
+        W=np.zeros((len(masses), d)),
+        b=np.log(masses),
+        alpha=program.c[:, None] * masses / masses.sum() * rivals,
+        in_use=np.zeros((len(program.sets), d), dtype=bool),
+        basic=rivals,
+        full=np.zeros(len(rivals), dtype=bool),
+    )
+
+
+def _at_vertices(program: Program, part: Part, near: Solution | None) -> Iterator[Solution]:
+    """Those of the simplex method.
+
+    It takes a constraint as kept that is missed by 1e-9. Where that is active for a slightly
+    smaller eps, too, alpha may end outside: then a vertex for a still smaller eps is next.
+    """
+    further_inside = replace(
+        program,
+        price=program.price * (1 - FURTHER_INSIDE * program.tol),
+        allowed=program.allowed * (1 - FURTHER_INSIDE * program.tol / 2),
+    )
+    for one in (program, further_inside):
+        at_vertex = _to_vertex(replace(part, program=one), near)
+        if at_vertex is not None:
+            yield at_vertex
 
 
 def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
     """The options that may be worst, and the columns that may be in use, at a nearby W and b."""
     n = len(program.y)
-    theta = descent.descend(
-        program.x, program.y, program.c, program.price, program.n_classes, program.loss
-    )
+    theta = descent.descend(program.x, program.y, program.c, program.price, program.n_classes)
     behind = program.behind(theta[:, :-1], theta[:, -1])
-    smoothing = SMOOTHING if program.loss == "hinge" else 0.0
-    alpha = program.c[:, None] * descent.shares(behind, program.y, program.loss, smoothing)
+    alpha = program.c[:, None] * descent.shares(behind, program.y, SMOOTHING)
     slack, across = program.slack(alpha, program.price)
     with np.errstate(divide="ignore", invalid="ignore"):
         slack /= across[:, None] * program.price
     columns = least(np.where(slack < NEARLY_ACTIVE, slack, np.inf), len(slack))
-    if program.loss == "logistic":
-        return Part(program, rivals, program.y, columns)
     values = program.values(behind)
     below = values.max(axis=1, keepdims=True) - values
     second = np.partition(below, 1, axis=1)[:, 1]
