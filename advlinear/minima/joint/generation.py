@@ -18,11 +18,17 @@ from numpy.typing import NDArray
 
 from advlinear.minima import Array, interior
 from advlinear.minima.cones import Orthant
-from advlinear.minima.joint import certificate, descent, vertex
-from advlinear.minima.joint.losses import dual_value, first_state, losses_of
+from advlinear.minima.joint import certificate, descent, groups, vertex
+from advlinear.minima.joint.losses import (
+    best_biases,
+    dual_value,
+    first_state,
+    large_margin,
+    losses_of,
+)
 from advlinear.minima.joint.operators import Columns
 from advlinear.minima.joint.program import Part, Program, Solution, least
-from advlinear.minima.program import INSIDE, unit_ranges
+from advlinear.minima.program import unit_ranges
 from advlinear.minima.rounding import U
 from advlinear.minima.vertex import BOUND_SHARE, KINK_DISTANCE
 from advlinear.samples import JointProblem
@@ -39,7 +45,24 @@ FURTHER_INSIDE = 0.01  # of tol: by that share of eps a smaller ball is solved f
 
 
 def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | None) -> tuple:
-    """W (K, d), b (K,), alpha (n, K), no flow, and what the certificate says of them."""
+    """W (K, d), b (K,), alpha (n, K), no flow, and what the certificate says of them.
+
+    Where the logistic loss is not proved, classes may be separable: then each group by itself.
+    """
+    found = _solve(problem, tol, report)
+    if problem.loss == "hinge" or found[-1]["gap"] <= tol:
+        return found
+    separable = groups.separable(
+        problem, np.arange(len(problem.classes)), tol, partial(solve, report=report)
+    )
+    if separable is None:
+        return found
+    W, b, alpha, _ = groups.solve_each(problem, separable, tol, partial(solve, report=report))
+    return W, b, alpha, None, certificate.bounds(problem, W, b, alpha)
+
+
+def _solve(problem: JointProblem, tol: float, report: Callable[[str], object] | None) -> tuple:
+    """The same, over all classes at once."""
     weighted = problem.weights > 0
     parts = {name: getattr(problem, name)[weighted] for name in ("x", "y", "weights")}
     program, used, centre, span = _program(replace(problem, **parts), tol, report)
@@ -108,7 +131,7 @@ def _without_weights(program: Program) -> Solution:
     rivals = np.arange(program.n_classes) != program.y[:, None]
     return Solution(
         W=np.zeros((len(masses), d)),
-        b=np.log(masses),
+        b=best_biases(program.loss, masses),
         alpha=program.c[:, None] * masses / masses.sum() * rivals,
         in_use=np.zeros((len(program.sets), d), dtype=bool),
         basic=rivals,
@@ -249,13 +272,10 @@ def _simplest(program: Program, solution: Solution) -> tuple[Array, Array, Array
     behind = program.behind(W, b)
     least_margin = -float(behind[rivals].max())
     if least_margin > 0:
-        enough = 1 + INSIDE * program.tol
-        if program.loss == "logistic":
-            enough = float(np.log(2 * rivals.sum() / (program.lightest * program.tol)))
+        enough = large_margin(program.loss, program.n_classes, program.c, program.tol)
         times = max(1.0, enough / least_margin)
         return W * times, b * times, 0 * alpha
-    masses = np.bincount(program.y, program.c)
-    bias = 1.0 * (masses > masses.sum() / 2) if program.loss == "hinge" else np.log(masses)
+    bias = best_biases(program.loss, np.bincount(program.y, program.c))
     with_weights, without = program.total(behind), program.total(program.behind(0 * W, bias))
     if without - with_weights <= program.tol / 4 * max(with_weights, program.lightest):
         return 0 * W, bias, alpha
