@@ -16,7 +16,7 @@ RATE = 0.02  # of the first step; it falls to 0
 DECAYS = 0.9, 0.999  # of Adam's two means
 
 
-def descend(x: Array, y: Indices, c: Array, price: Array, n_classes: int, loss: str) -> Array:
+def descend(x: Array, y: Indices, c: Array, price: Array, n_classes: int) -> Array:
     """W and b, side by side (K, d + 1).
 
     Args:
@@ -33,7 +33,7 @@ def descend(x: Array, y: Indices, c: Array, price: Array, n_classes: int, loss: 
     random = np.random.default_rng(0)
     for step in range(STEPS):
         rows = random.integers(n, size=min(n, BATCH))
-        gradient = _gradient(theta, ones[rows], y[rows], c[rows], price, loss)
+        gradient = _gradient(theta, ones[rows], y[rows], c[rows], price)
         mean += (1 - DECAYS[0]) * (gradient - mean)
         square += (1 - DECAYS[1]) * (gradient**2 - square)
         unbiased = [1 - decay ** (step + 1) for decay in DECAYS]
@@ -42,13 +42,13 @@ def descend(x: Array, y: Indices, c: Array, price: Array, n_classes: int, loss: 
     return theta
 
 
-def _gradient(theta: Array, x: Array, y: Indices, c: Array, price: Array, loss: str) -> Array:
-    """The gradient (K, d + 1) of the mean robust loss of some samples."""
+def _gradient(theta: Array, x: Array, y: Indices, c: Array, price: Array) -> Array:
+    """The gradient (K, d + 1) of the mean robust hinge of some samples."""
     differences = theta[:, None] - theta
     costs = np.abs(differences) @ price
     scores = x @ theta.T.astype(np.float32)
     values = scores - np.take_along_axis(scores, y[:, None], axis=1) + costs[y]
-    alpha = c[:, None] * shares(values, y, loss, 0.0) / len(y)
+    alpha = c[:, None] * shares(values, y, 0.0) / len(y)
     masses = np.zeros((len(theta),) * 2)
     np.add.at(masses, y, alpha)
     towards = alpha
@@ -57,19 +57,19 @@ def _gradient(theta: Array, x: Array, y: Indices, c: Array, price: Array, loss: 
     return towards.T.astype(np.float32) @ x + push * price
 
 
-def shares(behind: Array, y: Indices, loss: str, smoothing: float) -> Array:
+def shares(behind: Array, y: Indices, smoothing: float) -> Array:
     """alpha (n, K) of samples of weight 1 from -m_ik (n, K); 0 for the own class.
 
-    smoothing: of the hinge, above 0 to spread alpha over options that are nearly as bad.
+    smoothing: above 0 to spread alpha over options that are nearly as bad.
     """
     samples = np.arange(len(y))
-    values = behind + (loss == "hinge")
+    values = behind + 1
     values[samples, y] = 0
-    if loss == "hinge" and not smoothing:
+    if not smoothing:
         alpha = np.zeros(values.shape)
         alpha[samples, values.argmax(axis=1)] = 1
     else:
-        alpha = np.exp((values - values.max(axis=1, keepdims=True)) / (smoothing or 1))
+        alpha = np.exp((values - values.max(axis=1, keepdims=True)) / smoothing)
         alpha /= alpha.sum(axis=1, keepdims=True)
     alpha[samples, y] = 0
     return alpha

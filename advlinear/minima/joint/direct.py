@@ -3,12 +3,8 @@
 theta holds the weights and the biases of all classes but the last, and for each pair of classes p
 and q a bound of eps ||w_p - w_q||*. The interior point (interior.py) solves for them. The dual
 variables of these bounds are the flow of the certificate, which decides what is returned.
-
-Groups of classes may be separable from each other: some weights, the same for all classes of a
-group, make all worst-case margins between groups positive. Any multiple of them may be added to the
-weights, and alpha is 0 between the groups. The dual then has no point strictly inside all its
-constraints, which the interior point would need. So each group is solved for by itself. Numbers in
-brackets are equations of docs/theory.md, "The interior point".
+Groups of classes that are separable from each other are solved for by themselves (groups.py).
+Numbers in brackets are equations of docs/theory.md, "The interior point".
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from advlinear.minima import interior, program
-from advlinear.minima.joint import certificate, cones, losses, operators
+from advlinear.minima.joint import certificate, cones, groups, losses, operators
 from advlinear.samples import JointProblem
 
 SEPARABLE = 1e-5, 1e-7  # of the sum of alpha: classes with less between them may be separable
@@ -29,7 +25,6 @@ ROUNDS = 20  # in which what (4) misses is taken off alpha and the flow
 VANISHING = 1e-30  # times z of a pair of classes whose alpha is set to 0
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, float]]
-Groups = tuple[np.ndarray, np.ndarray, np.ndarray]  # the group (K,) of each class; W and b of each
 
 
 def solve(problem: JointProblem, tol: float, report: Callable | None) -> Found:
@@ -63,7 +58,6 @@ class _Solver:
         sample_weight: (n,) the shares of the samples times n; lightest: the smallest.
         found: what was tried as a proof; late: after how many steps.
         tried: groups of classes of which it is known whether they are separable.
-        groups: the last ones that are.
     """
 
     def __init__(self, problem: JointProblem, tol: float, report: Callable | None):
@@ -82,7 +76,6 @@ class _Solver:
         self.found: list[Found] = []
         self.late = 0
         self.tried: set[bytes] = set()
-        self.groups: Groups | None = None
 
     def solve(self) -> Found:
         """The best of what is found."""
@@ -133,21 +126,9 @@ class _Solver:
         """The sum of alpha (R,) between the classes of each pair."""
         return -self.operator.rmatvec(alpha)[: self.cone.n_pairs]
 
-    def _margins(self, W: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The worst-case margins (R,)."""
-        weights = np.column_stack([W[:, self.used] * self.span, b + W[:, self.used] @ self.centre])
-        theta = np.append(np.zeros(self.cone.n_pairs), (weights - weights[-1])[:-1])
-        return self.operator.matvec(self.ball.tightest(theta))
-
     def _are_positive(self, point: interior.Point) -> bool:
         """Whether all worst-case margins are, so that the minimum is 0."""
         return bool(self.operator.matvec(self.ball.tightest(point.theta)).min() > 0)
-
-    def _enough(self) -> float:
-        """Margins from which on the loss is 0, or near enough."""
-        if self.problem.loss == "hinge":
-            return 1 + program.INSIDE * self.tol
-        return float(np.log(2 * len(self.operator.own) / (self.lightest * self.tol)))
 
     # --- proofs ----------------------------------------------------------------------------------
 
@@ -175,7 +156,10 @@ class _Solver:
         theta = self.ball.tightest(point.theta)
         margins, weights = self.operator.matvec(theta), self.operator.weights(theta)
         if margins.min() > 0:
-            weights = weights * max(1.0, self._enough() / margins.min())
+            enough = losses.large_margin(
+                self.problem.loss, self.n_classes, self.sample_weight, self.tol
+            )
+            weights = weights * max(1.0, enough / margins.min())
         else:
             without = self._without_weights()
             loss, least = (self._total(self.operator.matvec(one)) for one in (without, theta))
@@ -194,9 +178,7 @@ class _Solver:
     def _without_weights(self) -> np.ndarray:
         """theta of the best biases where all weights are 0, (42)."""
         masses = np.bincount(self.problem.y, self.sample_weight)
-        biases = np.log(masses)
-        if self.problem.loss == "hinge":
-            biases = (masses > masses.sum() / 2).astype(float)
+        biases = losses.best_biases(self.problem.loss, masses)
         classes = np.zeros((self.n_classes - 1, self.operator.x.shape[1]))
         classes[:, -1] = biases[:-1] - biases[-1]
         return np.append(np.zeros(self.cone.n_pairs), classes)
@@ -240,61 +222,18 @@ class _Solver:
 
     def _try_groups(self, point: interior.Point) -> None:
         """Classes with little alpha between them may be separable: then each group by itself."""
-        import scipy.sparse.csgraph  # here, as `attack` does not need it
-
         mass = np.zeros((self.n_classes,) * 2)
         mass[self.cone.first, self.cone.second] = self._masses(point.alpha)
+
+        def alone(problem: JointProblem, tol: float) -> Found:
+            return _Solver(problem, tol, self.report).solve()
+
         for few in SEPARABLE:
-            n_groups, group = scipy.sparse.csgraph.connected_components(
-                mass > few * mass.sum(), directed=False
-            )
-            if n_groups == 1 or group.tobytes() in self.tried:
+            group = groups.connected(mass, few)
+            if group.max() == 0 or group.tobytes() in self.tried:
                 continue
             self.tried.add(group.tobytes())
-            self.groups = self._separate(group)
-            if self.groups is not None:
-                self._solve_groups(*self.groups)
+            found = groups.separable(self.problem, group, self.tol, alone)
+            if found is not None:
+                self._try(*groups.solve_each(self.problem, found, self.tol, alone))
                 return
-
-    def _separate(self, group: np.ndarray) -> Groups | None:
-        """Groups of classes that are separable: those given (K,) or unions of them; None if none.
-
-        With the groups as classes the least hinge is 0.
-        """
-        y = group[self.problem.y]
-        between = replace(self.problem, y=y, classes=np.arange(y.max() + 1), loss="hinge")
-        solver = _Solver(between, self.tol, self.report)
-        W, b, _, _, proof = solver.solve()
-        if proof["primal"] < self.lightest / len(y):  # no margin is below 0
-            return group, W, b
-        if solver.groups is None:
-            return None
-        union, W, b = solver.groups
-        return union[group], W, b
-
-    def _solve_groups(self, group: np.ndarray, apart: np.ndarray, shift: np.ndarray) -> None:
-        """Try the minima of all groups, moved apart by a multiple of the groups' own weights."""
-        y, weights = self.problem.y, self.problem.weights
-        (K, d), n = (self.n_classes, self.problem.x.shape[1]), len(y)
-        W, b, alpha, flow = np.zeros((K, d)), np.zeros(K), np.zeros((n, K)), np.zeros((K, K, d))
-        for members in (np.flatnonzero(group == one) for one in range(len(apart))):
-            if len(members) == 1:
-                continue
-            rows = np.flatnonzero(np.isin(y, members))
-            part = replace(
-                self.problem,
-                x=self.problem.x[rows],
-                y=np.searchsorted(members, y[rows]),
-                classes=self.problem.classes[members],
-                weights=weights[rows],
-            )
-            found = _Solver(part, self.tol / 4, self.report).solve()  # their gaps add up
-            share = weights[rows].sum() / weights.sum()
-            W[members], b[members] = found[:2]
-            alpha[np.ix_(rows, members)] = share * found[2]
-            flow[np.ix_(members, members)] = share * found[3]
-        crossed = group[self.operator.own] != group[self.operator.rival]
-        apart, shift = apart[group], shift[group]
-        moved, stayed = (self._margins(*one)[crossed].min() for one in ((apart, shift), (W, b)))
-        times = max(0.0, self._enough() - stayed) / moved  # margins are concave
-        self._try(W + times * apart, b + times * shift, alpha, flow)

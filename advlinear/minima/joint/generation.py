@@ -18,11 +18,17 @@ from numpy.typing import NDArray
 
 from advlinear.minima import Array, interior
 from advlinear.minima.cones import Orthant
-from advlinear.minima.joint import certificate, descent, vertex
-from advlinear.minima.joint.losses import dual_value, first_state, losses_of
+from advlinear.minima.joint import certificate, descent, groups, vertex
+from advlinear.minima.joint.losses import (
+    best_biases,
+    dual_value,
+    first_state,
+    large_margin,
+    losses_of,
+)
 from advlinear.minima.joint.operators import Columns
 from advlinear.minima.joint.program import Part, Program, Solution, least
-from advlinear.minima.program import INSIDE, unit_ranges
+from advlinear.minima.program import unit_ranges
 from advlinear.minima.rounding import U
 from advlinear.minima.vertex import BOUND_SHARE, KINK_DISTANCE
 from advlinear.samples import JointProblem
@@ -39,7 +45,24 @@ FURTHER_INSIDE = 0.01  # of tol: by that share of eps a smaller ball is solved f
 
 
 def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | None) -> tuple:
-    """W (K, d), b (K,), alpha (n, K), no flow, and what the certificate says of them."""
+    """W (K, d), b (K,), alpha (n, K), no flow, and what the certificate says of them.
+
+    Where the logistic loss is not proved, classes may be separable: then each group by itself.
+    """
+    found = _solve(problem, tol, report)
+    if problem.loss == "hinge" or found[-1]["gap"] <= tol:
+        return found
+    separable = groups.separable(
+        problem, np.arange(len(problem.classes)), tol, partial(solve, report=report)
+    )
+    if separable is None:
+        return found
+    W, b, alpha, _ = groups.solve_each(problem, separable, tol, partial(solve, report=report))
+    return W, b, alpha, None, certificate.bounds(problem, W, b, alpha)
+
+
+def _solve(problem: JointProblem, tol: float, report: Callable[[str], object] | None) -> tuple:
+    """The same, over all classes at once."""
     weighted = problem.weights > 0
     parts = {name: getattr(problem, name)[weighted] for name in ("x", "y", "weights")}
     program, used, centre, span = _program(replace(problem, **parts), tol, report)
@@ -84,49 +107,67 @@ def _program(problem: JointProblem, tol: float, report: Callable | None) -> tupl
 
 
 def _solutions(program: Program) -> Iterator[Solution]:
-    """Solutions to try as proofs, until one is: at a vertex, or of the interior point.
-
-    The simplex method takes a constraint as kept that is missed by 1e-9. Where it is active for a
-    slightly smaller eps, too, alpha may end outside: then a vertex for a still smaller eps is next.
-    """
+    """Solutions to try as proofs, until one is."""
     rivals = np.arange(program.n_classes) != program.y[:, None]
     columns = np.ones((len(program.sets), program.x.shape[1]), dtype=bool)
-    small = program.loss == "hinge" and rivals.sum() * columns.size <= ALL_AT_ONCE
-    part = Part(program, rivals, program.y, columns) if small else _first(program, rivals)
-    if program.loss == "hinge":
-        narrow, near = part, None
-        if not small:
-            near, part = _rounds(program, part, NEAR_VERTEX)
-            narrow = _narrowed(part, near)
-        further_inside = replace(
-            program,
-            price=program.price * (1 - FURTHER_INSIDE * program.tol),
-            allowed=program.allowed * (1 - FURTHER_INSIDE * program.tol / 2),
-        )
-        for one in (program, further_inside):
-            at_vertex = _to_vertex(replace(narrow, program=one), near)
-            if at_vertex is not None:
-                yield at_vertex
-    yield _rounds(program, part, program.tol / 2)[0]
+    if program.loss == "logistic":
+        without = _without_weights(program)
+        yield without
+        part = Part(program, rivals, program.y, without.in_use)
+        part = part.extended(program.behind(without.W, without.b), without.alpha, BAND)
+    elif rivals.sum() * columns.size <= ALL_AT_ONCE:
+        part = Part(program, rivals, program.y, columns)
+        yield from _at_vertices(program, part, None)
+    else:
+        near, part = _rounds(program, _first(program, rivals), NEAR_VERTEX)
+        yield from _at_vertices(program, _narrowed(part, near), near)
+    if part.columns.any():
+        yield _rounds(program, part, program.tol / 2)[0]
+
+
+def _without_weights(program: Program) -> Solution:
+    """The least logistic loss with W = 0, and its alpha: it is optimal if no column is missing."""
+    masses, d = np.bincount(program.y, program.c), program.x.shape[1]
+    rivals = np.arange(program.n_classes) != program.y[:, None]
+    return Solution(
+        W=np.zeros((len(masses), d)),
+        b=best_biases(program.loss, masses),
+        alpha=program.c[:, None] * masses / masses.sum() * rivals,
+        in_use=np.zeros((len(program.sets), d), dtype=bool),
+        basic=rivals,
+        full=np.zeros(len(rivals), dtype=bool),
+    )
+
+
+def _at_vertices(program: Program, part: Part, near: Solution | None) -> Iterator[Solution]:
+    """Those of the simplex method.
+
+    It takes a constraint as kept that is missed by 1e-9. Where that is active for a slightly
+    smaller eps, too, alpha may end outside: then a vertex for a still smaller eps is next.
+    """
+    further_inside = replace(
+        program,
+        price=program.price * (1 - FURTHER_INSIDE * program.tol),
+        allowed=program.allowed * (1 - FURTHER_INSIDE * program.tol / 2),
+    )
+    for one in (program, further_inside):
+        at_vertex = _to_vertex(replace(part, program=one), near)
+        if at_vertex is not None:
+            yield at_vertex
 
 
 def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
     """The options that may be worst, and the columns that may be in use, at a nearby W and b."""
     n = len(program.y)
-    theta = descent.descend(
-        program.x, program.y, program.c, program.price, program.n_classes, program.loss
-    )
+    theta = descent.descend(program.x, program.y, program.c, program.price, program.n_classes)
     behind = program.behind(theta[:, :-1], theta[:, -1])
-    smoothing = SMOOTHING if program.loss == "hinge" else 0.0
-    alpha = program.c[:, None] * descent.shares(behind, program.y, program.loss, smoothing)
+    alpha = program.c[:, None] * descent.shares(behind, program.y, SMOOTHING)
     slack, across = program.slack(alpha, program.price)
     with np.errstate(divide="ignore", invalid="ignore"):
         slack /= across[:, None] * program.price
     columns = least(np.where(slack < NEARLY_ACTIVE, slack, np.inf), len(slack))
     if not columns.any():  # as no weights may be better than 0; the interior point needs one
         columns.flat[np.nanargmin(slack)] = True
-    if program.loss == "logistic":
-        return Part(program, rivals, program.y, columns)
     values = program.values(behind)
     below = values.max(axis=1, keepdims=True) - values
     second = np.partition(below, 1, axis=1)[:, 1]
@@ -178,7 +219,7 @@ def _interior(part: Part, tol: float) -> Solution:
         return bool(inside and primal - dual <= tol * total), 0.1 * tol * total
 
     first = partial(first_state, program.loss, c, owner, *part.classes)
-    start = np.append(np.full(m, 0.5 / max(m, 1)), np.zeros(program.n_classes - 1))
+    start = np.append(np.full(m, 0.5 / m), np.zeros(program.n_classes - 1))
     linear_term = np.zeros(len(start))
     point = interior.solve(operator, cone, linear_term, first, start, stopping_rule)
     in_use = np.zeros(part.columns.shape, dtype=bool)
@@ -233,13 +274,10 @@ def _simplest(program: Program, solution: Solution) -> tuple[Array, Array, Array
     behind = program.behind(W, b)
     least_margin = -float(behind[rivals].max())
     if least_margin > 0:
-        enough = 1 + INSIDE * program.tol
-        if program.loss == "logistic":
-            enough = float(np.log(2 * rivals.sum() / (program.lightest * program.tol)))
+        enough = large_margin(program.loss, program.n_classes, program.c, program.tol)
         times = max(1.0, enough / least_margin)
         return W * times, b * times, 0 * alpha
-    masses = np.bincount(program.y, program.c)
-    bias = 1.0 * (masses > masses.sum() / 2) if program.loss == "hinge" else np.log(masses)
+    bias = best_biases(program.loss, np.bincount(program.y, program.c))
     with_weights, without = program.total(behind), program.total(program.behind(0 * W, bias))
     if without - with_weights <= program.tol / 4 * max(with_weights, program.lightest):
         return 0 * W, bias, alpha

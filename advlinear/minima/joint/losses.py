@@ -17,6 +17,7 @@ from advlinear.minima import Array, Indices
 from advlinear.minima.cones import longest_step
 from advlinear.minima.curvatures import GRAM_BLOCK
 from advlinear.minima.losses import Loss, SampleStep, Target
+from advlinear.minima.program import INSIDE
 
 LEAST_SUM = np.finfo(np.float64).tiny  # above a sum of d that underflows to 0
 
@@ -59,6 +60,22 @@ def logistic(options: Options, margins: Array) -> Array:
 def losses_of(loss: str, options: Options, margins: Array) -> Array:
     """The losses (n,) of this name at margins (R,)."""
     return dict(hinge=hinge, logistic=logistic)[loss](options, margins)
+
+
+def large_margin(loss: str, n_classes: int, sample_weight: Array, tol: float) -> float:
+    """A margin from which on the loss is 0, or near enough for a duality gap of tol.
+
+    sample_weight: (n,), of any sum.
+    """
+    if loss == "hinge":
+        return 1 + INSIDE * tol
+    used = sample_weight[sample_weight > 0]
+    return float(np.log(2 * (n_classes - 1) * used.sum() / (used.min() * tol)))
+
+
+def best_biases(loss: str, masses: Array) -> Array:
+    """b (K,) of the least loss with W = 0, from the sum of weights (K,) of each class, (42)."""
+    return np.log(masses) if loss == "logistic" else 1.0 * (masses > masses.sum() / 2)
 
 
 def dual_value(loss: str, options: Options, sample_weight: Array, alpha: Array) -> float:
