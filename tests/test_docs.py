@@ -257,9 +257,9 @@ def of_ten_digits(stored) -> list[str]:
         f"{tables.share(rest[1]['clean'])} of the clean images are right, and {kept['rest'][1]} "
         f"under attack. At ε = .05 it keeps {kept['rest'][0]}, where the minimum of all digits "
         f"together keeps {kept['minimum'][0]}",
-        f"The minimum for ε = .05 keeps {tables.share(least['linf0.1'])} at ε = .1, more than the minimum for ε = .1 "
-        f"itself, and gets {tables.share(least['clean'])} of the clean images right, where that "
-        f"one gets {tables.share(most['clean'])}",
+        f"The minimum for ε = .05 keeps {tables.share(least['linf0.1'])} at ε = .1, more than the "
+        f"minimum for ε = .1 itself, and gets {tables.share(least['clean'])} of the clean images "
+        f"right, where that one gets {tables.share(most['clean'])}",
         f"gets {tables.share(plain['clean'])} of the clean images right and keeps "
         f"{tables.share(plain['linf0.05'])} at ε = .05",
         f"on the {sum(data.mnist.KNOWN['mnist'][digit][1] for digit in range(10))} test images",
