@@ -41,6 +41,7 @@ SMOOTHING = 0.02  # of the hinge, for the first alpha
 ROUND_TOL = 1e-3  # of the first round; then a tenth of the gap that is left
 BAND = 0.05  # a sample that joins brings all options whose hinge is so near its largest
 NEAR_VERTEX = 1e-5  # a duality gap from which the simplex method has few steps to go
+LEAST_COST = 1e-5  # of a lambda, in units of the loss of a sample
 FURTHER_INSIDE = 0.01  # of tol: by that share of eps a smaller ball is solved for at last
 
 
@@ -120,7 +121,8 @@ def _solutions(program: Program) -> Iterator[Solution]:
         yield from _at_vertices(program, part, None)
     else:
         near, part = _rounds(program, _first(program, rivals), NEAR_VERTEX)
-        yield from _at_vertices(program, _narrowed(part, near), near)
+        if near.alpha.any():  # else the loss is 0
+            yield from _at_vertices(program, _narrowed(part, near), near)
     if part.columns.any():
         yield _rounds(program, part, program.tol / 2)[0]
 
@@ -182,9 +184,9 @@ def _rounds(program: Program, part: Part, enough: float) -> tuple[Solution, Part
 
     Above NEAR_VERTEX that of the part will do; else nothing may be missing, either.
     """
-    tol = ROUND_TOL
+    tol, cost = ROUND_TOL, LEAST_COST if enough >= NEAR_VERTEX else 0.0
     for number in range(1, MOST_ROUNDS + 1):
-        solution = _interior(part, tol)
+        solution = _interior(part, tol, cost)
         behind = program.behind(solution.W, solution.b)
         primal, mass = program.total(behind), part.gathered(solution.alpha)
         dual = dual_value(program.loss, part.owner, part.c, mass)
@@ -205,23 +207,35 @@ def _rounds(program: Program, part: Part, enough: float) -> tuple[Solution, Part
     return solution, part
 
 
-def _interior(part: Part, tol: float) -> Solution:
-    """An iterate of the interior point with a duality gap of the part of at most tol."""
+def _interior(part: Part, tol: float, cost: float) -> Solution:
+    """An iterate of the interior point with a duality gap of the part of at most tol.
+
+    Where all margins are positive, theta times a number has margins of at least 1: then the loss is
+    0, and so is alpha.
+    """
     program, owner, c, m = part.program, part.owner, part.c, len(part.column_set.features)
     operator, cone = Columns(part.matrix()), Orthant(m, program.n_classes - 1)
 
     def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
-        primal = float(c @ losses_of(program.loss, owner, operator.matvec(point.theta)))
+        margins = operator.matvec(point.theta)
+        primal = float(c @ losses_of(program.loss, owner, margins))
         dual = dual_value(program.loss, owner, c, point.alpha)
-        left = operator.rmatvec(point.alpha)
+        left = operator.rmatvec(point.alpha) + linear_term
         total = max(primal, program.lightest)
         inside = left[:m].max(initial=0) <= 0 and np.abs(left[m:]).max() <= tol / 10 * total
-        return bool(inside and primal - dual <= tol * total), 0.1 * tol * total
+        gap = primal + cost * point.theta[:m].sum() - dual
+        done = margins.min() > 0 or (inside and gap <= tol * total)
+        return bool(done), 0.1 * tol * total
 
     first = partial(first_state, program.loss, c, owner, *part.classes)
     start = np.append(np.full(m, 0.5 / m), np.zeros(program.n_classes - 1))
-    linear_term = np.zeros(len(start))
+    linear_term = np.append(np.full(m, -cost), np.zeros(program.n_classes - 1))
     point = interior.solve(operator, cone, linear_term, first, start, stopping_rule)
+    least_margin = float(operator.matvec(point.theta).min())
+    if least_margin > 0:
+        enough = large_margin(program.loss, program.n_classes, program.c, program.tol)
+        times = max(1.0, enough / least_margin)
+        point = interior.Point(point.theta * times, 0 * point.alpha, point.z)
     in_use = np.zeros(part.columns.shape, dtype=bool)
     in_use[part.columns] = point.theta[:m] > point.z
     alpha = part.spread(point.alpha)
