@@ -41,6 +41,7 @@ SMOOTHING = 0.02  # of the hinge, for the first alpha
 ROUND_TOL = 1e-3  # of the first round; then a tenth of the gap that is left
 BAND = 0.05  # a sample that joins brings all options whose hinge is so near its largest
 NEAR_VERTEX = 1e-5  # a duality gap from which the simplex method has few steps to go
+OFF_BALANCE = 1e-12  # of the loss; the certificate takes it off alpha, which may then miss a column
 FURTHER_INSIDE = 0.01  # of tol: by that share of eps a smaller ball is solved for at last
 
 
@@ -119,10 +120,10 @@ def _solutions(program: Program) -> Iterator[Solution]:
         part = Part(program, rivals, program.y, columns)
         yield from _at_vertices(program, part, None)
     else:
-        near, part = _rounds(program, _first(program, rivals), NEAR_VERTEX)
+        near, part = _rounds(program, _first(program, rivals), NEAR_VERTEX, False)
         yield from _at_vertices(program, _narrowed(part, near), near)
     if part.columns.any():
-        yield _rounds(program, part, program.tol / 2)[0]
+        yield _rounds(program, part, program.tol / 2, True)[0]
 
 
 def _without_weights(program: Program) -> Solution:
@@ -175,10 +176,10 @@ def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
     return Part(program, options, values.argmax(axis=1), columns)
 
 
-def _rounds(program: Program, part: Part, enough: float) -> tuple[Solution, Part]:
+def _rounds(program: Program, part: Part, enough: float, complete: bool) -> tuple[Solution, Part]:
     """The interior point on one part after the other, until the duality gap is small enough.
 
-    Above NEAR_VERTEX that of the part will do; else nothing may be missing, either.
+    complete: until nothing is missing, either.
     """
     tol = ROUND_TOL
     for number in range(1, MOST_ROUNDS + 1):
@@ -194,7 +195,7 @@ def _rounds(program: Program, part: Part, enough: float) -> tuple[Solution, Part
                 f"round {number}: {n_rows} rows, {m} columns, loss {primal / len(behind):.7f}, "
                 f"gap {gap:.1e}"
             )
-        done = gap <= enough and (larger is part or enough >= NEAR_VERTEX)
+        done = gap <= enough and (larger is part or not complete)
         if done or (larger is part and tol <= enough / 2):
             break
         if larger is part or gap < 10 * tol:
@@ -206,6 +207,7 @@ def _rounds(program: Program, part: Part, enough: float) -> tuple[Solution, Part
 def _interior(part: Part, tol: float) -> Solution:
     """An iterate of the interior point with a duality gap of the part of at most tol."""
     program, owner, c, m = part.program, part.owner, part.c, len(part.column_set.features)
+    off_balance = tol / 10 if program.loss == "hinge" else OFF_BALANCE  # a vertex has none
     operator, cone = Columns(part.matrix()), Orthant(m, program.n_classes - 1)
 
     def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
@@ -213,7 +215,7 @@ def _interior(part: Part, tol: float) -> Solution:
         dual = dual_value(program.loss, owner, c, point.alpha)
         left = operator.rmatvec(point.alpha)
         total = max(primal, program.lightest)
-        inside = left[:m].max(initial=0) <= 0 and np.abs(left[m:]).max() <= tol / 10 * total
+        inside = left[:m].max(initial=0) <= 0 and np.abs(left[m:]).max() <= off_balance * total
         return bool(inside and primal - dual <= tol * total), 0.1 * tol * total
 
     first = partial(first_state, program.loss, c, owner, *part.classes)
