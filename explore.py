@@ -43,7 +43,7 @@ def main(results: Path = RESULTS, mnist_dir: Path | None = None) -> None:
     """
     results = cli.results_folder(results)
     written, problems = [], []
-    for dataset in store.datasets(results):
+    for dataset in runs.of_two_digits(results):
         try:
             split = data.load_named(dataset.name, mnist_dir)
             path = dataset / "explore.html"
@@ -52,7 +52,8 @@ def main(results: Path = RESULTS, mnist_dir: Path | None = None) -> None:
         except InputError as error:
             problems.append(f"no page for {dataset.name}: {error}")
     if not written:
-        raise InputError("; ".join(problems) or f"no runs in {results}: run python train.py")
+        none = f"no runs of two digits in {results}: run python train.py"
+        raise InputError("; ".join(problems) or none)
     for problem in problems:
         cli.notice(problem)
     for path in written:

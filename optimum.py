@@ -6,11 +6,13 @@
     python optimum.py --eps 0.2 --loss logistic   the robust logistic loss
     python optimum.py --path                      the robust hinge at every radius from 0 to 0.5
     python optimum.py --verify                    the bounds of the stored minima, without rounding
+    python optimum.py --digits all --eps 0.05     the robust hinge of all ten digits at once
 
 Stored as a run like any other (results/<dataset>/runs/optimal-eps0.2.npz), with the dual solution
 alpha, so that attack.py and plots.py pick it up and anyone can check the certificate anew.
 docs/theory.md states the problem, its dual, and how it is solved; the path of all radii, too, which
-is stored as studies/path.npz.
+is stored as studies/path.npz. Runs of all ten digits are in results/mnist-all/; studies.py attacks
+them, and attack.py and plots.py leave them alone.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def main(
     path: bool = False,
     verify: bool = False,
     dataset: str = "auto",
-    digits: tuple[int, int] = (0, 1),
+    digits: tuple[int, int] | str = (0, 1),
     mnist_dir: Path | None = None,
     results: Path = RESULTS,
     quiet: bool = False,
@@ -56,13 +58,20 @@ def main(
     The loss is that of `losses.py`, in the ball of radius `eps` by `norm`. With `box`, which goes
     with the norm inf, perturbed pixels stay in [0, 1]. `path` stores the minima of the hinge in
     the L-infinity ball at all radii from 0 to 0.5, and takes no other problem. `verify` computes
-    the bounds of the stored minima of these data anew, in rational arithmetic.
+    the bounds of the stored minima of these data anew, in rational arithmetic. With `digits` "all"
+    the ten digits are the classes; that takes the hinge in the L-infinity ball without the box.
 
     Raises:
         InputError: the data or the folder cannot be had, or a certificate fails.
     """
     radii, results = recipes.several(eps), cli.results_folder(results)
-    problem = bool(radii) or (norm, box, loss) != ("inf", False, "hinge")
+    usual = (norm, box, loss) == ("inf", False, "hinge")
+    problem, ten = bool(radii) or not usual, recipes.several(digits) == ["all"]
+    if ten and (path or not usual):
+        raise InputError(
+            "--digits all is of the hinge in the L∞ ball, at the radii of --eps: leave --path, "
+            "--norm, --box and --loss out"
+        )
     if path and (problem or verify):
         raise InputError("--path is of the hinge in the L∞ ball at all radii: leave the rest out")
     if verify and problem:
@@ -75,7 +84,7 @@ def main(
 
     wanted("mnist-0-1")  # bad settings are refused before the data are read
     cli.check_writable(results)
-    split = data.load(dataset, digits, mnist_dir)
+    split = data.load_all(dataset, mnist_dir) if ten else data.load(dataset, digits, mnist_dir)
     if verify:
         return [verify_stored(split, results)]
     with threads.one():  # so that no sum depends on the number of cores
@@ -102,10 +111,11 @@ def optimise(settings, split: data.Dataset, results: Path, quiet: bool = False) 
     w, b = found.w, found.b
     proof = {name: getattr(found, name) for name in ("primal", "dual", "gap", "violation")}
     note, history = in_words(w, found.primal, len(y)), {}
+    used = np.count_nonzero(worst_case.sparsest(w))
     losses_of = getattr(worst_case, settings.loss)
     for part in ("train", "test"):
         x, y = split.flat(part)
-        margins = y * (x @ w + b)
+        margins = worst_case.margins(x, y, w, b)
         worst = worst_case.margins(x, y, w, b, *ball, settings.box)
         history[f"{part}_loss"] = [losses_of(worst).mean()]
         history[f"{part}_accuracy"] = [np.mean(margins > 0)]
@@ -118,7 +128,7 @@ def optimise(settings, split: data.Dataset, results: Path, quiet: bool = False) 
     file = runs.save_run(results, settings, facts, w, b, history, **solved)
     print(
         f"{settings.name}: minimum {found.primal:.9f}, certified gap {found.gap:.1e}, "
-        f"{np.count_nonzero(w)} weights other than 0, {time.perf_counter() - started:.1f} s, "
+        f"{used} weights other than 0, {time.perf_counter() - started:.1f} s, "
         f"written to {file}{f' ({note})' * bool(note)}",
         flush=True,
     )
@@ -208,7 +218,7 @@ def _tell(quiet: bool, line: str) -> None:
 
 def in_words(w, primal: float, n: int) -> str:
     """What is special about this minimum over n samples, where something is; else nothing."""
-    if not w.any():
+    if not worst_case.sparsest(w).any():
         return "w = 0 is optimal: no weights are better than the same answer for every image"
     if primal <= LARGEST_GAP / n:  # every worst-case margin is positive; larger w make it 1
         return "the minimum is 0: the classes are separable with a worst-case margin of 1"
@@ -237,7 +247,7 @@ def _parser() -> cli.Parser:
     parser.add_argument(
         "--verify", action="store_true", help="the bounds of the stored minima, without rounding"
     )
-    parser.add_data()
+    parser.add_data(all_digits=True)
     parser.add_results()
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser

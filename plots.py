@@ -59,7 +59,7 @@ def main(
     recipes.require("dpi", dpi, "dpi")
     names, groups = names and recipes.several(names), groups and recipes.several(groups)
     results = cli.results_folder(results)
-    datasets = store.datasets(results)
+    datasets = runs.of_two_digits(results)
     if not datasets:
         raise InputError(f"nothing to draw in {results}: run python train.py, python attack.py")
     known = [function.__name__ for functions in figures().values() for function in functions]

@@ -66,6 +66,7 @@ SAMPLE = {
     "converged": dict(epochs=3000, learning_rate=0.05),
     "kolter-madry": dict(epochs=(160, 320)),
 }
+ALL_DIGITS = "-all"  # ends the name of a data set of ten digits, as mnist-all
 OPTIMAL = "optimal"  # the recipe of a run that optimum.py solved
 CALLBACKS = "-callbacks"  # ends the name of a run with callbacks of the caller's own
 
@@ -316,6 +317,8 @@ def optimal(
 
 def shown(dataset: str) -> dict[str, Settings]:
     """The runs that figures, tables and studies ask for, by name."""
+    if dataset.endswith(ALL_DIGITS):
+        return {one.name: one for one in (optimal(dataset, eps) for eps in (0.05, 0.1))}
     found = [settings(dataset, init="zeros"), optimal(dataset, 0.2, box=True)]
     found += [optimal(dataset, 1.5, "2"), optimal(dataset, 20, "1")]
     found += [optimal(dataset, eps) for eps in (0.1, 0.2, 0.3)]
@@ -327,8 +330,8 @@ def shown(dataset: str) -> dict[str, Settings]:
 
 
 def data_options(dataset: str) -> str:
-    """The options of a command that choose this data set, such as mnist-sample-3-7."""
-    source, *digits = dataset.rsplit("-", 2)
+    """The options of a command that choose this data set, as mnist-sample-3-7 or mnist-all."""
+    source, *digits = dataset.rsplit("-", 2 - dataset.endswith(ALL_DIGITS))
     options = f" --dataset {source}" if source != "mnist" else ""
     return options + (f" --digits {' '.join(digits)}" if digits != ["0", "1"] else "")
 

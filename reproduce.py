@@ -42,6 +42,8 @@ COMMANDS = (
     "optimum.py --eps 20 --norm 1",
     "optimum.py --eps 0.2 --loss logistic",
     "optimum.py --verify",
+    "optimum.py --digits all --eps 0.05 0.1",
+    "optimum.py --digits all --verify",
     "optimum.py --path",
     "train.py",
     "train.py --robust --eps 0.1 0.2 0.3",
@@ -102,7 +104,7 @@ def check_all(results: Path, mnist_dir: Path | None = None) -> None:
     Raises:
         InputError: a number differs, or nothing could be checked.
     """
-    checked = differing = 0
+    checked, differing, attacked = 0, 0, runs.of_two_digits(results)
     for dataset in store.datasets(results):
         stored = runs.read(dataset)
         try:
@@ -120,11 +122,11 @@ def check_all(results: Path, mnist_dir: Path | None = None) -> None:
                     rows += compare_attack(f"{name}, {threat}", attacks[name], run, split)
             if name in stored.illustrations:
                 rows += compare_illustration(name, stored.illustrations[name], run, split)
-            if name not in stored.attacks.get("linf", {}):
+            if dataset in attacked and name not in stored.attacks.get("linf", {}):
                 again = runs.command(store.file(dataset, "attacks", "linf", name))
                 print(f"{name}: no attack stored in linf (run {again})")
         unchecked = set(stored.studies)
-        for name, *tables in studies_again(stored.studies, members, split):
+        for name, *tables in studies_again(stored.studies, members, split, mnist_dir):
             rows += differences(name, *tables)
             unchecked.remove(name)
         largest = {}
@@ -185,7 +187,7 @@ def last_epoch(run: runs.Run, split: data.Dataset) -> tuple[dict, dict]:
     mean_loss, ball = getattr(losses, settings.loss), (settings.eps, settings.norm, settings.box)
     for part in ("train", "test"):
         x, y = split.flat(part)
-        margins = y * (x @ run.w + run.b)
+        margins = worst_case.margins(x, y, run.w, run.b)
         worst = worst_case.margins(x, y, run.w, run.b, *ball)
         new[f"{part}_loss"], new[f"{part}_accuracy"] = float(mean_loss(worst)), np.mean(margins > 0)
         if settings.robust:
@@ -211,7 +213,9 @@ def compare_illustration(where: str, old: runs.Illustration, run: runs.Run, spli
     yield from differences(f"{where}, illustration", old.arrays(), arrays)
 
 
-def studies_again(tables: dict, members: dict, split: data.Dataset) -> Iterator[tuple]:
+def studies_again(
+    tables: dict, members: dict, split: data.Dataset, mnist_dir: Path | None
+) -> Iterator[tuple]:
     """Name, stored and recomputed table of each study, or of those rows that follow from runs."""
     if (old := tables.get("noise")) and set(old["run"]) <= members.keys():
         used = [members[name] for name in dict.fromkeys(old["run"])]
@@ -221,6 +225,10 @@ def studies_again(tables: dict, members: dict, split: data.Dataset) -> Iterator[
     if (old := tables.get("rational")) and set(old["run"]) <= members.keys():
         proofs = [optimum.certificate(members[name], split, exact=True) for name in old["run"]]
         yield "rational", old, store.columns(proofs)
+    if old := tables.get("ten-digits-models"):
+        weights, every = tables["weights"], data.load_all(split.source, mnist_dir)
+        models = {name: (weights[f"{name}_W"], weights[f"{name}_b"]) for name in old["model"]}
+        yield "ten-digits-models", old, studies.of_models(models, every)
     if old := tables.get("transfer"):
         known = [name for name in dict.fromkeys(old["source"]) if name in members]
         rows = np.isin(old["source"], known) & np.isin(old["target"], known)

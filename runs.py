@@ -35,16 +35,16 @@ class Run:
     Attributes:
         facts: digits, image_shape, train_samples, test_samples, data_sha256 and versions; of a run
             of optimum.py its certificate, and a note where there is one.
-        w, b: weights (d,) and bias, in float64.
+        w, b: weights (d,) and bias, in float64; of ten digits (10, d) and (10,).
         history, steps: name -> array with one number per epoch, per step. A run of optimum.py has
             one epoch and no steps.
-        alpha: of a run of optimum.py, the dual solution (n,); else None.
+        alpha: of a run of optimum.py, the dual solution (n,), of ten digits (n, 10); else None.
     """
 
     settings: recipes.Settings
     facts: dict
     w: np.ndarray
-    b: float
+    b: float | np.ndarray
     history: Table
     steps: Table
     alpha: np.ndarray | None = None
@@ -56,7 +56,8 @@ class Run:
     @property
     def weights_sha256(self) -> str:
         """Ties numbers that were computed from these weights to them."""
-        return hashlib.sha256(self.w.astype("<f8").tobytes() + np.float64(self.b)).hexdigest()
+        parts = (np.asarray(part, "<f8").tobytes() for part in (self.w, self.b))
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
     @property
     def pixels_in_use(self) -> int:
@@ -226,6 +227,14 @@ def threat(norm: str, box: bool) -> str:
     return f"l{norm}{'-box' * box}"
 
 
+def of_two_digits(results: Path) -> list[Path]:
+    """The folders of the data sets that have runs, without those of ten digits.
+
+    Attacks, figures and tables are of two digits; studies.py attacks the models of all ten.
+    """
+    return [path for path in store.datasets(results) if not path.name.endswith(recipes.ALL_DIGITS)]
+
+
 THREATS = {threat(norm, box): (norm, box) for norm in recipes.NORMS for box in (False, True)}
 
 
@@ -295,10 +304,10 @@ def save_run(
     Args:
         results: the folder of all data sets.
         facts: those of `facts_of`; of a run of optimum.py also the certificate.
-        w, b: weights (d,) and bias ().
+        w, b: weights (d,) and bias (), of ten digits (10, d) and (10,).
         history: name -> one number per epoch.
         steps: name -> one number per step, of a run of train.py.
-        solved: alpha (n,) of a run of optimum.py, and the index (n,) of each training image in the
+        solved: alpha of a run of optimum.py, and the index (n,) of each training image in the
             official file, where it is known.
 
     Raises:
@@ -326,12 +335,16 @@ def save_study(dataset: Path, name: str, tables: dict[str, dict], used: Iterable
     """Write the tables of a study, computed from the runs `used`; returns its file.
 
     A table is a dict of columns, or of arrays of any shape. Its name has no underscore, which parts
-    it from those of its columns.
+    it from those of its columns. A run of another data set is called mnist-all/optimal-eps0.1.
     """
     for table in tables:
         if "_" in table:
             raise ValueError(f"the name of a table has no underscore: {table}")
-    facts = dict(weights_sha256={run.name: run.weights_sha256 for run in used})
+    facts = dict(weights_sha256={})
+    for run in used:
+        own = run.settings.dataset == dataset.name
+        named = run.name if own else f"{run.settings.dataset}/{run.name}"
+        facts["weights_sha256"][named] = run.weights_sha256
     path = store.file(dataset, "studies", name)
     return store.save(path, study_command(dataset.name, name), facts, store.flat(tables))
 
@@ -345,7 +358,8 @@ def load_run(path: Path | str) -> Run:
     with store.loaded(path, command(path)) as (facts, arrays):
         settings = recipes.Settings(**facts.pop("settings"))
         history, steps = (store.take_table(arrays, name) for name in ("history", "steps"))
-        w, b = arrays["w"].astype(np.float64), float(arrays["b"])
+        w, b = (arrays[name].astype(np.float64) for name in "wb")
+        b = b if b.ndim else float(b)
         return Run(settings, facts, w, b, history, steps, arrays.get("alpha"))
 
 
@@ -372,8 +386,11 @@ def load_study(path: Path, runs: dict[str, Run]) -> dict[str, Table]:
         names = dict.fromkeys(key.partition("_")[0] for key in arrays)
         tables = {name: store.take_table(arrays, name) for name in names}
         used = dict(facts["weights_sha256"])
-    for name in used.keys() & runs.keys():
-        _require_weights(path, used[name], runs[name])
+    for name, sha256 in used.items():
+        other, _, run = name.rpartition("/")
+        run = read_run(_run(path.parents[2] / other, run)) if other else runs.get(name)
+        if run:
+            _require_weights(path, sha256, run)
     return tables
 
 

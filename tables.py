@@ -46,9 +46,9 @@ def main(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> None:
             for a table of this name.
     """
     results = cli.results_folder(results)
-    datasets = store.datasets(results)
+    datasets = runs.of_two_digits(results)
     if not datasets:
-        raise InputError(f"no runs in {results}: python train.py makes one")
+        raise InputError(f"no runs of two digits in {results}: python train.py makes one")
     for dataset in datasets:
         stored = runs.read(dataset)
         for name, rows in csv_tables(stored).items():
@@ -124,9 +124,12 @@ def page_tables(stored: runs.Results) -> dict[str, str]:
         "rational": _rational(stored),
         "threats": _threats(stored),
         "kolter-madry": _kolter_madry(stored),
+        "ten-digits": _ten_digits(stored),
         "benchmark": _benchmark(stored),
         "benchmark-minimum": _minima(stored),
         "benchmark-threads": _threads(stored),
+        "benchmark-classes-minimum": _joint_minima(stored),
+        "benchmark-classes-rivals": _joint_rivals(stored),
     }
 
 
@@ -237,6 +240,37 @@ def _kolter_madry(stored: runs.Results) -> str:
     return text
 
 
+def _ten_digits(stored: runs.Results) -> str:
+    """Losses, accuracies and weights of linear classifiers of ten digits."""
+    words = {
+        "logistic": "logistic regression",
+        "svm": "linear SVM, one against the rest",
+        "ridge": "ridge, one against the rest",
+        "minimum": "**certified minimum**",
+        "adam": "the same loss by gradients",
+        "rest": "one against the rest, certified",
+    }
+    radii = ("ε = .05", "ε = .1")
+    text = head(
+        "classifier",
+        "trained for",
+        *(f"loss, {at}" for at in radii),
+        "clean",
+        *radii,
+        *(f"{at}, box" for at in radii),
+        "weights ≠ 0",
+        "pixels",
+        left=2,
+    )
+    table = stored.study("ten-digits-models", "ten-digits")
+    for name, *numbers in zip(*table.values(), strict=True):
+        kind, _, eps = name.partition("-eps")
+        cells = [words[kind], f"ε = {eps.removeprefix('0')}" if eps else ""]
+        cells += [f"{loss:.4f}" for loss in numbers[:2]] + [share(part) for part in numbers[2:7]]
+        text += row([*cells, *map(str, numbers[7:])])
+    return text
+
+
 def _time(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
@@ -259,9 +293,40 @@ def _benchmark(stored: runs.Results) -> str:
 
 
 def _minima(stored: runs.Results) -> str:
-    """Seconds and gap of each problem, beside those of other solvers."""
     solvers = {"": "advlinear", ", cvxpy, Clarabel": "Clarabel", ", HiGHS": "HiGHS"}
-    table, found = stored.study("benchmark-minimum"), {}
+    return _beside(stored.study("benchmark-minimum"), solvers)
+
+
+def _joint_rivals(stored: runs.Results) -> str:
+    solvers = {"": "advlinear", ", cvxpy, Clarabel": "Clarabel"}
+    solvers |= {f", HiGHS, {how}": f"HiGHS, {how}" for how in ("simplex", "interior point")}
+    table = stored.study("benchmark-classes-minimum")
+    return _beside(table, solvers, alone=False)
+
+
+def _joint_minima(stored: runs.Results) -> str:
+    """Of each problem of several classes its size, its minimum, and what finding it took."""
+    table = stored.study("benchmark-classes-minimum")
+    heads = "n × d × K", "minimum", "gap", "violation", "CPU", "elapsed", "memory"
+    text = head("data, ε", *heads, "features", "weights not 0")
+    for k in np.flatnonzero(~np.isnan(table["weights"])):
+        one = {name: column[k] for name, column in table.items()}
+        sizes = " × ".join(f"{one[name]:,.0f}" for name in ("n", "d", "classes"))
+        violation = f"{one['violation']:.0e}" if one["violation"] else "0"
+        proof = [f"{one['minimum']:.7f}", f"{max(one['gap'], 0):.0e}", violation]
+        taken = [_time(one["seconds"]), _time(one["wall"]), f"{one['megabytes']:,.0f} MB"]
+        used = [f"{one[name]:,.0f}" for name in ("features", "weights")]
+        text += row([one["what"], sizes, *proof, *taken, *used])
+    return text
+
+
+def _beside(table: dict, solvers: dict[str, str], alone: bool = True) -> str:
+    """Seconds and gap of each problem, beside those of other solvers.
+
+    solvers: how the names of their rows end, and the names of the solvers. alone: whether problems
+    that no other solver was given have a row, too.
+    """
+    found = {}
     for what, seconds, gap in zip(*(table[n] for n in ("what", "seconds", "gap")), strict=True):
         other = next((end for end in solvers if end and what.endswith(end)), "")
         told = "stopped" if np.isnan(gap) else f"{max(gap, 0):.0e}"
@@ -269,7 +334,8 @@ def _minima(stored: runs.Results) -> str:
     heads = [f"{solver}{part}" for solver in solvers.values() for part in ("", ": gap")]
     text = head("data, ε", *heads)
     for what, cells in found.items():
-        text += row([what, *(cell for end in solvers for cell in cells.get(end, ["", ""]))])
+        if alone or len(cells) > 1:
+            text += row([what, *(cell for end in solvers for cell in cells.get(end, ["", ""]))])
     return text
 
 

@@ -7,8 +7,9 @@ y w.delta. Without the box the worst one lowers m by eps times the dual norm of 
     delta = -y eps sign(w),    m - eps ||w||_1,    r = m / ||w||_1    in the L-infinity ball.
 
 With the box each pixel has its own slack, and the package advlinear solves the problem.
-Shapes: x (n, d), y (n,), w (d,); all in float64. Of the losses, only those of `recipes.SOLVED` have
-a twin here, which optimum.py calls by their name.
+Shapes: x (n, d), y (n,), w (d,); all in float64. `margins` takes several classes, too.
+Of the losses, only those of `recipes.SOLVED` have a twin here, which optimum.py calls by their
+name.
 """
 
 import numpy as np
@@ -62,12 +63,36 @@ def check(x, delta, eps: float, norm: str = "inf", box: bool = False) -> None:
 def margins(x, y, w, b: float, eps: float = 0.0, norm: str = "inf", box: bool = False):
     """The smallest margins (n,) within the ball of radius eps: m - eps ||w||_dual, or in the box.
 
-    Their `hinge` is the robust hinge.
+    Their `hinge` is the robust hinge. For weights (K, d) and b (K,), labels are 0 to K - 1, and a
+    sample has a margin over each other class k, f_y(x) - f_k(x), which falls by eps ||w_y - w_k||.
+    The smallest of these is returned (without a box).
     """
+    if np.ndim(w) == 2:
+        return _margins_over_classes(x, y.astype(np.int64), w, b, eps, norm)
     clean = y * (x @ w + b)
     if box:
         return clean + y * (perturbation(x, y, w, eps, norm, box) @ w)
     return clean - eps * dual_norm(w, norm)
+
+
+def _margins_over_classes(x, y, w, b, eps: float, norm: str) -> np.ndarray:
+    own, scores = np.arange(len(y)), x @ w.T + b
+    falls = np.array([[eps * dual_norm(one - other, norm) for other in w] for one in w])
+    margins = scores[own, y][:, None] - scores - falls[y]
+    margins[own, y] = np.inf
+    return margins.min(axis=1)
+
+
+def sparsest(w: np.ndarray) -> np.ndarray:
+    """Weights (K, d) with as many zeros as possible that give the same margins; others as they are.
+
+    A vector added to the weights of all classes changes no margin. So each feature loses the weight
+    that most classes have there.
+    """
+    if w.ndim == 1:
+        return w
+    same = (w[:, None] == w).sum(axis=1)  # (K, d): how many classes have this weight
+    return w - np.take_along_axis(w, same.argmax(axis=0)[None], axis=0)
 
 
 def hinge(margins: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@
     found.radii                   # (n,) the smallest perturbation that makes each sample wrong
     found.curve([0, 0.1, 0.2])    # accuracy under the worst perturbation of at most each size
 
-    best = advlinear.minimise(X, y, eps=0.1)    # two classes: the least possible robust hinge
+    best = advlinear.minimise(X, y, eps=0.1)    # the least possible robust hinge, 2 to 16 classes
     best.w, best.b, best.primal, best.dual      # its weights, and both bounds that prove it
 
-    path = advlinear.path(X, y, 0.05, 0.5)      # the same at every radius from 0.05 to 0.5
+    path = advlinear.path(X, y, 0.05, 0.5)      # of two classes at every radius from 0.05 to 0.5
     path.at(0.1).w                              # any of its models
 
     classifier = advlinear.RobustClassifier(eps=0.1)    # the minimum as a scikit-learn estimator

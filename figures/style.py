@@ -5,7 +5,9 @@ a robust one (the darker, the larger its radius), blue the exact minimum. The da
 that it is trained for. Hollow circles are the converged recipe, where it stands beside others. A
 loss has the colour of the model that is trained with it: black the hinge, green the robust hinge.
 Orange is random noise (dots; a line for its normal approximation) and gradient attacks: FGSM
-(triangles), PGD (crosses). Dark grey are words, thin lines, and the classifiers of ten digits.
+(triangles), PGD (crosses). Dark grey are words, thin lines, and the classifiers of ten digits that
+are not robust; those that are have the colours above. In the stamps of ten digits, dark blue counts
+for the digit and light orange against it.
 Every colour has a contrast of at least 3:1 on white.
 """
 

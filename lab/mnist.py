@@ -76,8 +76,8 @@ def given_files(mnist_dir) -> Path:
     return mnist_dir
 
 
-def checksum(source: str, digits: tuple[int, int]) -> str:
-    """SHA-256 over both digits' images."""
+def checksum(source: str, digits: tuple[int, ...]) -> str:
+    """SHA-256 over the images of these digits."""
     return hashlib.sha256("".join(KNOWN[source][d][2] for d in digits).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import os
 import re
 import subprocess
@@ -160,6 +161,7 @@ def sentences(stored) -> list[str]:
         f"than 0. The converged recipe, trained with the box, ends {excess:.1f} % above it",
         *of_other_problems(stored),
         *of_the_path(stored),
+        *of_ten_digits(stored),
     ]
 
 
@@ -211,6 +213,60 @@ def of_the_path(stored) -> list[str]:
         f"keeps {kept[0.036]} of them at ε = .036, just below the margin, and {kept[0.041]} at ε "
         "= .041, just above it",
     ]
+
+
+def of_ten_digits(stored) -> list[str]:
+    """The sentences on the minima of all ten digits."""
+    table = stored.study("ten-digits-models", "ten-digits")
+    rows = {
+        str(row[0]): dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)
+    }
+    (least, most), rest = (
+        [rows[f"{kind}-eps{eps}"] for eps in (0.05, 0.1)] for kind in ("minimum", "rest")
+    )
+    adam = [rows[f"adam-eps{eps}"] for eps in (0.05, 0.1)]
+    kept = {
+        kind: [tables.share(row[f"linf{eps}"]) for row, eps in zip(both, (0.05, 0.1), strict=True)]
+        for kind, both in (("minimum", (least, most)), ("adam", adam), ("rest", rest))
+    }
+    proofs = runs.read(RESULTS / "mnist-all").study("rational")
+    assert proofs["run"].tolist() == ["optimal-eps0.05", "optimal-eps0.1"]
+    assert proofs["violation"].tolist() == [0, 0]
+    assert proofs["gap"].max() <= 1e-6
+    bounds = zip(proofs["dual"], proofs["primal"], strict=True)
+    bounds = [
+        f"{math.floor(dual * 1e12) / 1e12:.12f} and {math.ceil(primal * 1e12) / 1e12:.12f}"
+        for dual, primal in bounds
+    ]
+    above = [
+        f"{100 * (row[f'loss{eps}'] / dual - 1):.2f} %"
+        for row, eps, dual in zip(adam, (0.05, 0.1), proofs["dual"], strict=True)
+    ]
+    empty = ~stored.study("weights", "ten-digits")["rest-eps0.1_W"].any(axis=1)
+    plain = rows["logistic"]
+    return [
+        "`python optimum.py --digits all --eps 0.05 0.1`",
+        f"At ε = .05 the minimum is between {bounds[0]}, at ε = .1 between {bounds[1]}",
+        f"Adam ends {above[0]} above the minimum at ε = .05 and {above[1]} above it at ε = .1",
+        f"It uses {least['pixels']} of 784 pixels at ε = .05 and {most['pixels']} at ε = .1; Adam "
+        f"uses {adam[0]['pixels']} and {adam[1]['pixels']}",
+        f"At ε = .05 the minimum keeps {kept['minimum'][0]} of the test images under attack and "
+        f"Adam keeps {kept['adam'][0]}. At ε = .1 they keep {kept['minimum'][1]} and "
+        f"{kept['adam'][1]}.",
+        f"for {NUMBERS[empty.sum()]} of the ten digits against the rest. So "
+        f"{tables.share(rest[1]['clean'])} of the clean images are right, and {kept['rest'][1]} "
+        f"under attack. At ε = .05 it keeps {kept['rest'][0]}, where the minimum of all digits "
+        f"together keeps {kept['minimum'][0]}",
+        f"The minimum for ε = .05 keeps {tables.share(least['linf0.1'])} at ε = .1, more than the "
+        f"minimum for ε = .1 itself, and gets {tables.share(least['clean'])} of the clean images "
+        f"right, where that one gets {tables.share(most['clean'])}",
+        f"gets {tables.share(plain['clean'])} of the clean images right and keeps "
+        f"{tables.share(plain['linf0.05'])} at ε = .05",
+        f"on the {sum(data.mnist.KNOWN['mnist'][digit][1] for digit in range(10))} test images",
+    ]
+
+
+NUMBERS = "no one two three four five six seven eight nine ten".split()
 
 
 def test_every_number_of_ours_in_the_article_is_that_of_the_results(stored):

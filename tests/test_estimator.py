@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, minmax_scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import advlinear
@@ -42,7 +42,11 @@ def clouds(classes=2, n=60, seed=0):
 # minimum is one point: with a smaller ball some of their data can be separated, and it is not.
 @pytest.mark.filterwarnings("ignore:coef_ is 0")
 @parametrize_with_checks(
-    [RobustClassifier(eps=0.25), RobustClassifier(eps=0.25, loss="logistic", tol=1e-9)]
+    [
+        RobustClassifier(eps=0.25),
+        RobustClassifier(eps=0.25, loss="logistic", tol=1e-9, multi_class="ovr"),
+        RobustClassifier(eps=0.25, multi_class="ovr"),
+    ]
 )
 def test_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
@@ -67,10 +71,55 @@ def test_two_classes_are_one_minimum_with_its_certificate(problem):
     assert proof["gap"] <= problem.get("tol", 1e-6)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
-def test_more_classes_are_one_minimum_against_the_rest_each(problem):
+@pytest.mark.parametrize("way", ["auto", "joint"])
+@pytest.mark.parametrize("problem", [one for one in PROBLEMS if "box" not in one], ids=str)
+def test_more_classes_are_one_minimum_of_all_together(problem, way):
+    """One certificate, checked with nothing of the solver."""
     x, y = clouds(4)
-    fitted = RobustClassifier(**problem).fit(x, y)
+    fitted = RobustClassifier(**problem, multi_class=way).fit(x, y)
+    (best,) = fitted.certificate_
+    found = advlinear.minimise(x, y, **problem)
+    assert np.array_equal(fitted.coef_, found.w)
+    assert fitted.intercept_ == pytest.approx(found.b - found.b.mean(), rel=1e-12, abs=1e-12)
+    assert fitted.coef_.shape == (4, 4)
+    scores = x @ fitted.coef_.T + fitted.intercept_
+    assert np.array_equal(fitted.decision_function(x), scores)
+    assert np.array_equal(fitted.predict(x), np.array(list("abcd"))[scores.argmax(axis=1)])
+    of_problem = {name: value for name, value in problem.items() if name != "tol"}
+    parts = best.w, best.b, best.alpha
+    proof = advlinear.certificate(x, y, *parts, **of_problem, flow=best.flow)
+    assert proof == {name: getattr(best, name) for name in proof}
+    assert proof["primal"] > 0.1
+    assert proof["gap"] <= problem.get("tol", 1e-6)
+
+
+def test_classes_that_are_not_trained_together_by_default():
+    """Those with a box; those with many weights in another ball or loss; and more than 16."""
+    x, y = clouds(3)
+    wide = np.hstack([x, np.zeros((60, 330))])  # 3 x 335 weights and biases
+    many = np.arange(60) % 17
+    for features, labels, problem, rows in (
+        (x, y, dict(box=(0, 1)), 3),
+        (wide, y, dict(norm="2"), 3),
+        (wide, y, dict(loss="logistic"), 3),
+        (wide[:, :333], y, dict(norm="2"), 3),
+        (x, many, dict(), 17),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fitted = RobustClassifier(0.1, **problem).fit(features, labels)
+        assert len(fitted.certificate_) == rows
+        with pytest.raises(ValueError, match=r"pass multi_class='ovr'\)$") as error:
+            RobustClassifier(0.1, **problem, multi_class="joint").fit(features, labels)
+        assert "\n" not in str(error.value)
+    assert len(RobustClassifier(0.1).fit(wide, y).certificate_) == 1
+    assert len(RobustClassifier(0.1, norm="2").fit(wide[:, :60], y).certificate_) == 1
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_against_the_rest_each_class_has_a_minimum_of_its_own(problem):
+    x, y = clouds(4)
+    fitted = RobustClassifier(**problem, multi_class="ovr").fit(x, y)
     assert fitted.classes_.tolist() == list("abcd")
     for label, w, b, best in zip(
         "abcd", fitted.coef_, fitted.intercept_, fitted.certificate_, strict=True
@@ -113,9 +162,16 @@ def test_the_weights_of_classes():
         ({"a": 2, "b": 1, "c": 5}, None, [{"a": 2, "b": 1, "c": 5}[label] for label in y]),
         ({"c": 0.1}, own, own * np.where(y == "c", 0.1, 1)),
     ):
-        classifier = RobustClassifier(0.1, class_weight=class_weight)
+        (together,) = (
+            RobustClassifier(0.1, class_weight=class_weight)
+            .fit(x, y, sample_weight=sample_weight)
+            .certificate_
+        )
+        found = advlinear.minimise(x, y, 0.1, sample_weight=weights)
+        assert together.primal == pytest.approx(found.primal, rel=3e-6)
+        classifier = RobustClassifier(0.1, class_weight=class_weight, multi_class="ovr")
         classifier.fit(x, y, sample_weight=sample_weight)
-        plain = RobustClassifier(0.1).fit(x, y)
+        plain = RobustClassifier(0.1, multi_class="ovr").fit(x, y)
         for label, best, other in zip(
             "abc", classifier.certificate_, plain.certificate_, strict=True
         ):
@@ -130,6 +186,11 @@ def test_probabilities_are_those_of_the_logistic_loss_alone():
     share = 1 / (1 + np.exp(-fitted.decision_function(x)))
     assert fitted.predict_proba(x) == pytest.approx(np.stack([1 - share, share], axis=1), rel=1e-12)
     fitted = RobustClassifier(0.1, loss="logistic").fit(*clouds(3))
+    shares = np.exp(fitted.decision_function(x))  # the softmax
+    expected = shares / shares.sum(axis=1, keepdims=True)
+    assert fitted.predict_proba(x) == pytest.approx(expected, rel=1e-12)
+    assert fitted.predict_proba(1e6 * x).sum(axis=1) == pytest.approx(np.ones(len(x)))
+    fitted = RobustClassifier(0.1, loss="logistic", multi_class="ovr").fit(*clouds(3))
     shares = 1 / (1 + np.exp(-fitted.decision_function(x)))
     expected = shares / shares.sum(axis=1, keepdims=True)
     assert fitted.predict_proba(x) == pytest.approx(expected, rel=1e-12)
@@ -161,7 +222,7 @@ def test_classes_without_weights_are_told_of():
     x, y = load_digits(return_X_y=True)
     x, y = x / 16, np.array(list("abcdefghij"))[y]
     with pytest.warns(UserWarning, match="coef_ is 0") as told:
-        fitted = RobustClassifier(eps=0.1).fit(x, y)
+        fitted = RobustClassifier(eps=0.1, multi_class="ovr").fit(x, y)
     (one,) = told
     assert one.filename == __file__
     empty = fitted.classes_[~fitted.coef_.any(axis=1)]
@@ -184,12 +245,43 @@ def test_classes_without_weights_are_told_of():
 
 
 @pytest.mark.filterwarnings("error")
+def test_classes_trained_together_have_weights_where_those_against_the_rest_have_none():
+    """At the radius of the test above; the attack agrees with the margins of each pair."""
+    x, y = load_digits(return_X_y=True)
+    x = x / 16
+    fitted = RobustClassifier(eps=0.1).fit(x, y)
+    (best,) = fitted.certificate_
+    assert 0 < best.primal - best.dual <= 1e-6 * best.primal
+    found = advlinear.attack(fitted, x, y)
+    assert found.curve(0) == fitted.score(x, y) > 0.8
+    W, own = fitted.coef_, np.arange(len(y))
+    margins = fitted.decision_function(x)
+    margins = margins[own, y][:, None] - margins - 0.1 * np.abs(W[y][:, None] - W).sum(axis=2)
+    margins[own, y] = np.inf
+    assert found.curve(0.1) == np.mean(margins.min(axis=1) > 0) > 0.4
+
+
+def test_classes_trained_together_without_weights_are_told_of():
+    x, y = clouds(3)
+    line = "^coef_ is 0: at eps=5 weights of 0 have .* but with them every sample has the same scor"
+    with pytest.warns(UserWarning, match=line) as told:
+        fitted = RobustClassifier(eps=5).fit(x, y)
+    assert told[0].filename == __file__
+    assert not np.ptp(fitted.coef_, axis=0).any()
+
+
+@pytest.mark.filterwarnings("error")
 def test_the_default_radius_suits_features_from_0_to_1():
     x, y = load_digits(return_X_y=True)
-    fitted = RobustClassifier().fit(x / 16, y)
+    fitted = RobustClassifier(multi_class="ovr").fit(x / 16, y)
     assert fitted.get_params()["eps"] == 0.02
     assert fitted.coef_.any(axis=1).all()
     assert fitted.score(x / 16, y) > 0.97
+    x, y = load_iris(return_X_y=True)
+    x = minmax_scale(x)
+    fitted = RobustClassifier().fit(x, y)
+    assert len(fitted.certificate_) == 1
+    assert fitted.score(x, y) > 0.95
 
 
 def test_two_classes_without_weights_are_told_of_where_a_smaller_radius_helps():
@@ -308,6 +400,9 @@ def test_cross_validation_of_a_table_with_names():
         (dict(box=(0, 0.5)), "outside the box"),
         (dict(box=(0, 1), norm="2"), "a box needs the norm inf, not 2"),
         (dict(loss=pd.Series(["hinge", "hinge"])), "loss must be hinge or logistic, not 0"),
+        (dict(multi_class="multinomial"), "multi_class must be auto, joint or ovr, not 'multinom"),
+        (dict(multi_class=None), "multi_class must be auto, joint or ovr, not None"),
+        (dict(multi_class=pd.Series(["ovr"])), "multi_class must be auto, joint or ovr, not 0"),
         (dict(class_weight="even"), "class_weight"),
         (dict(class_weight=pd.Series(["balanced"] * 2)), "class_weight"),
         (dict(class_weight=pd.NA), "class_weight"),
@@ -340,6 +435,20 @@ def test_a_refusal_is_one_line(change, line):
             RobustClassifier(**(dict(eps=0.1) | change)).fit(x, y, sample_weight=weights)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("way", ["auto", "joint", "ovr"])
+def test_what_is_wrong_in_any_way_of_training_has_no_hint(way):
+    x, y = clouds(3)
+    for change, line in (
+        (dict(eps=-1), "eps must be a finite number of at least 0, not -1"),
+        (dict(norm="3"), "norm must be inf, 2 or 1, not '3'"),
+        (dict(loss="log"), "loss must be hinge or logistic, not 'log'"),
+    ):
+        with pytest.raises(ValueError, match=f"^{line}$"):
+            RobustClassifier(**change, multi_class=way).fit(x, y)
+    with pytest.raises(ValueError, match=r"^y needs labels of two classes, not 1: a$"):
+        RobustClassifier(multi_class=way).fit(x, ["a"] * 60)
 
 
 def test_a_radius_per_feature_by_scaling_is_exact():

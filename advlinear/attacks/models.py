@@ -178,10 +178,12 @@ def _is_minimum(model: Any) -> bool:
 
 def _found(model: Any, form: Form) -> tuple:
     """(w, b) of a `Minimum` or a `Best`, w with names where both it and X have some."""
-    names = getattr(model, "names", None)
-    if names is None or form.columns is None:
-        return model.w, model.b
-    return sys.modules["pandas"].Series(model.w, names), model.b
+    names, w = getattr(model, "names", None), model.w
+    if names is not None and form.columns is not None:
+        pandas = sys.modules["pandas"]
+        several = np.ndim(w) == 2
+        w = pandas.DataFrame(w, columns=names) if several else pandas.Series(w, names)
+    return w, model.b
 
 
 def given(model: tuple, form: Form) -> tuple[np.ndarray, np.ndarray]:

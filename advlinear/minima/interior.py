@@ -122,11 +122,10 @@ def _step(newton: Newton, least_mu: float) -> Iterate:
             break
     if not np.isfinite(change.theta).all() or max(primal, dual) < SHORTEST_STEP:
         raise np.linalg.LinAlgError("no step is left")
-    return Iterate(
-        newton.theta + primal * change.theta,
-        newton.state.move(change.samples, primal, dual),
-        newton.z + dual * change.z,
-    )
+    state = newton.state.move(change.samples, primal, dual)
+    if not np.isfinite(state.alpha.sum()):
+        raise np.linalg.LinAlgError("alpha is not finite")
+    return Iterate(newton.theta + primal * change.theta, state, newton.z + dual * change.z)
 
 
 @dataclass(frozen=True)

@@ -772,6 +772,30 @@ def test_a_minimum_and_a_model_of_a_path_are_models():
         advlinear.attack(path, x, y)
 
 
+def test_a_minimum_of_several_classes_is_a_model():
+    """With its labels and, where it was found on a DataFrame, its names; else as (W, b)."""
+    x = np.random.default_rng(0).random((60, 4))
+    own = np.argmax(x[:, :3] * [1, 1.2, 0.9], axis=1)
+    y = np.array(["low", "mid", "top"])[own]
+    best = advlinear.minimise(x, y, 0.05)
+    assert best.W.shape == (3, 4)
+    for norm in NORMS:
+        found = advlinear.attack(best, x, y, norm)
+        expected = advlinear.attack((best.W, best.b), x, own, norm)
+        np.testing.assert_array_equal(found.radii, expected.radii)
+        assert (found.rival == best.classes[expected.rival]).all()
+    towards = advlinear.attack(best, x, None, target="mid").radii
+    assert ((towards == 0) == ((x @ best.W.T + best.b).argmax(axis=1) == 1)).all()
+    frame = pd.DataFrame(x, columns=list("abcd"))
+    named = advlinear.minimise(frame, y, 0.05)
+    expected = advlinear.attack((best.W, best.b), x, own).radii
+    for known in (x, frame, frame[list("cadb")]):
+        radii = advlinear.attack(named, known, y).radii
+        np.testing.assert_allclose(radii, expected, rtol=1e-12)
+    with pytest.raises(ValueError, match="lacks column 'e' of X"):
+        advlinear.attack(named, frame.rename(columns={"d": "e"}), y)
+
+
 def test_attack_says_what_takes_eps():
     with pytest.raises(
         TypeError, match=r"attack takes no eps.*: curve\(eps\) and perturbed\(eps\)"

@@ -13,9 +13,12 @@ from conftest import flat, tree
 
 import attack
 import data
+import explore
 import model
 import plots
+import recipes
 import runs
+import tables
 import worst_case
 
 RADII = np.arange(101) * 0.5 / 100
@@ -210,8 +213,30 @@ def test_unknown_run_and_no_runs_are_refused(results, tmp_path):
     with pytest.raises(InputError, match=rf"no run robust-eps9 in .* mnist-sample-0-1/{REGULAR}"):
         attack.main([REGULAR, "robust-eps9"], results=results)
     assert tree(results) == before
-    with pytest.raises(InputError, match=r"no runs in .*: python train\.py makes one"):
+    with pytest.raises(InputError, match=r"no runs of two digits in .*: python train\.py makes"):
         attack.main(results=tmp_path / "empty")
+
+
+def test_runs_of_ten_digits_are_left_alone(results, capsys):
+    """By all scripts of two digits; named, one says which command attacks it."""
+    runs.save_run(
+        results, recipes.optimal("mnist-all", 0.05), {}, np.ones((10, 3)), np.ones(10), {}
+    )
+    before = tree(results / "mnist-all")
+    attack.main(results=results)
+    attack.main(box=True, results=results)
+    plots.main(results=results)
+    tables.main(results=results)
+    out, err = capsys.readouterr()
+    assert "mnist-all" not in out + err
+    assert tree(results / "mnist-all") == before
+    line = "mnist-all/optimal-eps0.05 is of ten digits: python studies.py ten-digits attacks those"
+    with pytest.raises(InputError, match=line):
+        attack.main("mnist-all/optimal-eps0.05", results=results)
+    shutil.rmtree(results / "mnist-sample-0-1")
+    for module in (attack, plots, tables, explore):
+        with pytest.raises(InputError, match=r"no runs of two digits|nothing to draw"):
+            module.main(results=results)
 
 
 def test_data_set_out_of_reach(results, capsys):

@@ -2,11 +2,14 @@
 
 from lab import library
 
+import numpy as np
 import pytest
 import threadpoolctl
 
+import advlinear
 import benchmark
 import runs
+import tables
 
 
 @pytest.fixture
@@ -72,3 +75,48 @@ def test_threads_are_set_for_each_turn_and_given_back(sample, monkeypatch):
     assert seen[::2] == [{1}, {1}]  # a BLAS that was loaded with one thread may keep it in between
     assert table["what"] == ["a task", "a task, two threads"]
     assert table["runs"] == [2, 2]
+
+
+@pytest.fixture(scope="module")
+def three_classes():
+    random = np.random.default_rng(0)
+    own = random.integers(0, 3, 60)
+    return np.clip(np.eye(3, 4)[own] + random.normal(scale=0.3, size=(60, 4)), 0, 1), own
+
+
+def test_minima_of_several_classes_beside_those_of_others(tmp_path, monkeypatch, three_classes):
+    """Labels that are not 0 to K - 1; with the default problem HiGHS, too. The table reads it."""
+    pytest.importorskip("cvxpy")
+    x, own = three_classes
+    problems = [
+        ("inf", (x, 3 - own, 0.1, {})),
+        ("2", (x, own, 0.3, dict(norm="2", loss="logistic"))),
+        ("1", (x, own, 0.3, dict(norm="1"))),
+    ]
+    monkeypatch.setattr(benchmark, "_joint", lambda split: iter(problems))
+    benchmark.main(["classes-minimum"], dataset="mnist-sample", results=tmp_path)
+    stored = runs.read(tmp_path / "mnist-sample-0-1")
+    table = stored.study("benchmark-classes-minimum")
+    ends = ["", ", cvxpy, Clarabel", ", HiGHS, simplex", ", HiGHS, interior point"]
+    expected = [f"inf{end}" for end in ends] + [n + end for n in "21" for end in ends[:2]]
+    assert table["what"].tolist() == expected
+    assert np.abs(table["gap"]).max() <= 1e-6  # of all: they agree
+    ours = ~np.isnan(table["weights"])
+    assert ours.sum() == 3
+    assert (table["violation"][ours] == 0).all()
+    assert (table["minimum"][ours] > 0.01).all()
+    assert (table["megabytes"][ours] > 30).all()  # NumPy alone takes as much
+    heads = 2  # lines
+    assert tables._joint_minima(stored).count("\n") == heads + 3
+    assert tables._joint_rivals(stored).count("\n") == heads + 3
+
+
+def test_the_loss_of_several_classes_is_that_of_the_certificate(three_classes):
+    x, own = three_classes
+    random = np.random.default_rng(1)
+    W, b, alpha = random.normal(size=(3, 4)), random.normal(size=3), np.zeros((60, 3))
+    for norm in ("inf", "2", "1"):
+        for loss in ("hinge", "logistic"):
+            proof = advlinear.certificate(x, own, W, b, alpha, 0.2, norm, loss)
+            found = benchmark.joint_loss(x, own, W, b, 0.2, norm, loss)
+            assert found == pytest.approx(proof["primal"], rel=1e-12)

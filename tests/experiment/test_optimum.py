@@ -1,5 +1,6 @@
 """optimum.py: what it stores, certified anew; tests/minima/test_minimum.py is about the minimum."""
 
+import itertools
 import re
 import shutil
 from fractions import Fraction
@@ -10,12 +11,15 @@ from lab.cli import RESULTS, InputError
 import numpy as np
 import pytest
 import scipy.optimize
-from conftest import tree
+from conftest import script, tree
 
+import advlinear
+import data
 import optimum
 import recipes
 import runs
 import train
+import worst_case
 from advlinear.minima import program
 
 EPS = [0.05, 0.2, 0.3]  # for the sample; its classes are separable at 0.05
@@ -259,6 +263,127 @@ def test_nothing_to_verify(tmp_path):
         with pytest.raises(InputError, match="--verify is of all stored minima: leave the problem"):
             optimum.main(verify=True, dataset="mnist-sample", results=tmp_path, **problem)
     assert tree(tmp_path) == {}
+
+
+# --- ten digits ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ten(tiny_ten, tmp_path_factory):
+    """A results folder with the minimum of ten digits at .1, on shrunken images."""
+    results = tmp_path_factory.mktemp("ten")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load_all", lambda *arguments: tiny_ten)
+        optimum.main(0.1, digits="all", dataset="mnist-sample", results=results, quiet=True)
+    return results
+
+
+def stored_ten(results) -> runs.Run:
+    return runs.load_run(store.file(results / "mnist-sample-all", "runs", "optimal-eps0.1"))
+
+
+def check_dual_of_classes(x, y, alpha, eps):
+    """The constraints of the dual of several classes: for all sets S of classes, and all pixels."""
+    n, K = alpha.shape
+    other = np.arange(K) != y[:, None]
+    assert alpha[other].min() >= -1e-12
+    assert (alpha * other).sum(axis=1).max() <= 1 / n + 1e-12
+    alpha = np.where(other, alpha, 0.0)
+    net = np.where(other, -alpha, alpha.sum(axis=1, keepdims=True))  # (n, K)
+    np.testing.assert_allclose(net.sum(axis=0), 0, atol=1e-12)
+    pull = net.T @ x
+    between = np.array([alpha[y == k].sum(axis=0) for k in range(K)])
+    between += between.T
+    for size in range(1, K):
+        for chosen in itertools.combinations(range(K - 1), size):  # the last one is never in
+            inside = np.isin(np.arange(K), chosen)
+            allowed = eps * between[np.ix_(inside, ~inside)].sum()
+            assert np.abs(pull[inside].sum(axis=0)).max() <= allowed + 1e-9
+
+
+def test_a_stored_minimum_of_ten_digits_is_certified(ten, tiny_ten):
+    """Computed anew from w, b and alpha alone, and each constraint of the dual written out."""
+    run, (x, y) = stored_ten(ten), tiny_ten.flat("train")
+    assert run.settings == recipes.optimal("mnist-sample-all", 0.1)
+    y = y.astype(int)
+    check_dual_of_classes(x, y, run.alpha, 0.1)
+    margins = worst_case.margins(x, y, run.w, run.b, 0.1)
+    upper, lower = np.maximum(0, 1 - margins).mean(), run.alpha.sum()
+    assert 0 < upper - lower <= 1e-6 * upper
+    stated = run.facts["certificate"]
+    assert stated == optimum.certificate(run, tiny_ten)
+    assert [stated["primal"], stated["dual"]] == pytest.approx([upper, lower], rel=1e-9)
+    assert stated["violation"] == 0
+    x, y = tiny_ten.flat("test")
+    for name, eps in (("test_accuracy", 0), ("test_robust_accuracy", 0.1)):
+        kept = advlinear.attack((run.w, run.b), x, y.astype(int)).curve(eps)
+        assert run.history[name] == [kept]
+    assert (run.facts["digits"], run.facts["train_samples"]) == (list(range(10)), 400)
+
+
+def test_the_same_minimum_of_ten_digits_has_the_same_bytes_and_one_line(
+    ten, tiny_ten, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(data, "load_all", lambda *arguments: tiny_ten)
+    (file,) = optimum.main([0.1], digits=["all"], dataset="mnist-sample", results=tmp_path)
+    (line,) = capsys.readouterr().out.splitlines()
+    run = runs.load_run(file)
+    used = np.count_nonzero(worst_case.sparsest(run.w))
+    assert line.startswith(f"optimal-eps0.1: minimum {run.facts['certificate']['primal']:.9f}, ")
+    assert f" {used} weights other than 0, " in line
+    assert file.read_bytes() == (ten / file.relative_to(tmp_path)).read_bytes()
+    (file,) = optimum.main(9 / 10, digits="all", dataset="mnist-sample", results=tmp_path)
+    assert "(w = 0 is optimal: no weights are better than " in capsys.readouterr().out
+
+
+def test_minima_of_ten_digits_are_verified_in_rational_arithmetic(
+    ten, tiny_ten, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(data, "load_all", lambda *arguments: tiny_ten)
+    results = shutil.copytree(ten, tmp_path / "results")
+    (file,) = optimum.main(verify=True, digits="all", dataset="mnist-sample", results=results)
+    (table,) = runs.load_study(file, runs.read_runs(results / tiny_ten.name)).values()
+    stated = optimum.certificate(stored_ten(results), tiny_ten)
+    assert table["run"].tolist() == ["optimal-eps0.1"]
+    assert table["violation"].tolist() == [0]
+    assert stated["dual"] <= table["dual"][0] <= table["primal"][0] <= stated["primal"]
+
+
+@pytest.mark.parametrize(
+    "option", [dict(path=True), dict(norm="2"), dict(box=True), dict(loss="logistic")], ids=str
+)
+def test_what_ten_digits_cannot_be_asked_for(option, tmp_path):
+    radii = () if "path" in option else 0.1
+    with pytest.raises(InputError, match="--digits all is of the hinge in the L∞ ball, at the rad"):
+        optimum.main(radii, digits="all", dataset="mnist-sample", results=tmp_path, **option)
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("digits", "line"),
+    [
+        (["3"], "--digits needs two different digits from 0 to 9, not [3]"),
+        (["all", "3"], "--digits needs two different digits from 0 to 9, not ['all', 3]"),
+        (["1", "2", "3"], "--digits needs two different digits from 0 to 9, not [1, 2, 3]"),
+        (["ten"], "argument --digits: invalid"),
+    ],
+)
+def test_other_digits_are_refused_in_one_line(digits, line, tmp_path):
+    options = ["--dataset", "mnist-sample", "--results", tmp_path]
+    done = script("optimum.py", "--eps", "0.1", "--digits", *digits, *options)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert line in done.stderr
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("eps", [0.05, 0.1])
+def test_published_minima_of_ten_digits_are_certified(mnist, eps):
+    """From the stored weights and alpha, by the constraints written out above."""
+    run = runs.load_run(store.file(RESULTS / "mnist-all", "runs", f"optimal-eps{eps}"))
+    x, y = data.load_all("mnist").flat("train")
+    check_dual_of_classes(x, y.astype(int), run.alpha, eps)
+    loss = worst_case.hinge(worst_case.margins(x, y, run.w, run.b, eps)).mean()
+    assert loss <= run.alpha.sum() * (1 + 1e-6)
 
 
 # --- the distance of a trained run from the minimum ----------------------------------------------

@@ -39,14 +39,16 @@ def made_by(command: str, dataset: str) -> recipes.Settings:
     split = SimpleNamespace(name=dataset, y_train=range(12665))
     with (
         mock.patch.object(data, "load", return_value=split) as load,
+        mock.patch.object(data, "load_all", return_value=split) as load_all,
         mock.patch.object(*work, return_value=[]) as worked,
     ):
         module.main(**vars(module._parser().parse_args(options)))
-    source, digits, _ = load.call_args.args
-    assert (python, f"{source.replace('auto', 'mnist')}-{digits[0]}-{digits[1]}") == (
-        "python",
-        dataset,
-    )
+    if load_all.called:
+        source, digits = load_all.call_args.args[0], ("all",)
+    else:
+        source, digits, _ = load.call_args.args
+    named = "-".join([source.replace("auto", "mnist"), *map(str, digits)])
+    assert (python, named) == ("python", dataset)
     ((settings,),) = [worked.call_args.args[1] if module is train else worked.call_args.args[:1]]
     return settings
 
@@ -148,6 +150,13 @@ def test_the_runs_that_figures_ask_for_are_published_under_their_names():
 def test_the_command_says_which_data_set(dataset):
     assert made_by(recipes.settings(dataset).command(), dataset).dataset == dataset
     assert made_by(recipes.optimal(dataset, 0.1).command(), dataset).dataset == dataset
+
+
+@pytest.mark.parametrize("dataset", ["mnist-all", "mnist-sample-all"])
+def test_the_command_of_a_minimum_of_ten_digits(dataset):
+    settings = recipes.optimal(dataset, 0.05)
+    assert settings.command().endswith(" --digits all")
+    assert made_by(settings.command(), dataset) == settings
 
 
 def test_a_run_with_callbacks_has_no_command():

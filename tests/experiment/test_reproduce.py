@@ -216,18 +216,26 @@ def test_the_commands_make_all_that_is_published(sample, tmp_path, monkeypatch):
     # What git tracks is published; beside it there may be runs of one's own.
     command = ["git", "ls-files", "results"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    published = [Path(name.removesuffix(".npz")).parts[2:] for name in listed.stdout.split()]
+    published = [Path(name.removesuffix(".npz")).parts[1:] for name in listed.stdout.split()]
     if not published:
         pytest.skip("this is no git checkout")
-    split = dataclasses.replace(sample, name="mnist-0-1")
+    here, ten = "mnist-0-1", "mnist-all"
+    split, every = (dataclasses.replace(sample, name=name) for name in (here, ten))
     made, attacked, studied = set(), set(), set()
+
+    def make(settings, *rest, **more):
+        made.add((settings.dataset, settings.name))
+
     monkeypatch.setattr(data, "load", lambda *arguments: split)
-    monkeypatch.setattr(train, "train", lambda settings, **rest: made.add(settings.name))
-    monkeypatch.setattr(optimum, "follow_path", lambda *rest: studied.add("path"))
-    monkeypatch.setattr(optimum, "verify_stored", lambda *rest: studied.add("rational"))
+    monkeypatch.setattr(data, "load_all", lambda *arguments: every)
+    monkeypatch.setattr(train, "train", make)
+    monkeypatch.setattr(optimum, "follow_path", lambda of, *rest: studied.add((of.name, "path")))
+    monkeypatch.setattr(
+        optimum, "verify_stored", lambda of, *rest: studied.add((of.name, "rational"))
+    )
     monkeypatch.setattr(runs, "load_run", lambda file: None)
     monkeypatch.setattr(runs, "report", lambda *arguments: "")
-    monkeypatch.setattr(optimum, "optimise", lambda settings, *rest: made.add(settings.name))
+    monkeypatch.setattr(optimum, "optimise", make)
 
     def run(command, check):
         _, path, *arguments = command
@@ -238,20 +246,27 @@ def test_the_commands_make_all_that_is_published(sample, tmp_path, monkeypatch):
             script.main(**options)
         elif script is attack:
             threat = runs.threat(options["norm"], options["box"])
-            attacked.update((threat, name) for name in options["runs_named"] or made)
+            names = options["runs_named"] or [name for dataset, name in made if dataset == here]
+            attacked.update((threat, name) for name in names)
         elif script is studies:
-            studied.update(options["names"])
+            studied.update((here, name) for name in options["names"])
         elif script is benchmark:
-            studied.update(f"benchmark-{part}" for part in options["parts"] or benchmark.PARTS)
+            parts = options["parts"] or benchmark.PARTS
+            studied.update((here, f"benchmark-{part}") for part in parts)
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(reproduce.subprocess, "run", run)
     reproduce.main(results=tmp_path)
-    assert made == {parts[1] for parts in published if parts[0] == "runs"}
-    assert attacked == {parts[1:3] for parts in published if parts[0] == "attacks"}
-    pictures = {parts[1] for parts in published if parts[0] == "illustrations"}
-    assert pictures == {name for threat, name in attacked if threat == "linf"}
-    assert studied | {"example"} == {parts[1] for parts in published if parts[0] == "studies"}
+
+    def of_kind(kind):
+        return {(parts[0], *parts[2:]) for parts in published if parts[1] == kind}
+
+    assert made == of_kind("runs")
+    assert {(here, *names) for names in attacked} == of_kind("attacks")
+    assert {(here, name) for threat, name in attacked if threat == "linf"} == of_kind(
+        "illustrations"
+    )
+    assert studied | {(here, "example")} == of_kind("studies")
 
 
 def test_every_study_that_is_stored_is_made_by_a_command():

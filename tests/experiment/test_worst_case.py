@@ -42,6 +42,38 @@ def gaussian(n, d, seed):
     return images(n, d, seed), random.choice([-1.0, 1.0], n), w
 
 
+# --- several classes -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+def test_margins_over_several_classes_are_the_smallest_over_pairs(norm):
+    """Each pair is a model of two classes, w_y - w_k, whose worst-case margin is tested below."""
+    random = np.random.default_rng(0)
+    x, y = images(40, 6, 0), random.integers(0, 4, 40)
+    W, b = random.normal(size=(4, 6)), random.normal(size=4)
+    found = worst_case.margins(x, y.astype(float), W, b, 0.1, norm)
+    for one, own, margin in zip(x, y, found, strict=True):
+        pairs = [
+            worst_case.margins(one[None], np.ones(1), W[own] - W[k], b[own] - b[k], 0.1, norm)[0]
+            for k in range(4)
+            if k != own
+        ]
+        assert margin == pytest.approx(min(pairs), rel=1e-12, abs=1e-12)
+    clean = worst_case.margins(x, y, W, b) > 0
+    assert np.array_equal(clean, (x @ W.T + b).argmax(axis=1) == y)
+
+
+@given(arrays(np.int8, (4, 5), elements=st.integers(-1, 1)))
+def test_the_sparsest_weights_have_the_same_differences_and_the_most_zeros(whole):
+    W = whole.astype(float)
+    found = worst_case.sparsest(W)
+    assert np.array_equal(found - found[0], W - W[0])
+    for column, before in zip(found.T, W.T, strict=True):
+        most = max(np.count_nonzero(before == value) for value in before)
+        assert np.count_nonzero(column == 0) == most
+    assert np.array_equal(worst_case.sparsest(W[0]), W[0])
+
+
 # --- the perturbation ------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import itertools
 import os
 import shutil
@@ -103,9 +104,27 @@ def test_ten_digits_are_the_images_of_the_pairs():
     assert x_test.shape == (1000, 784)
     assert y_train.tolist() == sorted(400 * list(range(10)))
     assert y_test.tolist() == sorted(100 * list(range(10)))
-    other = data.load("mnist-sample", (4, 7))
+    other, every = data.load("mnist-sample", (4, 7)), data.load_all("mnist-sample")
+    assert (every.name, every.digits) == ("mnist-sample-all", tuple(range(10)))
     for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
         assert np.array_equal(other.flat(part)[0], x[(y == 4) | (y == 7)])
+        assert all(map(np.array_equal, every.flat(part), (x, y)))
+    sums = (source.KNOWN["mnist-sample"][digit][2] for digit in range(10))
+    assert every.checksum == hashlib.sha256("".join(sums).encode()).hexdigest()
+    assert arrays(data.load_named("mnist-sample-all")) == arrays(every)
+
+
+def test_ten_digits_are_no_pair():
+    with pytest.raises(InputError, match="--digits needs two different digits from 0 to 9, not 'a"):
+        data.load("mnist-sample", "all")
+
+
+@pytest.mark.mnist
+def test_the_index_of_ten_digits_finds_each_image_once(mnist):
+    every = data.load_all("mnist")
+    assert np.array_equal(np.sort(every.index), np.arange(60_000))
+    assert np.array_equal(every.index[every.y_train < 2], mnist.index)
+    assert np.array_equal(every.x_train[every.y_train < 2], mnist.x_train)
 
 
 def test_changed_images_are_neither_cached_nor_used(tmp_path, shipped, monkeypatch):

@@ -33,7 +33,7 @@ from advlinear.minima.rounding import U
 from advlinear.minima.vertex import BOUND_SHARE, KINK_DISTANCE
 from advlinear.samples import JointProblem
 
-WHOLE = 1e6  # rows times columns up to which the simplex method is given all of them
+ALL_AT_ONCE = 1e6  # rows times columns up to which the simplex method is given all of them
 MOST_ROUNDS = 40
 FEWEST_SINGLE = 300  # samples, or an eighth of all, that have rows of their own at first
 NEARLY_ACTIVE = 0.1  # a column with less slack, as a share of its right side, is in the first part
@@ -91,15 +91,15 @@ def _program(problem: JointProblem, tol: float, report: Callable | None) -> tupl
     x, n_classes = problem.x, len(problem.classes)
     used, centre, span, eps = unit_ranges(x, problem.eps)
     price = eps / span
-    rounding = np.minimum((100 * np.sqrt(len(x)) + 1000) * U, price / 2)
+    slack = np.minimum((100 * np.sqrt(len(x)) + 1000) * U, price / 2)
     sets = (np.arange(1, 2**n_classes - 1)[:, None] >> np.arange(n_classes)) & 1
     program = Program(
         x=(x[:, used] - centre) / span,
         y=problem.y,
         c=problem.weights / problem.weights.mean(),
         sets=sets.astype(bool),
-        price=price - rounding,
-        allowed=price - rounding / 2,
+        price=price - slack,
+        allowed=price - slack / 2,
         loss=problem.loss,
         tol=tol,
         report=report,
@@ -116,7 +116,7 @@ def _solutions(program: Program) -> Iterator[Solution]:
         yield without
         part = Part(program, rivals, program.y, without.in_use)
         part = part.extended(program.behind(without.W, without.b), without.alpha, BAND)
-    elif rivals.sum() * columns.size <= WHOLE:
+    elif rivals.sum() * columns.size <= ALL_AT_ONCE:
         part = Part(program, rivals, program.y, columns)
         yield from _at_vertices(program, part, None)
     else:
@@ -167,6 +167,8 @@ def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
     with np.errstate(divide="ignore", invalid="ignore"):
         slack /= across[:, None] * program.price
     columns = least(np.where(slack < NEARLY_ACTIVE, slack, np.inf), len(slack))
+    if not columns.any():  # as no weights may be better than 0; the interior point needs one
+        columns.flat[np.nanargmin(slack)] = True
     values = program.values(behind)
     below = values.max(axis=1, keepdims=True) - values
     second = np.partition(below, 1, axis=1)[:, 1]
@@ -211,7 +213,7 @@ def _interior(part: Part, tol: float) -> Solution:
     operator, cone = Columns(part.matrix()), Orthant(m, program.n_classes - 1)
 
     def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
-        primal = c @ losses_of(program.loss, owner, operator.matvec(point.theta))
+        primal = float(c @ losses_of(program.loss, owner, operator.matvec(point.theta)))
         dual = dual_value(program.loss, owner, c, point.alpha)
         left = operator.rmatvec(point.alpha)
         total = max(primal, program.lightest)
@@ -219,7 +221,7 @@ def _interior(part: Part, tol: float) -> Solution:
         return bool(inside and primal - dual <= tol * total), 0.1 * tol * total
 
     first = partial(first_state, program.loss, c, owner, *part.classes)
-    start = np.append(np.full(m, 0.5 / max(m, 1)), np.zeros(program.n_classes - 1))
+    start = np.append(np.full(m, 0.5 / m), np.zeros(program.n_classes - 1))
     linear_term = np.zeros(len(start))
     point = interior.solve(operator, cone, linear_term, first, start, stopping_rule)
     in_use = np.zeros(part.columns.shape, dtype=bool)

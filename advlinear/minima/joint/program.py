@@ -212,7 +212,7 @@ class Part:
         joins = np.flatnonzero(largest - here > allowed)
         options = self.options.copy()
         options[joins] = self.options[joins] | (values[joins] >= largest[joins, None] - band)
-        grouped = joins[~single[joins]]
+        grouped = joins[np.logical_not(single)[joins]]
         options[grouped, self.worst[grouped]] = True
         options[samples, program.y] = False
         return options

@@ -8,10 +8,11 @@ are not in use are exactly 0.
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse
 
 from advlinear.minima.joint.program import Part, Solution
 from advlinear.minima.vertex import SIMPLEX_TOLERANCE
+
+ROUNDED = 1e-12  # of c: a smaller alpha is what rounding leaves of 0
 
 
 def solve(part: Part, near: Solution | None) -> Solution | None:
@@ -19,7 +20,8 @@ def solve(part: Part, near: Solution | None) -> Solution | None:
 
     near: a solution to start from, with its columns in use and alpha.
     """
-    import highspy  # here, as `attack` does not need it
+    import highspy  # here, as `attack` does not need them
+    import scipy.sparse
 
     owner, c, m = part.owner, part.c, len(part.column_set.features)
     n_biases, n_options = part.program.n_classes - 1, len(owner.sample)
@@ -63,11 +65,14 @@ def solve(part: Part, near: Solution | None) -> Solution | None:
         active = np.concatenate([near.in_use[part.columns], np.ones(n_biases, dtype=bool), full])
         basis.row_status = [status.kUpper if one else status.kBasic for one in active]
         solver.setBasis(basis)
-    solver.run()
+    if solver.run() == highspy.HighsStatus.kError:  # the basis was close to a singular one
+        solver.clearSolver()
+        solver.run()
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None
     solution, basis = solver.getSolution(), solver.getBasis()
     alpha = np.clip(solution.col_value, 0, c[owner.sample])
+    alpha[alpha < ROUNDED * c[owner.sample]] = 0
     theta = -np.array(solution.row_dual)[: m + n_biases]
     theta[:m] = np.where(theta[:m] > SIMPLEX_TOLERANCE, theta[:m], 0)
     in_use = np.zeros(part.columns.shape, dtype=bool)
