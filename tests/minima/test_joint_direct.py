@@ -1,6 +1,11 @@
-"""The minima of several classes in the L2 and L1 balls, against a conic solver and two classes."""
+"""The minima of several classes with all options in one program, against Clarabel and two classes.
+
+They are those in the L2 and L1 balls, and of the logistic loss in the L-infinity ball, too.
+"""
 
 import itertools
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,17 +15,19 @@ from sklearn.preprocessing import minmax_scale
 
 import advlinear
 from advlinear import samples
-from advlinear.minima.joint import direct
+from advlinear.minima.joint import direct, generation, groups, solver
 
 TOL = 1e-6
 NORMS, LOSSES = ("2", "1"), ("hinge", "logistic")
-CASES = pytest.mark.parametrize(("norm", "loss"), list(itertools.product(NORMS, LOSSES)))
+CASES = pytest.mark.parametrize(
+    ("norm", "loss"), [*itertools.product(NORMS, LOSSES), ("inf", "logistic")]
+)
 MANY = pytest.param(range(40, 300), marks=pytest.mark.slow, id="many")
 
 
 def objective(problem, W, b):
     """The mean robust loss, written out."""
-    order = {"2": 2, "1": np.inf}[problem.norm]
+    order = {"inf": 1, "2": 2, "1": np.inf}[problem.norm]
     behind = np.zeros((len(problem.y), len(W)))  # less the margins; 0 for the own class
     for i, y in enumerate(problem.y):
         for k in set(range(len(W))) - {y}:
@@ -36,7 +43,7 @@ def objective(problem, W, b):
 
 def check(problem, tol=TOL):
     """`solve` against the objective written out; the certificate is tested by itself."""
-    W, b, alpha, flow, proof = direct.solve(problem, tol, None)
+    W, b, alpha, flow, proof = solver.solve(problem, tol, None)
     share = problem.weights / problem.weights.sum()
     value = objective(problem, W, b)
     # What separates groups of classes may be large, and with it the allowance for rounding.
@@ -46,7 +53,8 @@ def check(problem, tol=TOL):
         assert proof["violation"] == 0
     assert alpha.min() >= 0
     assert (alpha.sum(axis=1) <= share * (1 + tol)).all()  # the certificate cuts what is above
-    np.testing.assert_array_equal(flow, -flow.transpose(1, 0, 2))
+    if problem.norm != "inf":
+        np.testing.assert_array_equal(flow, -flow.transpose(1, 0, 2))
     return W, b, alpha, proof
 
 
@@ -82,7 +90,7 @@ def conic_minimum(problem):
     span = np.where(np.ptp(x, axis=0) > 0, np.ptp(x, axis=0), 1)
     x, scale, K = (x - x.mean(axis=0)) / span, problem.eps / span, len(problem.classes)
     W, b = cp.Variable((K, x.shape[1])), cp.Variable(K)
-    order = 2 if problem.norm == "2" else "inf"
+    order = {"inf": 1, "2": 2, "1": "inf"}[problem.norm]
     costs = {
         (p, q): cp.norm(cp.multiply(scale, W[p] - W[q]), order)
         for p, q in itertools.permutations(range(K), 2)
@@ -192,6 +200,56 @@ def test_a_class_apart_leaves_the_minimum_to_the_others(norm, loss):
     assert not alpha[:, 2].any()
 
 
+@CASES
+def test_two_pairs_of_classes_apart_have_the_sum_of_two_minima(norm, loss):
+    """Found among four groups of one class each; and together they are solved for with weights."""
+    random = np.random.default_rng(5)
+    x = random.random((60, 2)) + np.repeat([0, 0.2, 50, 50.3], 15)[:, None]
+    y, weights = np.repeat([0, 1, 2, 3], 15), np.repeat([1.0, 3.0], 30)
+    pairs = [advlinear.minimise(x[k : k + 30], y[k : k + 30], 0.1, norm, loss) for k in (0, 30)]
+    problem = samples.problem(x, y, 0.1, norm, loss, None, weights)
+    group, _, _ = groups.separable(
+        replace(problem, norm="inf"), np.arange(4), TOL, partial(generation.solve, report=None)
+    )
+    np.testing.assert_array_equal(group, [0, 0, 1, 1])
+    _, _, alpha, proof = check(problem)
+    expected = (pairs[0].primal + 3 * pairs[1].primal) / 4
+    assert proof["primal"] == pytest.approx(expected, rel=2e-6)
+    assert not alpha[:30, 2:].any()
+    assert not alpha[30:, :2].any()
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-8])
+def test_the_logistic_loss_reaches_any_duality_gap(tol):
+    """In the L-infinity ball, where no column may be missing at a large one, either."""
+    for seed in (1, 3, 9, 21):
+        problem = replace(random_problem(seed, "inf", "logistic"), eps=0.05)
+        _, _, _, proof = check(problem, tol)
+        _, _, _, exact = check(problem)
+        assert proof["dual"] <= exact["primal"]
+        assert exact["dual"] <= proof["primal"]
+
+
+def test_the_logistic_loss_without_weights_needs_no_round():
+    """From half the largest distance between the mean of a class and that of the others, (M6)."""
+    x, y = load_iris(return_X_y=True)
+    most = max(abs(x[y == p].mean(axis=0) - x[y != p].mean(axis=0)).max() for p in range(3)) / 2
+    lines = []
+
+    def solve(eps):
+        problem = samples.problem(x, y, eps, "inf", "logistic")
+        return generation.solve(problem, TOL, lines.append)
+
+    W, _, alpha, _, proof = solve(most * (1 + 1e-9))
+    assert not lines
+    assert not W.any()
+    assert proof["violation"] == 0
+    assert proof["primal"] == pytest.approx(np.log(3), rel=1e-12)
+    np.testing.assert_allclose(alpha, (np.arange(3) != y[:, None]) / 450, rtol=1e-12)
+    assert solve(most * 0.99)[0].any()
+    assert lines
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_three_classes_around_a_point_are_separable_together_alone(norm):
     """No class is from the other two by a plane: each is a sector of 120 degrees."""
@@ -246,12 +304,6 @@ def test_each_step_is_reported():
     direct.solve(samples.problem(x, y, 0.3, "2"), TOL, lines.append)
     assert lines[0].startswith("3 classes, 150 samples, step 0: loss ")
     assert "gap" in lines[-1]
-
-
-def test_too_many_weights_are_refused():
-    x = np.random.default_rng(3).random((30, 400))
-    with pytest.raises(ValueError, match=r"K \(d \+ 1\) <= 1,000, not 3 and 400"):
-        advlinear.minimise(x, np.arange(30) % 3, 0.1, "2")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from advlinear.minima.rounding import U
 from advlinear.minima.vertex import BOUND_SHARE, KINK_DISTANCE
 from advlinear.samples import JointProblem
 
-ALL_AT_ONCE = 1e6  # rows times columns up to which the simplex method is given all of them
+ALL_AT_ONCE = 3e5  # rows times columns up to which the simplex method is given a part from nothing
 MOST_ROUNDS = 40
 FEWEST_SINGLE = 300  # samples, or an eighth of all, that have rows of their own at first
 NEARLY_ACTIVE = 0.1  # a column with less slack, as a share of its right side, is in the first part
@@ -41,7 +41,9 @@ SMOOTHING = 0.02  # of the hinge, for the first alpha
 ROUND_TOL = 1e-3  # of the first round; then a tenth of the gap that is left
 BAND = 0.05  # a sample that joins brings all options whose hinge is so near its largest
 NEAR_VERTEX = 1e-5  # a duality gap from which the simplex method has few steps to go
+FEW_STEPS = 40  # of the interior point; it needs more near to separable classes
 LEAST_COST = 1e-5  # of a lambda, in units of the loss of a sample
+OFF_BALANCE = 1e-12  # of the loss; the certificate takes it off alpha, which may then miss a column
 FURTHER_INSIDE = 0.01  # of tol: by that share of eps a smaller ball is solved for at last
 
 
@@ -118,13 +120,20 @@ def _solutions(program: Program) -> Iterator[Solution]:
         part = part.extended(program.behind(without.W, without.b), without.alpha, BAND)
     elif rivals.sum() * columns.size <= ALL_AT_ONCE:
         part = Part(program, rivals, program.y, columns)
-        yield from _at_vertices(program, part, None)
+        yield from _at_vertices(part, None)
     else:
-        near, part = _rounds(program, _first(program, rivals), NEAR_VERTEX)
-        if near.alpha.any():  # else the loss is 0
-            yield from _at_vertices(program, _narrowed(part, near), near)
+        part = narrow = _first(program, rivals)
+        near = None
+        if len(part.owner.sample) * part.columns.sum() > ALL_AT_ONCE:
+            near, part = _rounds(part, complete=False)
+            narrow = part if near is None else _narrowed(part, near)
+            if near is not None and not near.alpha.any():  # the loss is 0
+                yield near
+        yield from _at_vertices(narrow, near)
     if part.columns.any():
-        yield _rounds(program, part, program.tol / 2)[0]
+        near, _ = _rounds(part, complete=True)
+        assert near is not None
+        yield near
 
 
 def _without_weights(program: Program) -> Solution:
@@ -141,12 +150,13 @@ def _without_weights(program: Program) -> Solution:
     )
 
 
-def _at_vertices(program: Program, part: Part, near: Solution | None) -> Iterator[Solution]:
+def _at_vertices(part: Part, near: Solution | None) -> Iterator[Solution]:
     """Those of the simplex method.
 
     It takes a constraint as kept that is missed by 1e-9. Where that is active for a slightly
     smaller eps, too, alpha may end outside: then a vertex for a still smaller eps is next.
     """
+    program = part.program
     further_inside = replace(
         program,
         price=program.price * (1 - FURTHER_INSIDE * program.tol),
@@ -179,14 +189,19 @@ def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
     return Part(program, options, values.argmax(axis=1), columns)
 
 
-def _rounds(program: Program, part: Part, enough: float) -> tuple[Solution, Part]:
+def _rounds(part: Part, complete: bool) -> tuple[Solution | None, Part]:
     """The interior point on one part after the other, until the duality gap is small enough.
 
-    Above NEAR_VERTEX that of the part will do; else nothing may be missing, either.
+    complete: until it is a proof, and nothing is missing. Else the simplex method goes on: from a
+    gap of NEAR_VERTEX; or from nothing where the interior point is slow, as near to separable
+    classes. A small cost of each lambda keeps those bounded that there may grow for nothing.
     """
-    tol, cost = ROUND_TOL, LEAST_COST if enough >= NEAR_VERTEX else 0.0
+    program = part.program
+    tol, enough = ROUND_TOL, program.tol / 2 if complete else NEAR_VERTEX
     for number in range(1, MOST_ROUNDS + 1):
-        solution = _interior(part, tol, cost)
+        solution = _interior(part, tol, complete)
+        if solution is None:
+            break
         behind = program.behind(solution.W, solution.b)
         primal, mass = program.total(behind), part.gathered(solution.alpha)
         dual = dual_value(program.loss, part.owner, part.c, mass)
@@ -198,7 +213,7 @@ def _rounds(program: Program, part: Part, enough: float) -> tuple[Solution, Part
                 f"round {number}: {n_rows} rows, {m} columns, loss {primal / len(behind):.7f}, "
                 f"gap {gap:.1e}"
             )
-        done = gap <= enough and (larger is part or enough >= NEAR_VERTEX)
+        done = gap <= enough and (larger is part or not complete)
         if done or (larger is part and tol <= enough / 2):
             break
         if larger is part or gap < 10 * tol:
@@ -207,30 +222,40 @@ def _rounds(program: Program, part: Part, enough: float) -> tuple[Solution, Part
     return solution, part
 
 
-def _interior(part: Part, tol: float, cost: float) -> Solution:
+def _interior(part: Part, tol: float, complete: bool) -> Solution | None:
     """An iterate of the interior point with a duality gap of the part of at most tol.
 
     Where all margins are positive, theta times a number has margins of at least 1: then the loss is
     0, and so is alpha.
+
+    complete: as of `_rounds`. If not, lambda has a cost, and None is returned after FEW_STEPS.
     """
+    cost, most_steps = (0.0, np.inf) if complete else (LEAST_COST, FEW_STEPS)
     program, owner, c, m = part.program, part.owner, part.c, len(part.column_set.features)
+    off_balance = tol / 10 if program.loss == "hinge" else OFF_BALANCE  # a vertex has none
     operator, cone = Columns(part.matrix()), Orthant(m, program.n_classes - 1)
 
+    number_of_steps = 0
+
     def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
+        nonlocal number_of_steps
+        number_of_steps = number
         margins = operator.matvec(point.theta)
         primal = float(c @ losses_of(program.loss, owner, margins))
         dual = dual_value(program.loss, owner, c, point.alpha)
         left = operator.rmatvec(point.alpha) + linear_term
         total = max(primal, program.lightest)
-        inside = left[:m].max(initial=0) <= 0 and np.abs(left[m:]).max() <= tol / 10 * total
+        inside = left[:m].max() <= 0 and np.abs(left[m:]).max() <= off_balance * total
         gap = primal + cost * point.theta[:m].sum() - dual
         done = margins.min() > 0 or (inside and gap <= tol * total)
-        return bool(done), 0.1 * tol * total
+        return bool(done or number == most_steps), 0.1 * tol * total
 
     first = partial(first_state, program.loss, c, owner, *part.classes)
     start = np.append(np.full(m, 0.5 / m), np.zeros(program.n_classes - 1))
     linear_term = np.append(np.full(m, -cost), np.zeros(program.n_classes - 1))
     point = interior.solve(operator, cone, linear_term, first, start, stopping_rule)
+    if number_of_steps == most_steps:
+        return None
     least_margin = float(operator.matvec(point.theta).min())
     if least_margin > 0:
         enough = large_margin(program.loss, program.n_classes, program.c, program.tol)

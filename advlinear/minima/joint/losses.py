@@ -73,7 +73,7 @@ def large_margin(loss: str, n_classes: int, sample_weight: Array, tol: float) ->
     return float(np.log(2 * (n_classes - 1) * used.sum() / (used.min() * tol)))
 
 
-def best_biases(loss: str, masses: Array) -> Array:
+def best_biases(loss: str, masses: np.ndarray) -> Array:
     """b (K,) of the least loss with W = 0, from the sum of weights (K,) of each class, (42)."""
     return np.log(masses) if loss == "logistic" else 1.0 * (masses > masses.sum() / 2)
 
