@@ -275,6 +275,10 @@ def _time(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
+def _small(value: float) -> str:
+    return f"{value:.0e}" if value > 0 else "0"
+
+
 def _benchmark(stored: runs.Results) -> str:
     titles = {
         "epoch": "an epoch of robust training, ε = .2",
@@ -312,8 +316,7 @@ def _joint_minima(stored: runs.Results) -> str:
     for k in np.flatnonzero(~np.isnan(table["weights"])):
         one = {name: column[k] for name, column in table.items()}
         sizes = " × ".join(f"{one[name]:,.0f}" for name in ("n", "d", "classes"))
-        violation = f"{one['violation']:.0e}" if one["violation"] else "0"
-        proof = [f"{one['minimum']:.7f}", f"{max(one['gap'], 0):.0e}", violation]
+        proof = [f"{one['minimum']:.7f}", _small(one["gap"]), _small(one["violation"])]
         taken = [_time(one["seconds"]), _time(one["wall"]), f"{one['megabytes']:,.0f} MB"]
         used = [f"{one[name]:,.0f}" for name in ("features", "weights")]
         text += row([one["what"], sizes, *proof, *taken, *used])
@@ -329,7 +332,7 @@ def _beside(table: dict, solvers: dict[str, str], alone: bool = True) -> str:
     found = {}
     for what, seconds, gap in zip(*(table[n] for n in ("what", "seconds", "gap")), strict=True):
         other = next((end for end in solvers if end and what.endswith(end)), "")
-        told = "stopped" if np.isnan(gap) else f"{max(gap, 0):.0e}"
+        told = "stopped" if np.isnan(gap) else _small(gap)
         found.setdefault(what.removesuffix(other), {})[other] = [_time(seconds), told]
     heads = [f"{solver}{part}" for solver in solvers.values() for part in ("", ": gap")]
     text = head("data, ε", *heads)
