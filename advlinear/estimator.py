@@ -43,10 +43,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     sample, and `fit` warns. With the hinge all such classes of less than half of the samples have
     the same intercept, -1, and tie. `predict`, and so `score`, takes the first of them;
     `advlinear.attack` counts a tie as an error. So attack(...).curve(0) is then below score. On all
-    ten digits of MNIST (pixels in [0, 1], no box) at eps=.1 eight rows are 0; of the test set .20
-    is right, with ties as errors, and .17 under attack. Trained together, .81 is right, and .55
-    under attack. At eps=.05 one against the rest gets .64, and .56 under attack; together .88 and
-    .76.
+    ten digits of MNIST (pixels in [0, 1], no box) at eps=.1 eight rows are 0: on the test set
+    attack(...).curve([0, .1]) is .20 and .17. Trained together, it is .81 and .55. At eps=.05
+    curve([0, .05]) is .64 and .56 for one against the rest, and .88 and .76 together.
 
     Args:
         eps: radius of the ball, in the units of X as `fit` gets it, so after a scaler in those of
@@ -64,8 +63,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         classes_: (K,) the labels, sorted.
         coef_, intercept_: weights (1, d) and bias (1,) for two classes, whose score is that of
             classes_[1]; else (K, d) and (K,). Of classes trained together only the differences of
-            the rows matter: coef_ has the weights of the minimum, in which the most common value
-            of each feature is 0, and intercept_ its biases less their mean.
+            the rows matter: coef_ has the weights of the minimum, and intercept_ its biases less
+            their mean.
         certificate_: a list of `advlinear.Minimum`, with both bounds on the loss: of the one
             minimum of all classes together or of two, or of each row of coef_.
         n_features_in_: d. feature_names_in_: (d,) where X has names.

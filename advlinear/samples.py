@@ -472,7 +472,9 @@ def two_classes(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
     """
     classes, own = classes_of(y, n)
     if len(classes) > 2:
-        raise ValueError(f"path needs labels of two classes, not {listed(classes)}")
+        raise ValueError(
+            f"path needs labels of two classes, not {listed(classes)}: take minimise for more"
+        )
     return classes, np.where(own == 1, 1.0, -1.0)
 
 

@@ -402,21 +402,21 @@ def ten_digits_minimum(results: Results) -> Figure:
                 "the same loss by gradients",
                 dict(color=GREEN, ls="", marker="o", mfc="white", ms=5, markevery=2),
             ),
-            (f"rest-eps{eps}", "one against the rest", dict(color=GREEN, ls=(0, style.DASHED))),
+            (f"rest-eps{eps}", "one against the rest", dict(color=ORANGE, ls=(0, style.DASHED))),
             ("logistic", "logistic regression", dict(color=NOTE, lw=1)),
         ):
             rows = (exact["model"] == name) & (exact["threat"] == "linf")
             axes.plot(exact["eps"][rows], exact["accuracy"][rows], label=label, **look)
         least = table[f"loss{eps}"][at[f"minimum-eps{eps}"]]
         axes.axvline(eps, color=NOTE, lw=0.8)
-        axes.set(xlim=(0, exact["eps"][rows][-1]), ylim=(0, 1.02), xlabel="radius ε")
-        axes.set_title(f"trained for ε = {eps} (line): the least loss is {least:.4f}", size=10)
+        axes.set(xlim=(0, 1.04 * exact["eps"][rows][-1]), ylim=(0, 1.02), xlabel="radius ε")
+        axes.set_title(f"trained for ε = {eps} (vertical line): least loss {least:.4f}", size=10)
     below.axes[0].set_ylabel("test accuracy")
     below.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     used, kept = (table[name][at[best]] for name in ("pixels", "linf0.05"))
     figure.suptitle(
-        f"All ten digits at ε = 0.05: the least loss takes {used} of {stamps.shape[1]} pixels, and "
-        f"keeps {100 * kept:.1f} % under attack"
+        f"All ten digits, ε = 0.05: the model of least loss uses {used} of {stamps.shape[1]} pixels; "
+        f"under attack it is right on {100 * kept:.1f} %"
     )
     return figure
 

@@ -566,3 +566,18 @@ def test_one_line_says_that_scikit_learn_is_absent(lacks):
     assert errors == [
         f"advlinear.{name} {said}" for name in ("RobustClassifier", "robust_accuracy")
     ]
+
+
+@pytest.mark.parametrize("eps", [0.05, 0.1])
+def test_weights_of_separable_classes_are_those_that_are_certified(eps):
+    """One class of iris is separable: what is fitted has the gap that is promised."""
+    x, y = load_iris(return_X_y=True)
+    x = minmax_scale(x)
+    fitted = advlinear.RobustClassifier(eps, loss="logistic").fit(x, y)
+    assert np.abs(fitted.coef_).max() < 1e4
+    alpha = fitted.certificate_[0].alpha
+    proof = advlinear.certificate(
+        x, y, fitted.coef_, fitted.intercept_, alpha, eps, loss="logistic"
+    )
+    assert proof["gap"] <= 1e-6
+    assert proof["violation"] == 0

@@ -38,8 +38,8 @@ class Minimum:
         alpha: (n,) the dual solution; for K > 2 classes (n, K), 0 for the own class of a sample.
         classes: (2,) the labels that stand for -1 and +1; or (K,) those of the rows of w.
         names: (d,) the names of the features, the columns of a DataFrame X; None without names.
-        flow: for K > 2 classes in the L2 and L1 balls (K, K, d), a part of the dual solution that
-            `certificate` needs; else None.
+        flow: for K > 2 classes in the L2 and L1 balls, and at eps = 0, (K, K, d), a part of the
+            dual solution, which `certificate` needs in the L2 and L1 balls; else None.
         W: w as a matrix: (K, d), or (1, d) for two classes, as coef_ of scikit-learn.
 
     Example, of samples without an order by class: the best w is 1 / (1 - eps), the loss w / 2.
@@ -101,7 +101,7 @@ def minimise(
     largest in the ball. The logistic loss is log(1 + sum_k exp(-m_k)), an upper bound of the
     largest cross-entropy in the ball, at most log(K - 1) above it. See docs/theory.md, "Several
     classes". One vector may be added to the weights of all classes without a change. So in the
-    L-infinity ball the most common weight of each feature is made 0.
+    L-infinity ball, with eps > 0, the most common weight of each feature is made 0.
 
     Args:
         X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers.

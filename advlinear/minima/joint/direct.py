@@ -1,4 +1,4 @@
-"""The minimum of several classes in the L2 and L1 balls, over all weights at once.
+"""The minimum of several classes in the L2 and L1 balls, and at eps = 0 in any, over all weights.
 
 theta holds the weights and the biases of all classes but the last, and for each pair of classes p
 and q a bound of eps ||w_p - w_q||*. The interior point (interior.py) solves for them. The dual

@@ -1,8 +1,8 @@
-"""The least robust loss of several classes in the L-infinity ball, by columns and rows on demand.
+"""The least robust loss of several classes in the L-infinity ball: columns and options on demand.
 
 A solver is given those columns whose constraints are nearly active, and those options that may be
 the worst of their sample. After each round all others are looked at. A column joins whose
-constraint alpha misses, and an option that is worse than those of its sample. In the end there are
+constraint alpha misses, and an option that is worse than those of its sample. At the end there are
 none, and the solution is that of the whole program. First the interior point solves, then the
 simplex method, from where it ended.
 """
@@ -41,6 +41,7 @@ SMOOTHING = 0.02  # of the hinge, for the first alpha
 ROUND_TOL = 1e-3  # of the first round; then a tenth of the gap that is left
 BAND = 0.05  # a sample that joins brings all options whose hinge is so near its largest
 NEAR_VERTEX = 1e-5  # a duality gap from which the simplex method has few steps to go
+LARGE_WEIGHTS = 1e4  # sum_j r_j R_j(W), (M7), from which classes may be separable
 FEW_STEPS = 40  # of the interior point; it needs more near to separable classes
 LEAST_COST = 1e-5  # of a lambda, in units of the loss of a sample
 OFF_BALANCE = 1e-12  # of the loss; the certificate takes it off alpha, which may then miss a column
@@ -50,18 +51,21 @@ FURTHER_INSIDE = 0.01  # of tol: by that share of eps a smaller ball is solved f
 def solve(problem: JointProblem, tol: float, report: Callable[[str], object] | None) -> tuple:
     """W (K, d), b (K,), alpha (n, K), no flow, and what the certificate says of them.
 
-    Where the logistic loss is not proved, classes may be separable: then each group by itself.
+    With the logistic loss, where classes are separable, the weights grow without end, with a proof
+    or without. So where they are large, each group of separable classes is solved for by itself.
     """
     found = _solve(problem, tol, report)
-    if problem.loss == "hinge" or found[-1]["gap"] <= tol:
+    W, gap = found[0], found[-1]["gap"]
+    size = float(np.ptp(W, axis=0) @ np.ptp(problem.x, axis=0))
+    if problem.loss == "hinge" or (gap <= tol and size < LARGE_WEIGHTS):
         return found
-    separable = groups.separable(
-        problem, np.arange(len(problem.classes)), tol, partial(solve, report=report)
-    )
+    by_this = partial(solve, report=report)
+    separable = groups.separable(problem, np.arange(len(problem.classes)), tol, by_this)
     if separable is None:
         return found
-    W, b, alpha, _ = groups.solve_each(problem, separable, tol, partial(solve, report=report))
-    return W, b, alpha, None, certificate.bounds(problem, W, b, alpha)
+    W, b, alpha, _ = groups.solve_each(problem, separable, tol, by_this)
+    proof = certificate.bounds(problem, W, b, alpha)
+    return (W, b, alpha, None, proof) if proof["gap"] <= max(gap, tol) else found
 
 
 def _solve(problem: JointProblem, tol: float, report: Callable[[str], object] | None) -> tuple:
@@ -153,8 +157,8 @@ def _without_weights(program: Program) -> Solution:
 def _at_vertices(part: Part, near: Solution | None) -> Iterator[Solution]:
     """Those of the simplex method.
 
-    It takes a constraint as kept that is missed by 1e-9. Where that is active for a slightly
-    smaller eps, too, alpha may end outside: then a vertex for a still smaller eps is next.
+    It may miss a constraint by 1e-9, which can be more than the room that the smaller eps of the
+    program leaves. So a vertex for a still smaller eps is next.
     """
     program = part.program
     further_inside = replace(
@@ -192,9 +196,10 @@ def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
 def _rounds(part: Part, complete: bool) -> tuple[Solution | None, Part]:
     """The interior point on one part after the other, until the duality gap is small enough.
 
-    complete: until it is a proof, and nothing is missing. Else the simplex method goes on: from a
-    gap of NEAR_VERTEX; or from nothing where the interior point is slow, as near to separable
-    classes. A small cost of each lambda keeps those bounded that there may grow for nothing.
+    complete: until it is a proof, and nothing is missing. If not complete, it ends at a gap of
+    NEAR_VERTEX, and the simplex method starts from this solution; or where the interior point takes
+    more than FEW_STEPS, as it does near separable classes, and the simplex method starts without
+    one (None). A small cost of each lambda keeps those bounded that grow there without a gain.
     """
     program = part.program
     tol, enough = ROUND_TOL, program.tol / 2 if complete else NEAR_VERTEX
@@ -205,7 +210,7 @@ def _rounds(part: Part, complete: bool) -> tuple[Solution | None, Part]:
         behind = program.behind(solution.W, solution.b)
         primal, mass = program.total(behind), part.gathered(solution.alpha)
         dual = dual_value(program.loss, part.owner, part.c, mass)
-        gap = abs(primal - dual) / max(primal, program.lightest)  # dual is too large at first
+        gap = abs(primal - dual) / max(primal, program.lightest)  # too large a dual misses columns
         larger = part.extended(behind, solution.alpha, BAND)
         if program.report:
             n_rows, m = len(part.owner.sample), np.count_nonzero(part.columns)
@@ -223,10 +228,10 @@ def _rounds(part: Part, complete: bool) -> tuple[Solution | None, Part]:
 
 
 def _interior(part: Part, tol: float, complete: bool) -> Solution | None:
-    """An iterate of the interior point with a duality gap of the part of at most tol.
+    """An iterate of the interior point with a duality gap of the part of at most tol, or None.
 
-    Where all margins are positive, theta times a number has margins of at least 1: then the loss is
-    0, and so is alpha.
+    Where all margins are positive, it is theta times what makes them at least 1, with alpha 0, as
+    the loss is then 0.
 
     complete: as of `_rounds`. If not, lambda has a cost, and None is returned after FEW_STEPS.
     """

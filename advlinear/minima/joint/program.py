@@ -96,7 +96,8 @@ class Part:
 
     Where it is as assumed, the hinge of these samples is linear. So all of a class with the same
     worst option are one row, that of their mean. The hinge of a mean is at most the mean of the
-    hinges: with fewer options and with such rows the minimum is lower, but not unbounded.
+    hinges. So with fewer options and with such rows the minimum is at most that of the program on
+    these columns, and at least 0.
 
     Attributes:
         options: (n, K) which are in the part.
@@ -243,7 +244,11 @@ class Solution:
 
 
 def least(values: Array, per_feature: int) -> NDArray[np.bool_]:
-    """Which entries (2^K - 2, d) are finite and among the least, of their feature and of all."""
+    """Which entries (2^K - 2, d) are the least finite ones of their feature, and of all.
+
+    per_feature: so many of each feature; and if these are more than MOST_COLUMNS, only those that
+    are at most the next after the MOST_COLUMNS least.
+    """
     chosen = np.zeros(values.shape, dtype=bool)
     first = np.argpartition(values, min(per_feature, len(values)) - 1, axis=0)[:per_feature]
     np.put_along_axis(chosen, first, True, axis=0)

@@ -20,9 +20,9 @@ ROUNDED = 1e-12  # of c: a smaller alpha is what rounding leaves of 0
 
 
 def solve(part: Part, near: Solution | None) -> Solution | None:
-    """The solution at a vertex; None where HiGHS has none.
+    """The solution at a vertex; None where HiGHS reaches no optimum.
 
-    near: one to start from, whose columns in use, `basic` and `full` make the first basis.
+    near: one whose columns in use, `basic` and `full` make the first basis.
     """
     import highspy  # here, as `attack` does not need it
 
@@ -78,7 +78,7 @@ def _basis(part: Part, near: Solution, several: NDArray[np.bool_]) -> Any:
     sample, rival = part.single
     between = np.zeros(len(whole), dtype=bool)
     between[: len(sample)] = near.basic[sample, rival]
-    none = owner.sum(between.astype(int)) == 0  # a sample that had one option before
+    none = owner.sum(between.astype(int)) == 0  # a sample that was in a group
     between |= whole & (several & none)[owner.sample]
     basis.col_status = [
         status.kBasic if basic else status.kUpper if upper else status.kLower
