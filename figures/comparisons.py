@@ -415,8 +415,8 @@ def ten_digits_minimum(results: Results) -> Figure:
     below.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     used, kept = (table[name][at[best]] for name in ("pixels", "linf0.05"))
     figure.suptitle(
-        f"All ten digits, ε = 0.05: the model of least loss uses {used} of {stamps.shape[1]} pixels; "
-        f"under attack it is right on {100 * kept:.1f} %"
+        f"All ten digits, ε = 0.05: the model of least loss uses {used} of {stamps.shape[1]} "
+        f"pixels; under attack it is right on {100 * kept:.1f} %"
     )
     return figure
 
