@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from advlinear import samples
 from advlinear.attacks.attack import attack
 from advlinear.balls import ORDER, ball, shown
-from advlinear.minima.joint.solver import MOST_WEIGHTS
+from advlinear.minima.joint.solver import takes
 from advlinear.minima.minimum import LARGEST_GAP, Minimum, minimise
 
 if TYPE_CHECKING:
@@ -143,11 +143,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         several = len(self.classes_)
         if several <= 2 or self.multi_class != "auto":
             return several > 2 and self.multi_class == "ovr"
-        by_columns = (ball(self.norm), self.loss) == ("inf", "hinge") and samples.radius(
-            self.eps
-        ) > 0
-        small = by_columns or several * (d + 1) <= MOST_WEIGHTS
-        return self.box is not None or several > samples.MOST_CLASSES or not small
+        offered = takes(several, d, ball(self.norm), self.loss, samples.radius(self.eps))
+        return self.box is not None or several > samples.MOST_CLASSES or not offered
 
     def _are_together(self) -> bool:
         """Whether several classes were trained together."""

@@ -106,8 +106,7 @@ def _solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
         for alpha in alphas:
             proof = certificate.bounds(problem, w, b, alpha / n)
             proofs.append((w, b, alpha / n, proof))
-        enough = [one for one in proofs if one[3]["gap"] <= tol] or proofs
-        return min(enough, key=lambda one: (one[3]["violation"] > 0, one[3]["gap"]))
+        return best_proved(proofs, tol)
 
     return _by_parts(program, prove)
 
@@ -162,6 +161,16 @@ def penalised(
         return w, float(theta[-1] - w[used] @ centre), alphas[0] / n, dict(gap=gap)
 
     return _by_parts(program, prove)[:3]
+
+
+def best_proved(found: list, tol: float) -> tuple:
+    """The best of several tuples that end with a proof, as of `certificate`.
+
+    One for all weights, if there is one whose gap is small enough; of several the smallest gap.
+    """
+    enough = [one for one in found if one[-1]["gap"] <= tol] or found
+    best: tuple = min(enough, key=lambda one: (one[-1]["violation"] > 0, one[-1]["gap"]))
+    return best
 
 
 def unit_ranges(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:

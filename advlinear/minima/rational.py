@@ -38,6 +38,13 @@ def bounds(
     least = min(problem.weights[problem.weights > 0])
     floor = Fraction(float(least)) / (total * Fraction(2) ** unit)
     primal, (dual, violation) = _primal(problem, w, b), _dual(problem, w, alpha, reach)
+    return proof(primal, dual, violation, floor)
+
+
+def proof(
+    primal: Fraction, dual: Fraction, violation: Fraction, floor: Fraction
+) -> dict[str, float]:
+    """What `certificate` returns, rounded outwards; floor: the smallest share of a sample."""
     return dict(
         primal=rounded(primal, math.inf),
         dual=rounded(dual, -math.inf),

@@ -89,8 +89,7 @@ class _Solver:
         point = interior.solve(operator, self.cone, none, first, start, self._stopping_rule)
         if not self._is_proved():
             self._try_iterate(point)
-        enough = [one for one in self.found if one[-1]["gap"] <= self.tol] or self.found
-        return min(enough, key=lambda one: (one[-1]["violation"] > 0, one[-1]["gap"]))
+        return program.best_proved(self.found, self.tol)
 
     def _stopping_rule(self, point: interior.Point, number: int) -> tuple[bool, float]:
         """The certificate decides: once the bounds are close, or once groups are separable."""

@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from advlinear.minima import Array, interior
 from advlinear.minima.cones import Orthant
@@ -28,7 +27,7 @@ from advlinear.minima.joint.losses import (
 )
 from advlinear.minima.joint.operators import Columns
 from advlinear.minima.joint.program import Part, Program, Solution, least
-from advlinear.minima.program import unit_ranges
+from advlinear.minima.program import best_proved, unit_ranges
 from advlinear.minima.rounding import U
 from advlinear.minima.vertex import BOUND_SHARE, KINK_DISTANCE
 from advlinear.samples import JointProblem
@@ -88,8 +87,7 @@ def _solve(problem: JointProblem, tol: float, report: Callable[[str], object] | 
         proof = proofs[-1][-1]
         if proof["gap"] <= tol and not proof["violation"]:
             break
-    enough = [one for one in proofs if one[-1]["gap"] <= tol] or proofs
-    return min(enough, key=lambda one: (one[-1]["violation"] > 0, one[-1]["gap"]))
+    return best_proved(proofs, tol)
 
 
 def _program(problem: JointProblem, tol: float, report: Callable | None) -> tuple:
@@ -115,18 +113,18 @@ def _program(problem: JointProblem, tol: float, report: Callable | None) -> tupl
 
 def _solutions(program: Program) -> Iterator[Solution]:
     """Solutions to try as proofs, until one is."""
-    rivals = np.arange(program.n_classes) != program.y[:, None]
-    columns = np.ones((len(program.sets), program.x.shape[1]), dtype=bool)
+    n_columns = len(program.sets) * program.x.shape[1]
     if program.loss == "logistic":
         without = _without_weights(program)
         yield without
-        part = Part(program, rivals, program.y, without.in_use)
+        part = Part(program, program.rivals, program.y, without.in_use)
         part = part.extended(program.behind(without.W, without.b), without.alpha, BAND)
-    elif rivals.sum() * columns.size <= ALL_AT_ONCE:
-        part = Part(program, rivals, program.y, columns)
+    elif program.rivals.sum() * n_columns <= ALL_AT_ONCE:
+        columns = np.ones((len(program.sets), program.x.shape[1]), dtype=bool)
+        part = Part(program, program.rivals, program.y, columns)
         yield from _at_vertices(part, None)
     else:
-        part = narrow = _first(program, rivals)
+        part = narrow = _first(program)
         near = None
         if len(part.owner.sample) * part.columns.sum() > ALL_AT_ONCE:
             near, part = _rounds(part, complete=False)
@@ -143,14 +141,13 @@ def _solutions(program: Program) -> Iterator[Solution]:
 def _without_weights(program: Program) -> Solution:
     """The least logistic loss with W = 0, and its alpha: it is optimal if no column is missing."""
     masses, d = np.bincount(program.y, program.c), program.x.shape[1]
-    rivals = np.arange(program.n_classes) != program.y[:, None]
     return Solution(
         W=np.zeros((len(masses), d)),
         b=best_biases(program.loss, masses),
-        alpha=program.c[:, None] * masses / masses.sum() * rivals,
+        alpha=program.c[:, None] * masses / masses.sum() * program.rivals,
         in_use=np.zeros((len(program.sets), d), dtype=bool),
-        basic=rivals,
-        full=np.zeros(len(rivals), dtype=bool),
+        basic=program.rivals,
+        full=np.zeros(len(program.y), dtype=bool),
     )
 
 
@@ -172,15 +169,13 @@ def _at_vertices(part: Part, near: Solution | None) -> Iterator[Solution]:
             yield at_vertex
 
 
-def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
+def _first(program: Program) -> Part:
     """The options that may be worst, and the columns that may be in use, at a nearby W and b."""
     n = len(program.y)
     theta = descent.descend(program.x, program.y, program.c, program.price, program.n_classes)
     behind = program.behind(theta[:, :-1], theta[:, -1])
     alpha = program.c[:, None] * descent.shares(behind, program.y, SMOOTHING)
-    slack, across = program.slack(alpha, program.price)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slack /= across[:, None] * program.price
+    slack = program.slack_share(alpha, program.price)
     columns = least(np.where(slack < NEARLY_ACTIVE, slack, np.inf), len(slack))
     if not columns.any():  # as no weights may be better than 0; the interior point needs one
         columns.flat[np.nanargmin(slack)] = True
@@ -189,7 +184,7 @@ def _first(program: Program, rivals: NDArray[np.bool_]) -> Part:
     second = np.partition(below, 1, axis=1)[:, 1]
     count = min(max(FEWEST_SINGLE, n // 8), n)
     band = np.partition(second, count - 1)[count - 1]
-    options = (below <= band) & (second <= band)[:, None] & rivals
+    options = (below <= band) & (second <= band)[:, None] & program.rivals
     return Part(program, options, values.argmax(axis=1), columns)
 
 
@@ -263,8 +258,7 @@ def _interior(part: Part, tol: float, complete: bool) -> Solution | None:
         return None
     least_margin = float(operator.matvec(point.theta).min())
     if least_margin > 0:
-        enough = large_margin(program.loss, program.n_classes, program.c, program.tol)
-        times = max(1.0, enough / least_margin)
+        times = _times(program, least_margin)
         point = interior.Point(point.theta * times, 0 * point.alpha, point.z)
     in_use = np.zeros(part.columns.shape, dtype=bool)
     in_use[part.columns] = point.theta[:m] > point.z
@@ -273,6 +267,12 @@ def _interior(part: Part, tol: float, complete: bool) -> Solution | None:
     basic = (share > BOUND_SHARE) & (share < 1 - BOUND_SHARE)
     full = share.sum(axis=1) > 1 - BOUND_SHARE
     return Solution(*part.weights(point.theta), alpha, in_use, basic, full)
+
+
+def _times(program: Program, least_margin: float) -> float:
+    """What to multiply weights by so that the loss is (near) 0, where all margins are positive."""
+    enough = large_margin(program.loss, program.n_classes, program.c, program.tol)
+    return max(1.0, enough / least_margin)
 
 
 def _narrowed(part: Part, near: Solution) -> Part:
@@ -314,12 +314,10 @@ def _simplest(program: Program, solution: Solution) -> tuple[Array, Array, Array
     the most common value of each feature is made 0: one vector may be added to all weights.
     """
     W, b, alpha = solution.W, solution.b, solution.alpha
-    rivals = np.arange(program.n_classes) != program.y[:, None]
     behind = program.behind(W, b)
-    least_margin = -float(behind[rivals].max())
+    least_margin = -float(behind[program.rivals].max())
     if least_margin > 0:
-        enough = large_margin(program.loss, program.n_classes, program.c, program.tol)
-        times = max(1.0, enough / least_margin)
+        times = _times(program, least_margin)
         return W * times, b * times, 0 * alpha
     bias = best_biases(program.loss, np.bincount(program.y, program.c))
     with_weights, without = program.total(behind), program.total(program.behind(0 * W, bias))

@@ -53,6 +53,12 @@ class Program:
     def lightest(self) -> float:
         return float(self.c.min())
 
+    @cached_property
+    def rivals(self) -> NDArray[np.bool_]:
+        """Which (n, K) are options: all classes but the own."""
+        rivals: NDArray[np.bool_] = np.arange(self.n_classes) != self.y[:, None]
+        return rivals
+
     def behind(self, W: Array, b: Array) -> Array:
         """-m_ik (n, K), and 0 for the own class: by how much option (i, k) is worse than a tie."""
         scores = self.x @ W.T + b
@@ -71,8 +77,8 @@ class Program:
         """The sum of c times the loss, from `behind`."""
         if self.loss == "hinge":
             return float(self.c @ self.values(behind).max(axis=1))
-        rivals = np.arange(self.n_classes) != self.y[:, None]
-        return float(self.c @ losses_of(self.loss, Options(np.nonzero(rivals)[0]), -behind[rivals]))
+        options = Options(np.nonzero(self.rivals)[0])
+        return float(self.c @ losses_of(self.loss, options, -behind[self.rivals]))
 
     def slack(self, alpha: Array, price: Array) -> tuple[Array, Array]:
         """How far alpha (n, K) is inside the constraint of each set and feature (2^K - 2, d), (M6).
@@ -88,6 +94,13 @@ class Program:
         inside = 1.0 * self.sets
         across = np.einsum("sp,pq,sq->s", inside, masses + masses.T, 1 - inside)
         return across[:, None] * price - inside @ G, across
+
+    def slack_share(self, alpha: Array, price: Array) -> Array:
+        """`slack` as a share of its right side, at the price of the program; NaN without mass."""
+        slack, across = self.slack(alpha, price)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slack /= across[:, None] * self.price
+        return slack
 
 
 @dataclass(frozen=True)
@@ -219,9 +232,7 @@ class Part:
         return options
 
     def _more_columns(self, alpha: Array) -> NDArray[np.bool_]:
-        slack, across = self.program.slack(alpha, self.program.allowed)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slack /= across[:, None] * self.program.price
+        slack = self.program.slack_share(alpha, self.program.allowed)
         return self.columns | least(np.where(slack < 0, slack, np.inf), PER_FEATURE)
 
 

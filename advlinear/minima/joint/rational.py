@@ -5,14 +5,13 @@ For the hinge in the L-infinity ball, as advlinear/minima/rational.py has them f
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 
 from advlinear.minima.joint.certificate import balance, between, cut
-from advlinear.minima.rational import COLUMNS, multiple, rounded, unit_of, whole
+from advlinear.minima.rational import COLUMNS, multiple, proof, unit_of, whole
 from advlinear.minima.rounding import REACH
 from advlinear.samples import JointProblem
 
@@ -32,12 +31,7 @@ def bounds(problem: JointProblem, W: np.ndarray, b: np.ndarray, alpha: np.ndarra
     total = int(weights.sum())
     floor = Fraction(min(weights[weights > 0]), total)
     primal, (dual, violation) = _primal(problem, W, b), _dual(problem, W, alpha, weights)
-    return dict(
-        primal=rounded(primal, math.inf),
-        dual=rounded(dual, -math.inf),
-        gap=rounded((primal - dual) / max(primal, floor), math.inf),
-        violation=rounded(violation, math.inf),
-    )
+    return proof(primal, dual, violation, floor)
 
 
 def _primal(problem: JointProblem, W: np.ndarray, b: np.ndarray) -> Fraction:
