@@ -7,6 +7,7 @@ Nothing here imports SciPy or pandas: who passes their objects has done that.
 
 from __future__ import annotations
 
+import math
 import numbers as kinds
 import sys
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ HUGE = 2.0**1000  # 1e301: sums of a million such numbers are finite
 LIGHTEST = 1e-100  # of the largest sample_weight: the smallest other than 0
 LOSSES = ("hinge", "logistic")
 MOST_CLASSES = 16  # that are trained together: a certificate looks at 2^(K - 1) sets of them
+MOST_DENSE = 5e7  # numbers of a sparse X that is made an array: 400 MB
 SCALES = 1e-100, 1e100  # units of features: others overflow or underflow
 
 
@@ -431,16 +433,50 @@ def units(scale: ArrayLike | None, form: Form) -> np.ndarray | None:
 # --- the problem of a robust minimum -------------------------------------------------------------
 
 
-def matrix(X: ArrayLike) -> np.ndarray:
-    """X as (n, d) float64. Raises ValueError: it is not n finite real numbers each of d."""
-    if hasattr(X, "toarray"):
-        raise ValueError("X is sparse, which is not taken: pass X.toarray()")
+def matrix(X: Any) -> Any:
+    """X as (n, d) float64: an array or, for a sparse X, a CSR array without stored zeros.
+
+    Raises:
+        ValueError: it is not n finite real numbers each of d.
+    """
+    if hasattr(X, "tocsr"):
+        return _csr(X)
     refuse_other_columns(X)
     x = real(X, copy=True)
     if x.ndim != 2 or not x.size:
         raise ValueError(f"X needs shape (n, d), not {x.shape}")
     require_finite(x, "X")
     return x
+
+
+def _csr(X: Any) -> Any:
+    """A copy of a SciPy sparse X. Raises ValueError: as `matrix`."""
+    if X.ndim != 2 or X.dtype.kind not in "biuf":
+        raise ValueError("X needs real numbers of shape (n, d)")
+    if not all(X.shape):
+        raise ValueError(f"X needs shape (n, d), not {X.shape}")
+    x = sys.modules["scipy.sparse"].csr_array(X, dtype=np.float64, copy=True)
+    require_finite(x.data, "X")
+    x.sum_duplicates()
+    x.eliminate_zeros()
+    require_finite(x.data, "X")  # sums may overflow
+    return x
+
+
+def as_array(x: Any, what_for: str) -> np.ndarray:
+    """x, of `matrix`, as an array. Raises ValueError: it is sparse and has too many numbers.
+
+    what_for: what needs an array, in the message.
+    """
+    if isinstance(x, np.ndarray):
+        return x
+    if math.prod(x.shape) > MOST_DENSE:
+        raise ValueError(
+            f"X is sparse, and {what_for} needs it as an array, which would hold "
+            f"{math.prod(x.shape):.2g} numbers: at most {MOST_DENSE:g} are taken"
+        )
+    dense: np.ndarray = x.toarray()
+    return dense
 
 
 def classes_of(y: ArrayLike, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -533,7 +569,7 @@ class Problem:
     """The robust loss of two classes, sum_i a_i l(worst margin of sample i) / sum_i a_i.
 
     Attributes:
-        x: (n, d) samples, float64, inside the box.
+        x: (n, d) samples, float64, inside the box; an array, or without a box a CSR array.
         y: (n,) -1 or +1.
         classes: (2,) the labels that stand for -1 and +1.
         weights: (n,) a_i: sample_weight times a power of two, the largest below 1; or ones.
@@ -541,7 +577,7 @@ class Problem:
         box: None, or (low, high), each (d,).
     """
 
-    x: np.ndarray
+    x: Any
     y: np.ndarray
     classes: np.ndarray
     weights: np.ndarray
@@ -590,7 +626,7 @@ def problem(
         ValueError: an argument is not as described there.
     """
     x, eps = matrix(X), radius(eps)
-    classes, own = classes_of(y, len(x))
+    classes, own = classes_of(y, x.shape[0])
     norm = ball(norm)
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
@@ -605,10 +641,12 @@ def problem(
                 f"a box needs two classes, not {listed(classes)}; leave it out, or take one class "
                 "against the rest at a time"
             )
+        x = as_array(x, "training more than two classes together")
         return JointProblem(x, own, classes, weights(sample_weight, own), eps, norm, loss)
     if box is not None:
         if norm != "inf":
             raise ValueError(f"a box needs the norm inf, not {norm}: leave one of the two out")
+        X = as_array(x, "a box") if hasattr(X, "tocsr") else X
         # The type of X says by how much rounding may leave the box.
         form = Form(array(X, "X"), *names(X))
         box = bounds(box, form)

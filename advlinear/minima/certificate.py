@@ -36,13 +36,14 @@ their values; all else follows from IEEE 754. Then
   (1 + that sum of the given w).
 
 Samples are centred first, so that an offset of the features costs no accuracy: x_ij - c_j is
-rounded to u of itself, and b + c.w is computed exactly and rounded once.
+rounded to u of itself, and b + c.w is computed exactly and rounded once. (Sparse ones are not, as
+they would no longer be sparse.)
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -147,8 +148,7 @@ def certificate(
 
 def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict[str, float]:
     """What `certificate` returns, of finite float64 numbers."""
-    low, ranges = problem.x.min(axis=0), np.ptp(problem.x, axis=0)
-    centre = low + ranges / 2  # amid the samples; any would do
+    centre, ranges = _centre_and_ranges(problem.x)
     total = math.fsum(problem.weights.tolist())
     share = problem.weights / total
     primal = _upper(problem, centre, w, b, total)
@@ -170,12 +170,22 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
     return dict(primal=primal, dual=dual, gap=float(gap), violation=violation)
 
 
+def _centre_and_ranges(x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A c (d,) amid the samples, and the range (d,) of each feature; c is 0 for a sparse x."""
+    low, high = x.min(axis=0), x.max(axis=0)
+    if isinstance(x, np.ndarray):
+        return low + (high - low) / 2, high - low
+    return np.zeros(x.shape[1]), (high - low).toarray().ravel()
+
+
 # --- the upper bound -----------------------------------------------------------------------------
 
 
 def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total: float) -> float:
     """An upper bound of F(w, b); total: the sum of the weights."""
-    used = np.flatnonzero(w)
+    dense = isinstance(problem.x, np.ndarray)
+    used = np.flatnonzero(w) if dense else np.arange(len(w))  # columns of a CSR array take long
+    n_terms = len(used) if dense else int(np.diff(problem.x.indptr).max())
     bias = rounding.exact_bias(centre[used], w[used], b)
     w, size = w[used], np.abs(w[used])
     margins = np.empty(len(problem.y))
@@ -183,11 +193,11 @@ def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total:
         reach = problem.eps * rounding.norm(size, {"inf": 1, "2": 2, "1": np.inf}[problem.norm])
         for k in range(0, len(margins), ROWS):
             rows = slice(k, k + ROWS)
-            x, y = problem.x[rows, used], problem.y[rows]
+            x, y = problem.x[rows, used] if dense else problem.x[rows], problem.y[rows]
             cost = reach if problem.box is None else np.dot(_moves(problem, x, y, used, w), size)
-            x = x - centre[used]
-            terms = np.dot(np.abs(x), size) + abs(bias) + cost
-            margins[rows] = y * (np.dot(x, w) + bias) - cost - (len(used) + 8) * 2 * U * terms
+            x = x - centre[used] if dense else x
+            terms = abs(x) @ size + abs(bias) + cost
+            margins[rows] = y * (x @ w + bias) - cost - (n_terms + 8) * 2 * U * terms
     if not (np.abs(margins) < MARGIN_LIMIT).all():
         raise ValueError("the margins of (w, b) overflow: scale X, w, b and eps to smaller numbers")
     losses = np.maximum(1 - margins, 0)
@@ -219,13 +229,31 @@ def _misses(
     """|e| (d,): by how much alpha, times the factor of its class, misses the constraints; or 0.
 
     Let t be the sum of the terms of g, in absolute value, and M the other side: eps D, or the moves
-    in the box. Either is computed to at most k u of t or M, with k = 2 block + 12. What is added to
-    g is 3 k u t. If M >= 2 t, then |g| <= t < M whatever rounding does. Else the error of M is at
-    most 2 k u t, and that of g k u t: so |g| + 3 k u t <= M in float64 proves |g| <= M.
+    in the box. Either is computed to at most k u of t or M, with k = 2 block + 12; for a sparse x,
+    where SciPy adds up the numbers of a column one after the other, k is their number plus 12. What
+    is added to g is 3 k u t. If M >= 2 t, then |g| <= t < M whatever rounding does. Else the error
+    of M is at most 2 k u t, and that of g k u t: so |g| + 3 k u t <= M in float64 proves |g| <= M.
     """
     n, d = problem.x.shape
     if not total:
         return np.zeros(d)
+    in_blocks = _in_blocks if isinstance(problem.x, np.ndarray) else _of_columns
+    g, terms, n_terms, moves = in_blocks(problem, centre, alpha, factors)
+    terms = 3 * (n_terms + 12) * U * terms + 3 * n * SMALLEST
+    if problem.box is not None:
+        return np.maximum(np.maximum(g - moves[0], -g - moves[1]) + terms, 0)
+    g, allowed = np.abs(g) + terms, problem.eps * total
+    if problem.norm == "inf":
+        return np.maximum(g - allowed, 0)
+    size = rounding.norm(g, int(problem.norm))
+    return g * (1 - allowed / size) if size > allowed else np.zeros(d)
+
+
+def _in_blocks(
+    problem: Problem, centre: np.ndarray, alpha: np.ndarray, factors: dict[int, float]
+) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray]:
+    """g, the sum (d,) of its terms in absolute value, k - 12, and in a box M (2, d)."""
+    n, d = problem.x.shape
     g, terms, moves = np.zeros(d), np.zeros(d), np.zeros((2, d))
     block = math.isqrt(n) + 1  # the error of a sum grows with the block and the number of blocks
     for sign in (-1, 1):
@@ -240,14 +268,17 @@ def _misses(
                 sides = (x - problem.box[0], problem.box[1] - x)[::sign]
                 for against, side in enumerate(sides):
                     moves[against] += factors[sign] * np.dot(part, np.minimum(problem.eps, side))
-    terms = 3 * (2 * block + 12) * U * terms + 3 * n * SMALLEST
-    if problem.box is not None:
-        return np.maximum(np.maximum(g - moves[0], -g - moves[1]) + terms, 0)
-    g, allowed = np.abs(g) + terms, problem.eps * total
-    if problem.norm == "inf":
-        return np.maximum(g - allowed, 0)
-    size = rounding.norm(g, int(problem.norm))
-    return g * (1 - allowed / size) if size > allowed else np.zeros(d)
+    return g, terms, 2 * block, moves
+
+
+def _of_columns(
+    problem: Problem, centre: np.ndarray, alpha: np.ndarray, factors: dict[int, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same of a sparse x, not centred and without a box; here k - 12 is one per column."""
+    mass = alpha * np.where(problem.y > 0, factors[1], factors[-1])
+    x = problem.x
+    n_terms = np.bincount(x.indices, minlength=len(centre))
+    return x.T @ (problem.y * mass), abs(x).T @ mass, n_terms, np.zeros((2, 0))
 
 
 def _entropy(alpha: np.ndarray, share: np.ndarray) -> float:

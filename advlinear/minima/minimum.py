@@ -14,7 +14,7 @@ import numpy as np
 
 from advlinear import samples
 from advlinear.balls import shown
-from advlinear.minima import program, threads
+from advlinear.minima import program, roads, threads
 from advlinear.minima.joint import solver as joint
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def minimise(
     flow = None
     with threads.one():
         if isinstance(problem, samples.Problem):
-            w, b, alpha, proof = program.solve(problem, tol, report)
+            w, b, alpha, proof = roads.solve(problem, tol, report)
         else:
             w, b, alpha, flow, proof = joint.solve(problem, tol, report)
     if not -1e-12 <= proof["gap"] <= tol:

@@ -257,7 +257,7 @@ def path(
         >>> round(path.at(0.2).primal, 6), path.gap <= 1e-4
         (0.625, True)
     """
-    x, norm = samples.matrix(X), ball(norm)
+    x, norm = samples.as_array(samples.matrix(X), "the path"), ball(norm)
     eps_min, eps_max = samples.radius(eps_min), samples.radius(eps_max)
     if eps_min > eps_max:
         raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")

@@ -336,14 +336,14 @@ def test_a_thousand_cases_in_which_terms_cancel(order):
 
 
 TERMS = {  # each term for rounding in certificate.py, what it reaches, and the same without it
-    " - (len(used) + 8) * 2 * U * terms": "",
-    "(len(used) + 8)": "8",
-    "np.dot(np.abs(x), size) + abs(bias) + cost": "abs(bias) + cost",
+    " - (n_terms + 8) * 2 * U * terms": "",
+    "(n_terms + 8)": "8",
+    "abs(x) @ size + abs(bias) + cost": "abs(bias) + cost",
     "+ abs(bias) + cost": "+ cost",
     "abs(bias) + cost": "abs(bias)",
     " / total * (1 + FEW)": " / total",
     " + TINY": "",
-    "3 * (2 * block + 12) * U * terms + ": "",
+    "3 * (n_terms + 12) * U * terms + ": "",
     " + 3 * n * SMALLEST": "",
     " - FEW * value": "",
     " - FEW * terms": "",

@@ -468,7 +468,6 @@ REFUSED = [
     (dict(X=[["a"], ["b"]]), "X needs real numbers"),
     (dict(X=[0.5, 0.1]), r"X needs shape \(n, d\), not \(2,\)"),
     (dict(X=np.ma.array([[0.5], [0.1]], mask=[[0], [1]])), "X is a masked array"),
-    (dict(X=scipy.sparse.eye(2)), "X is sparse"),
     (dict(eps=-0.1), "eps must be a finite number of at least 0, not -0.1"),
     (dict(eps=np.nan), "eps must be a finite number"),
     (dict(eps=np.inf), "eps must be a finite number"),
