@@ -196,14 +196,20 @@ def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total:
             x, y = problem.x[rows, used] if dense else problem.x[rows], problem.y[rows]
             cost = reach if problem.box is None else np.dot(_moves(problem, x, y, used, w), size)
             x = x - centre[used] if dense else x
-            terms = abs(x) @ size + abs(bias) + cost
-            margins[rows] = y * (x @ w + bias) - cost - (n_terms + 8) * 2 * U * terms
+            terms = _product(abs(x), size) + abs(bias) + cost
+            margins[rows] = y * (_product(x, w) + bias) - cost - (n_terms + 8) * 2 * U * terms
     if not (np.abs(margins) < MARGIN_LIMIT).all():
         raise ValueError("the margins of (w, b) overflow: scale X, w, b and eps to smaller numbers")
     losses = np.maximum(1 - margins, 0)
     if problem.loss == "logistic":
         losses = np.logaddexp(0, -margins) + TINY
     return math.fsum((problem.weights * losses).tolist()) / total * (1 + FEW)
+
+
+def _product(x: Any, w: np.ndarray) -> np.ndarray:
+    """x @ w of an array or a sparse x, which np.dot does not take."""
+    found: np.ndarray = np.dot(x, w) if isinstance(x, np.ndarray) else x @ w
+    return found
 
 
 def _moves(

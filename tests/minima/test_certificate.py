@@ -13,6 +13,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import advlinear
 from advlinear.minima import certificate as module
@@ -217,6 +218,23 @@ def check_alpha_that_misses_its_constraint_by_less_than_rounding(certificate):
             assert 0 < proof["violation"] < 1e-13
 
 
+def check_many_numbers_of_a_column(certificate):
+    """Added one by one they miss their sum by far more than a few operations do.
+
+    eps is the float64 number just below the radius at which alpha is feasible.
+    """
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        n = 20_000
+        x = np.append(np.full(n, random.random()), np.zeros(n))[:, None]
+        y, alpha = np.repeat([1, -1], n), np.full(2 * n, 0.3 / n)
+        radius = Fraction(x[0, 0]) / 2
+        eps = float(radius)
+        while Fraction(eps) >= radius:
+            eps = float(np.nextafter(eps, 0))
+        assert certificate(x, y, np.zeros(1), 0.0, alpha, eps)["violation"] > 0
+
+
 def check_a_sum_that_underflows(certificate):
     """At eps = 0 alpha must keep an equation, and .1 times the smallest number is not 0."""
     x, y = np.array([[5e-324], [0]]), np.array([1, -1])
@@ -324,6 +342,16 @@ def test_bounds_allow_for(check, order):
     check(module.certificate if order == "of BLAS" else certificate_of(SOURCE))
 
 
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__[6:])
+def test_bounds_of_sparse_samples_allow_for(check):
+    check(of_sparse(module.certificate))
+
+
+def of_sparse(certificate):
+    """The same function, which gives it X as a sparse array."""
+    return lambda X, *rest, **how: certificate(scipy.sparse.csr_array(X), *rest, **how)
+
+
 def test_a_violation_holds_up_to_its_reach_in_rational_arithmetic():
     check_a_violation_holds_up_to_its_reach(functools.partial(advlinear.certificate, exact=True))
 
@@ -338,7 +366,7 @@ def test_a_thousand_cases_in_which_terms_cancel(order):
 TERMS = {  # each term for rounding in certificate.py, what it reaches, and the same without it
     " - (n_terms + 8) * 2 * U * terms": "",
     "(n_terms + 8)": "8",
-    "abs(x) @ size + abs(bias) + cost": "abs(bias) + cost",
+    "_product(abs(x), size) + abs(bias) + cost": "abs(bias) + cost",
     "+ abs(bias) + cost": "+ cost",
     "abs(bias) + cost": "abs(bias)",
     " / total * (1 + FEW)": " / total",
@@ -356,15 +384,28 @@ TERMS = {  # each term for rounding in certificate.py, what it reaches, and the 
 def test_no_term_for_rounding_can_be_left_out(term):
     assert SOURCE.count(term) == 1
     certificate = certificate_of(SOURCE.replace(term, TERMS[term]))
+    assert any(fails(check, certificate) for check in CHECKS)
 
-    def fails(check):
-        try:
-            check(certificate)
-        except AssertionError:
-            return True
-        return False
 
-    assert any(map(fails, CHECKS))
+def fails(check, certificate):
+    try:
+        check(certificate)
+    except AssertionError:
+        return True
+    return False
+
+
+SPARSE_TERMS = {  # what counts the numbers of a row, and of a column, of a sparse X
+    "int(np.diff(problem.x.indptr).max())": "0",
+    "np.bincount(x.indices, minlength=len(centre))": "np.zeros(len(centre))",
+}
+
+
+@pytest.mark.parametrize("term", SPARSE_TERMS)
+def test_no_count_of_the_numbers_of_sparse_samples_can_be_left_out(term):
+    assert SOURCE.count(term) == 1
+    certificate = certificate_of(SOURCE.replace(term, SPARSE_TERMS[term]))
+    assert any(fails(check, of_sparse(certificate)) for check in CHECKS)
 
 
 def test_no_lower_bound_exceeds_the_minimum_found_in_rational_arithmetic():
