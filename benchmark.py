@@ -9,25 +9,24 @@ medians go to results/<dataset>/studies/benchmark-<part>.npz. A ratio is a time 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import importlib.util
-import itertools
 import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
-import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from lab import cli, library
+from lab import cli, library, rivals, text
 from lab.cli import RESULTS
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 import advlinear
 import data
@@ -38,7 +37,7 @@ import worst_case
 
 EPS = 0.2  # the article's main radius
 RADII = 101  # from 0 to 0.5
-PARTS = ("epoch", "attack", "minimum", "threads", "classes", "classes-minimum")
+PARTS = ("epoch", "attack", "minimum", "threads", "classes", "classes-minimum", "data")
 LIMIT = 20.0  # seconds that a rival is given for a minimum of two classes
 LONG_LIMIT = 600.0  # and for one of several classes
 FEW_RUNS, SHORT = 15, 3.0  # turns of a task: at most so many, and until so many seconds are over
@@ -65,7 +64,7 @@ def main(
     cli.check_writable(results)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # model.fit makes TensorFlow print more
     split = data.load(dataset, digits, mnist_dir)
-    functions = epoch, attack, minima, threads, many_classes, joint_minima
+    functions = epoch, attack, minima, threads, many_classes, joint_minima, minima_of_any_data
     measure = dict(zip(PARTS, functions, strict=True))
     for part in parts:
         columns, name = measure[part](split), f"benchmark-{part}"
@@ -299,12 +298,15 @@ def minima(split: data.Dataset) -> dict:
         proof = advlinear.certificate(x, y, found.w, found.b, found.alpha, eps, **how)
         assert proof["gap"] <= 1e-6, (name, proof)
         lines = [(name, ours, proof["gap"], proof["violation"])]
-        rivals = {}
+        others = {}
         if importlib.util.find_spec("cvxpy") and x.size <= LARGEST and "box" not in how:
-            rivals["cvxpy, Clarabel"] = conic_minimum(x, y, eps, **how)
+            others["cvxpy, Clarabel"] = functools.partial(rivals.conic_minimum, **how)
             if not how:
-                rivals["HiGHS"] = whole_program(x, np.where(y == y.max(), 1, -1), eps, LIMIT)
-        for solver, (value, seconds) in rivals.items():
+                others["HiGHS"] = rivals.whole_program
+        for solver, solve in others.items():
+            started = time.perf_counter()
+            value = solve(x, np.where(y == y.max(), 1, -1), eps, limit=LIMIT)
+            seconds = time.perf_counter() - started
             gap = (value - found.dual) / max(found.primal, 1 / len(y))
             lines.append((f"{name}, {solver}", seconds, gap, np.nan))
         for what, seconds, gap, violation in lines:
@@ -401,54 +403,6 @@ def _how(norm: str, loss: str) -> dict:
     return {key: one for key, one in dict(norm=norm, loss=loss).items() if one != default[key]}
 
 
-def whole_program(x, y, eps: float, limit: float = np.inf) -> tuple[float, float]:
-    """The least robust hinge in the L-infinity ball, by HiGHS, and the seconds that it takes.
-
-    It is given the dual, whose variables are alpha. NaN where it does not end within the limit.
-    """
-    import scipy.optimize
-
-    started = time.perf_counter()
-    yx = y[:, None] * x[:, np.ptp(x, axis=0) > 0]
-    rows = np.hstack([yx - eps, -yx - eps]).T
-    solved = scipy.optimize.linprog(
-        -np.ones(len(y)),
-        rows,
-        np.zeros(len(rows)),
-        y[None],
-        [0],
-        bounds=(0, 1 / len(y)),
-        method="highs",
-        options=dict(time_limit=limit),
-    )
-    seconds = time.perf_counter() - started
-    return (-solved.fun if solved.status == 0 else np.nan), seconds
-
-
-def conic_minimum(x, y, eps: float, norm="inf", loss="hinge") -> tuple[float, float]:
-    """The loss, computed anew, of the weights that Clarabel finds through cvxpy, and its seconds.
-
-    NaN where it ends with none.
-    """
-    import cvxpy
-
-    started = time.perf_counter()
-    y = np.where(y == y.max(), 1.0, -1.0)
-    w, b = cvxpy.Variable(x.shape[1]), cvxpy.Variable()
-    size = cvxpy.norm(w, {"inf": 1, "2": 2, "1": "inf"}[norm])
-    margins = cvxpy.multiply(y, x @ w + b) - eps * size
-    losses = cvxpy.pos(1 - margins) if loss == "hinge" else cvxpy.logistic(-margins)
-    program = cvxpy.Problem(cvxpy.Minimize(cvxpy.sum(losses) / len(y)))
-    with warnings.catch_warnings(), contextlib.suppress(cvxpy.SolverError):
-        warnings.simplefilter("ignore")  # of an inaccurate solution
-        program.solve(solver="CLARABEL", time_limit=LIMIT)
-    seconds = time.perf_counter() - started
-    if w.value is None:
-        return np.nan, seconds
-    worst = worst_case.margins(x, y, w.value, float(b.value), eps, norm)
-    return getattr(worst_case, loss)(worst).mean(), seconds
-
-
 # --- certified minima of several classes -----------------------------------------------------
 
 
@@ -475,17 +429,17 @@ def joint_minima(split: data.Dataset) -> dict:
         used = np.count_nonzero(np.ptp(found.W, axis=0)), np.count_nonzero(found.W)
         bounds = proof["primal"], proof["gap"], proof["violation"]
         lines = [(name, 1, taken, 1.0, wall, *sizes, *bounds, *used, megabytes)]
-        rivals = {}
+        others = {}
         if x.size * (len(found.classes) - 1) <= LARGEST:
             if conic:
-                rivals["cvxpy, Clarabel"] = functools.partial(joint_conic_minimum, **how)
+                others["cvxpy, Clarabel"] = functools.partial(rivals.joint_conic_minimum, **how)
             if not how:
                 for method, told in (("highs-ds", "simplex"), ("highs-ipm", "interior point")):
-                    program = functools.partial(joint_whole_program, method=method)
-                    rivals[f"HiGHS, {told}"] = program
-        for solver, rival in rivals.items():
+                    program = functools.partial(rivals.joint_whole_program, method=method)
+                    others[f"HiGHS, {told}"] = program
+        for solver, solve in others.items():
             started = time.process_time(), time.perf_counter()
-            value = rival(x, np.searchsorted(found.classes, y), eps)
+            value = solve(x, np.searchsorted(found.classes, y), eps, limit=LONG_LIMIT)
             seconds = time.process_time() - started[0]
             wall = time.perf_counter() - started[1]
             gap = (value - found.dual) / max(found.primal, 1 / len(y))
@@ -523,19 +477,29 @@ def solved_apart(x, y, eps: float, how: dict) -> tuple[advlinear.Minimum, float,
 
     The samples are read from a file, so that this process holds them once. A process that is
     started from ours would count our memory, too: so a server starts it (not on Windows, where the
-    memory is not measured).
+    memory is not measured). A memory-mapped X stays one.
     """
+    from scipy import sparse
+
     server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if server else "spawn")
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, context) as process:
         file = Path(folder) / "x.npy"
-        np.save(file, x)
-        return process.submit(_solved, file, y, eps, how).result()
+        if isinstance(x, np.memmap):
+            read = functools.partial(np.load, x.filename, mmap_mode="r")
+        elif sparse.issparse(x):
+            sparse.save_npz(file.with_suffix(".npz"), x)
+            read = functools.partial(sparse.load_npz, file.with_suffix(".npz"))
+        else:
+            np.save(file, x)
+            read = functools.partial(np.load, file)
+        return process.submit(_solved, read, y, eps, how).result()
 
 
-def _solved(file: Path, y, eps: float, how: dict) -> tuple:
-    advlinear.minimise(np.eye(3), [0, 1, 2], eps, **how)  # so that imports are not in the seconds
-    x = np.load(file)
+def _solved(read: Callable, y, eps: float, how: dict) -> tuple:
+    for classes in (2, 3):  # so that imports are not in the seconds
+        advlinear.minimise(np.eye(classes), np.arange(classes), eps, **how)
+    x = read()
     started = time.process_time(), time.perf_counter()
     found = advlinear.minimise(x, y, eps, **how)
     taken = time.process_time() - started[0], time.perf_counter() - started[1]
@@ -547,111 +511,97 @@ def _solved(file: Path, y, eps: float, how: dict) -> tuple:
     return found, *taken, most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def joint_whole_program(x, y, eps: float, method: str) -> float:
-    """The least robust hinge of several classes in the L-infinity ball, by HiGHS.
+# --- certified minima of any data --------------------------------------------------------------
 
-    NaN where it does not end within LONG_LIMIT. The variables are W, b, t_pqj >= |w_pj - w_qj|,
-    their sums over j, and the losses.
+
+def minima_of_any_data(split: data.Dataset) -> dict:
+    """CPU seconds to a certified gap of 1e-6: sparse text, many features, more samples than memory.
+
+    One thread. `numbers` are those that X holds, without the zeros of a sparse one, and `weights`
+    are other than 0. scikit-learn's solvers minimise a penalised loss instead, four times, with
+    penalties a factor of 4 apart around that of our minimum; the best of the four counts, and the
+    seconds are of all. HiGHS is stopped after LONG_LIMIT seconds. The columns are else those of
+    `joint_minima`.
     """
-    import scipy.optimize
-    from scipy import sparse
+    names = "what runs seconds ratio wall n d numbers minimum gap violation weights megabytes"
+    columns = {name: [] for name in names.split()}
 
-    x = x[:, np.ptp(x, axis=0) > 0]
-    (n, d), K = x.shape, y.max() + 1
-    first, second = np.triu_indices(K, 1)
-    pair, pairs = np.zeros((K, K), dtype=int), np.arange(len(first))
-    pair[first, second] = pair[second, first] = pairs
-    sample, rival = np.nonzero(np.arange(K) != y[:, None])
-    own, options = y[sample], np.arange(len(sample))
+    def add(*line):
+        for column, value in zip(columns.values(), line, strict=True):
+            column.append(value)
 
-    def chosen(columns, count: int):
-        """A matrix with a 1 in each row, in these columns."""
-        ones = np.ones(len(columns)), (np.arange(len(columns)), columns)
-        return sparse.csr_array(ones, shape=(len(columns), count))
-
-    entries = sparse.csr_array(x)[sample].tocoo()
-    row, feature = entries.coords
-    scores = [
-        sparse.csr_array((entries.data, (row, side[row] * d + feature)), (len(options), K * d))
-        for side in (own, rival)
-    ]
-    apart = sparse.kron(chosen(first, K) - chosen(second, K), sparse.eye_array(d))
-    sizes, sums = sparse.eye_array(len(pairs) * d), sparse.eye_array(len(pairs))
-    over_features = sparse.kron(sums, np.ones((1, d)))
-    matrix = sparse.block_array(
-        [
-            [
-                scores[1] - scores[0],
-                chosen(rival, K) - chosen(own, K),
-                None,
-                eps * chosen(pair[own, rival], len(pairs)),
-                -chosen(sample, n),
-            ],
-            [apart, None, -sizes, None, None],
-            [-apart, None, -sizes, None, None],
-            [None, None, over_features, -sums, None],
-        ],
-        format="csc",
-    )
-    free, others = K * (d + 1), len(pairs) * (d + 1) + n
-    solved = scipy.optimize.linprog(
-        np.repeat([0, 1 / n], [matrix.shape[1] - n, n]),
-        matrix,
-        np.repeat([-1.0, 0.0], [len(options), matrix.shape[0] - len(options)]),
-        bounds=[(None, None)] * free + [(0, None)] * others,
-        method=method,
-        options=dict(time_limit=LONG_LIMIT),
-    )
-    return solved.fun if solved.status == 0 else np.nan
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (x, y, eps, how), others in _any_data(split, Path(folder)):
+            found, taken, wall, megabytes = solved_apart(x, y, eps, how)
+            proof = advlinear.certificate(x, y, found.w, found.b, found.alpha, eps, **how)
+            assert proof["gap"] <= 1e-6, (name, proof)
+            sizes = *x.shape, x.nnz if hasattr(x, "nnz") else x.size
+            bounds = proof["primal"], proof["gap"], proof["violation"]
+            add(name, 1, taken, 1.0, wall, *sizes, *bounds, np.count_nonzero(found.w), megabytes)
+            for solver in others:
+                started = time.process_time(), time.perf_counter()
+                value = _by_another(solver, x, y, found)
+                seconds = time.process_time() - started[0]
+                wall = time.perf_counter() - started[1]
+                gap = (value - found.dual) / max(found.primal, 1 / len(y))
+                line = f"{name}, {solver}", 1, seconds, seconds / taken, wall, *sizes
+                add(*line, value, gap, *[np.nan] * 3)
+    return columns
 
 
-def joint_conic_minimum(x, y, eps: float, norm="inf", loss="hinge") -> float:
-    """The loss, computed anew, of the weights of several classes that Clarabel finds through cvxpy.
+def _any_data(split: data.Dataset, folder: Path):
+    """The name, (x, y, eps, options) and the other solvers of each problem."""
+    random, share = np.random.default_rng(0), min(1, len(split.y_train) / 10_000)
 
-    NaN where it ends with none.
-    """
-    import cvxpy
+    def sized(*counts):
+        return [max(int(count * share), 20) for count in counts]
 
-    K = y.max() + 1
-    W, b = cvxpy.Variable((K, x.shape[1])), cvxpy.Variable(K)
-    dual_norm = {"inf": 1, "2": 2, "1": "inf"}[norm]
-    pairs = itertools.combinations(range(K), 2)
-    sizes = {(p, q): cvxpy.norm(W[p] - W[q], dual_norm) for p, q in pairs}
-    total = 0.0
-    for own in range(K):
-        samples = x[y == own]
-        behind = [
-            samples @ (W[k] - W[own]) + b[k] - b[own] + eps * sizes[min(k, own), max(k, own)]
-            for k in range(K)
-            if k != own
-        ]
-        if loss == "hinge":
-            options = cvxpy.vstack([*(1 + one for one in behind), np.zeros(len(samples))])
-            total += cvxpy.sum(cvxpy.max(options, axis=0))
-        else:
-            options = cvxpy.vstack([*behind, np.zeros(len(samples))])
-            total += cvxpy.sum(cvxpy.log_sum_exp(options, axis=0))
-    program = cvxpy.Problem(cvxpy.Minimize(total / len(y)))
-    with warnings.catch_warnings(), contextlib.suppress(cvxpy.SolverError):
-        warnings.simplefilter("ignore")  # of an inaccurate solution
-        program.solve(solver="CLARABEL", time_limit=LONG_LIMIT)
-    if W.value is None:
-        return np.nan
-    return joint_loss(x, y, W.value, b.value, eps, norm, loss)
+    def noisy(n, d, dtype=np.float64, file=None):
+        """X in blocks, as it may be larger than memory."""
+        shape, truth = (n, d), random.normal(size=d)
+        x = np.empty(shape, dtype) if file is None else open_memmap(file, "w+", dtype, shape)
+        y = np.empty(n)
+        for k in range(0, n, 100_000):
+            block = random.normal(size=(min(100_000, n - k), d))
+            x[k : k + 100_000] = block
+            right = np.where(random.random(len(block)) < 0.2, -1, 1)
+            y[k : k + 100_000] = np.sign(block @ truth) * right
+        return x, y
+
+    real, name = text.newsgroups(), "newsgroups"
+    x, y = text.zipf(*sized(11_293, 73_712), 160, seed=1) if real is None else real
+    if real is None:
+        name = "like newsgroups"
+    for norm, loss, eps in (
+        *(("inf", "hinge", 0.001), ("inf", "logistic", 0.001), ("inf", "hinge", 0.0003)),
+        *(("2", "logistic", 0.02), ("2", "hinge", 0.02)),
+    ):
+        others = "liblinear", "saga" if loss == "logistic" else "HiGHS"
+        if (norm, loss) == ("2", "hinge"):
+            others = ("liblinear",)
+        yield f"{name}, {norm} {loss}, {eps:g}", (x, y, eps, _how(norm, loss)), others
+    x, y = text.zipf(*sized(11_000, 130_000), 100, seed=0)
+    for loss, others in ("hinge", ("liblinear", "HiGHS")), ("logistic", ("liblinear", "saga")):
+        yield f"Zipf, inf {loss}, 0.001", (x, y, 0.001, _how("inf", loss)), others
+    x, y = noisy(*sized(600, 20_000))
+    for norm, loss, eps in ("2", "hinge", 5), ("2", "logistic", 5), ("inf", "hinge", 0.1):
+        yield f"wide, {norm} {loss}, {eps:g}", (x, y, eps, _how(norm, loss)), ("liblinear",)
+    x, y = noisy(*sized(1_000_000, 50), np.float32)
+    yield "many, 2 hinge, 0.1", (x, y, 0.1, _how("2", "hinge")), ()
+    x, y = noisy(*sized(10_000_000), 20, np.float32, folder / "x.npy")
+    yield "on disk, 2 logistic, 0.1", (x, y, 0.1, _how("2", "logistic")), ()
+    yield "the same in memory", (np.array(x), y, 0.1, _how("2", "logistic")), ()
 
 
-def joint_loss(x, y, W, b, eps: float, norm: str, loss: str) -> float:
-    """The robust loss of W and b, equation (M1) of docs/theory.md."""
-    order = {"inf": 1, "2": 2, "1": np.inf}[norm]
-    sizes = np.linalg.norm(W[:, None] - W, ord=order, axis=2)
-    scores, samples = x @ W.T + b, np.arange(len(y))
-    behind = scores - scores[samples, y][:, None] + eps * sizes[y]  # 0 for the own class
-    if loss == "logistic":
-        largest = behind.max(axis=1)
-        return float(np.mean(largest + np.log(np.exp(behind - largest[:, None]).sum(axis=1))))
-    behind += 1
-    behind[samples, y] = 0
-    return float(behind.max(axis=1).mean())
+def _by_another(solver: str, x, y, found: advlinear.Minimum) -> float:
+    """The robust loss of the weights of another solver on the problem of this minimum."""
+    known = found.eps, found.norm, found.loss
+    if solver == "HiGHS":
+        return rivals.whole_program(x, y, found.eps, limit=LONG_LIMIT)
+    C = 1 / (found.eps * max(len(y) * found.alpha.sum(), 1))
+    if found.norm == "2":
+        C *= np.linalg.norm(found.w)
+    return min(rivals.penalised(x, y, *known, solver, C * 4.0**k) for k in (-1, 0, 1, 2))
 
 
 # --- the attack on many classes ---------------------------------------------------------------

@@ -130,6 +130,8 @@ def page_tables(stored: runs.Results) -> dict[str, str]:
         "benchmark-threads": _threads(stored),
         "benchmark-classes-minimum": _joint_minima(stored),
         "benchmark-classes-rivals": _joint_rivals(stored),
+        "benchmark-data": _minima_of_any_data(stored),
+        "benchmark-data-rivals": _rivals_on_any_data(stored),
     }
 
 
@@ -321,6 +323,25 @@ def _joint_minima(stored: runs.Results) -> str:
         used = [f"{one[name]:,.0f}" for name in ("features", "weights")]
         text += row([one["what"], sizes, *proof, *taken, *used])
     return text
+
+
+def _minima_of_any_data(stored: runs.Results) -> str:
+    """Of each problem of two classes its size, its minimum, and what finding it took."""
+    table = stored.study("benchmark-data")
+    heads = "n × d", "numbers in X", "minimum", "gap", "violation", "CPU", "elapsed", "memory"
+    text = head("data, ε", *heads, "weights not 0")
+    for k in np.flatnonzero(~np.isnan(table["weights"])):
+        one = {name: column[k] for name, column in table.items()}
+        sizes = [" × ".join(f"{one[name]:,.0f}" for name in "nd"), f"{one['numbers']:,.0f}"]
+        proof = [f"{one['minimum']:.7f}", _small(one["gap"]), _small(one["violation"])]
+        taken = [_time(one["seconds"]), _time(one["wall"]), f"{one['megabytes']:,.0f} MB"]
+        text += row([one["what"], *sizes, *proof, *taken, f"{one['weights']:,.0f}"])
+    return text
+
+
+def _rivals_on_any_data(stored: runs.Results) -> str:
+    solvers = {"": "advlinear"} | {f", {name}": name for name in ("liblinear", "saga", "HiGHS")}
+    return _beside(stored.study("benchmark-data"), solvers, alone=False)
 
 
 def _beside(table: dict, solvers: dict[str, str], alone: bool = True) -> str:

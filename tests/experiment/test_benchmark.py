@@ -1,12 +1,12 @@
 """benchmark.py on the sample: that it measures what it says, not how fast anything is."""
 
-from lab import library
+from lab import library, rivals, text
 
 import numpy as np
 import pytest
+import scipy.sparse
 import threadpoolctl
 
-import advlinear
 import benchmark
 import runs
 import tables
@@ -111,12 +111,54 @@ def test_minima_of_several_classes_beside_those_of_others(tmp_path, monkeypatch,
     assert tables._joint_rivals(stored).count("\n") == heads + 3
 
 
-def test_the_loss_of_several_classes_is_that_of_the_certificate(three_classes):
-    x, own = three_classes
-    random = np.random.default_rng(1)
-    W, b, alpha = random.normal(size=(3, 4)), random.normal(size=3), np.zeros((60, 3))
-    for norm in ("inf", "2", "1"):
-        for loss in ("hinge", "logistic"):
-            proof = advlinear.certificate(x, own, W, b, alpha, 0.2, norm, loss)
-            found = benchmark.joint_loss(x, own, W, b, 0.2, norm, loss)
-            assert found == pytest.approx(proof["primal"], rel=1e-12)
+def test_minima_of_any_data_beside_those_of_others(tmp_path, monkeypatch):
+    """Sparse samples, a float32 array on disk, and one in memory. The tables read it."""
+    x, y = text.zipf(60, 200, 20, seed=0)
+    on_disk = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (60, 4))
+    on_disk[:] = np.random.default_rng(0).normal(size=(60, 4)) + 0.5 * y[:, None]
+    logistic = dict(norm="2", loss="logistic")
+    problems = [
+        ("sparse", (x, y, 0.02, {}), ("liblinear", "HiGHS")),
+        ("disk", (on_disk, y, 0.1, logistic), ()),
+        ("memory", (np.array(on_disk), y, 0.1, logistic), ("liblinear", "saga")),
+    ]
+    monkeypatch.setattr(benchmark, "_any_data", lambda split, folder: iter(problems))
+    benchmark.main(["data"], dataset="mnist-sample", results=tmp_path)
+    stored = runs.read(tmp_path / "mnist-sample-0-1")
+    table = stored.study("benchmark-data")
+    ends = ["sparse", "sparse, liblinear", "sparse, HiGHS", "disk", "memory"]
+    assert table["what"].tolist() == [*ends, "memory, liblinear", "memory, saga"]
+    ours = ~np.isnan(table["weights"])
+    assert ours.tolist() == [True, False, False, True, True, False, False]
+    assert (table["violation"][ours] == 0).all()
+    assert table["gap"][2] == pytest.approx(0, abs=1e-6)  # HiGHS solves the same program
+    assert (table["gap"][~ours] > -1e-6).all()
+    assert table["minimum"][3] == pytest.approx(table["minimum"][4], rel=1e-6)
+    assert table["numbers"].tolist() == [x.nnz] * 3 + [240] * 4
+    heads = 2  # lines
+    assert tables._minima_of_any_data(stored).count("\n") == heads + 3
+    assert tables._rivals_on_any_data(stored).count("\n") == heads + 2
+
+
+@pytest.mark.parametrize("loss", ["hinge", "logistic"])
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_no_penalised_model_has_a_lower_loss_than_the_minimum(norm, loss):
+    """Nor is it far from it, after the best factor and bias."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 5))
+    y = np.where(x[:, 0] + random.normal(size=200) > 0, 1, -1)
+    found = benchmark.advlinear.minimise(x, y, 0.1, norm, loss)
+    for solver in ("liblinear", "saga")[: 1 + (loss == "logistic")]:
+        value = rivals.penalised(x, y, 0.1, norm, loss, solver, C=0.1)
+        assert found.dual <= value <= 1.1 * found.primal
+
+
+def test_random_text_has_the_size_asked_for():
+    x, y = text.zipf(300, 2000, 50, seed=0)
+    assert x.shape == (300, 2000)
+    assert isinstance(x, scipy.sparse.csr_array)
+    assert 30 < x.nnz / 300 < 60
+    np.testing.assert_allclose(np.sqrt(x.power(2).sum(axis=1)), 1, rtol=1e-12)
+    assert 0.2 < np.mean(y > 0) < 0.5
+    counts = np.sort(x.count_nonzero(axis=0))[::-1]
+    assert counts[0] > 10 * counts[300]  # Zipf's law
