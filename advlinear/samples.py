@@ -465,6 +465,14 @@ def _csr(X: Any) -> Any:
     return x
 
 
+def extremes(x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest number (d,) of each feature of x, of `matrix`."""
+    low, high = x.min(axis=0), x.max(axis=0)
+    if isinstance(x, np.ndarray):
+        return low, high
+    return low.toarray().ravel(), high.toarray().ravel()
+
+
 def fits_array(x: Any) -> bool:
     """Whether x (n, d) is an array, or sparse with at most so many numbers that it is made one."""
     return isinstance(x, np.ndarray) or math.prod(x.shape) <= MOST_DENSE

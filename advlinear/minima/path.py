@@ -37,6 +37,7 @@ without bound there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 LARGEST_X = 1e100  # of the numbers in X, and of 1 / their range: no overflow, no underflow
 STARTS = 1.0, 2.0, 0.3  # of `penalised`, one after the other
 SHARE, NEAREST = 0.1, 1e-10  # of `penalised`: the gap is this share of tol, but no smaller
+SMALL_SPARSE = 1e6  # numbers of a sparse X up to which the walk is quicker on an array
 BEYOND = 1e-6  # relative; the path is followed so far below eps_min
 
 
@@ -237,7 +239,9 @@ def path(
         >>> round(path.at(0.2).primal, 6), path.gap <= 1e-4
         (0.625, True)
     """
-    x, norm = samples.as_array(samples.matrix(X), "the path"), ball(norm)
+    x, norm = samples.matrix(X), ball(norm)
+    if norm != "inf" or math.prod(x.shape) <= SMALL_SPARSE:
+        x = samples.as_array(x, f"a path in the L{norm} ball")
     eps_min, eps_max = samples.radius(eps_min), samples.radius(eps_max)
     if eps_min > eps_max:
         raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")
@@ -246,8 +250,9 @@ def path(
             "tol must be at least 0 and below 1, and above 0 in the L2 and L1 balls, not "
             + shown(tol)
         )
-    classes, y = samples.two_classes(y, len(x))
-    size, span = np.abs(x).max(), np.ptp(x, axis=0).max()
+    classes, y = samples.two_classes(y, x.shape[0])
+    low, high = samples.extremes(x)
+    size, span = max(-low.min(), high.max()), (high - low).max()
     if size > LARGEST_X or 0 < span < 1 / LARGEST_X:
         raise ValueError(
             f"X must be below {LARGEST_X:g}, and its range above 1 / {LARGEST_X:g}: scale X"

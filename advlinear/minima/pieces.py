@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advlinear import samples
 from advlinear.balls import BLOCK, ORDER, dual_norm
 from advlinear.minima.minimum import LARGEST_GAP
 
@@ -36,17 +37,20 @@ SAME = 3e-13  # relative; weights below it are 0, and models that differ by less
 class Found:
     """Models and dual solutions, each reduced to what it proves in exact arithmetic.
 
-    For dual solutions, which are balanced, x may be replaced by away = x - centre.
+    For dual solutions, which are balanced, x may be replaced by away = x - centre. Of a CSR array x
+    centre is 0, and a product with it adds up the numbers of each column one after the other.
     """
 
     def __init__(self, x, y, classes, norm: str, eps_min: float, eps_max: float, tol: float):
         self.x, self.y, self.classes, self.norm = x, y, classes, norm
         self.eps_min, self.eps_max, self.tol = eps_min, eps_max, tol
-        low, high = x.min(axis=0), x.max(axis=0)
-        self.centre = low / 2 + high / 2
-        self.away = x - self.centre
-        self.furthest = np.abs(self.away).max(axis=0)
+        low, high = samples.extremes(x)
         self.largest = np.maximum(-low, high)
+        self.centre, self.away, self.furthest = np.zeros(x.shape[1]), x, self.largest
+        if isinstance(x, np.ndarray):
+            self.centre = low / 2 + high / 2
+            self.away = x - self.centre
+            self.furthest = np.abs(self.away).max(axis=0)
         self._block = int(np.sqrt(len(y))) + 1  # samples in a partial sum
         self._models: list[tuple[np.ndarray, float]] = []  # not looked at yet
         self._alphas: list[np.ndarray] = []  # nor these
@@ -103,9 +107,15 @@ class Found:
         alpha, both = balanced(np.array(self._alphas) * n, self.y > 0)
         alpha *= self.y
         pull = np.zeros((len(both), d))
-        for rows in self._blocks():
-            pull += alpha[:, rows] @ self.away[rows]
-        error = self._sum_error(6 if self.norm == "inf" else d + 6) * self.furthest
+        more = 6 if self.norm == "inf" else d + 6
+        if isinstance(self.away, np.ndarray):
+            for rows in self._blocks():
+                pull += alpha[:, rows] @ self.away[rows]
+            error = self._sum_error(more) * self.furthest
+        else:
+            pull += (self.away.T @ alpha.T).T
+            terms = np.bincount(self.away.indices, minlength=d)
+            error = gamma(terms + more) * self.furthest
         mean = np.abs(pull) / (2 * both)[:, None] + error
         r = np.linalg.norm(mean, ORDER[self.norm], axis=1)
         self._points.append(np.stack([r, np.nextafter(2 * both / n, 0)]))
