@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import issparse
 from scipy.special import log_expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
@@ -101,11 +102,17 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.multi_class = multi_class
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> RobustClassifier:
         """Find the weights of least robust loss on X (n, d) with labels y (n,).
 
+        X may be a SciPy sparse matrix of any format, which `advlinear.minimise` keeps sparse.
         Labels and sample_weight (n,) go by place, and not by an index that they may have.
 
         Warns:
@@ -126,7 +133,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, own = np.unique(labels, return_inverse=True)
         weights = self._weights(labels, own, sample_weight)
         known = self.eps, self.norm, self.loss, box, weights, self.tol
-        if self._against_the_rest(x.shape[1]):
+        if self._against_the_rest(x):
             found = [minimise(x, labels == one, *known) for one in self.classes_]
         else:
             found = [self._at_once(x, labels, *known)]
@@ -138,19 +145,20 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         self._warn_of_no_weights()
         return self
 
-    def _against_the_rest(self, d: int) -> bool:
-        """Whether the classes, with d features, are trained one against the rest."""
+    def _against_the_rest(self, x: Any) -> bool:
+        """Whether the classes of samples x (n, d) are trained one against the rest."""
         several = len(self.classes_)
         if several <= 2 or self.multi_class != "auto":
             return several > 2 and self.multi_class == "ovr"
-        offered = takes(several, d, ball(self.norm), self.loss, samples.radius(self.eps))
-        return self.box is not None or several > samples.MOST_CLASSES or not offered
+        if self.box is not None or several > samples.MOST_CLASSES or not samples.fits_array(x):
+            return True
+        return not takes(several, x.shape[1], ball(self.norm), self.loss, samples.radius(self.eps))
 
     def _are_together(self) -> bool:
         """Whether several classes were trained together."""
         return len(self.certificate_) < len(self.coef_)
 
-    def _at_once(self, x: np.ndarray, labels: np.ndarray, *known: Any) -> Minimum:
+    def _at_once(self, x: Any, labels: np.ndarray, *known: Any) -> Minimum:
         """The minimum of all classes. Raises ValueError as `minimise`, with what else to try."""
         try:
             return minimise(x, labels, *known)
@@ -162,19 +170,27 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         raise refused
 
     def _read(self, *given: ArrayLike, **known: Any) -> Any:
-        """`validate_data` of X, or X and y; refuses masked arrays and dates, which it takes."""
+        """`validate_data` of X, or X and y; refuses masked arrays and dates, which it takes.
+
+        A sparse X becomes one of CSR, of which no copy is made if it is one.
+        """
         samples.refuse_sparse_columns(given[0])
         try:
-            found = validate_data(self, *given, **known)
+            found = validate_data(self, *given, accept_sparse="csr", **known)
         except OverflowError:  # whole numbers of Python
             raise ValueError("X holds numbers above 1e301, which overflow") from None
         except TypeError:  # of missing values, in several lines or unclear
-            for values, what in zip(given, "Xy", strict=False):
-                samples.array(values, what)
+            self._refuse(*given)
             raise
-        for values, what in zip(given, "Xy", strict=False):
-            samples.array(values, what)
+        self._refuse(*given)
         return found
+
+    def _refuse(self, X: ArrayLike, *y: ArrayLike) -> None:
+        """Raise ValueError for what scikit-learn takes or does not name, in an X or y."""
+        if not issparse(X):
+            samples.array(X, "X")
+        for labels in y:
+            samples.array(labels, "y")
 
     def _warn_of_no_weights(self) -> None:
         """No ConvergenceWarning, as each of these minima is reached and certified."""

@@ -450,17 +450,32 @@ def matrix(X: Any) -> Any:
 
 
 def _csr(X: Any) -> Any:
-    """A copy of a SciPy sparse X. Raises ValueError: as `matrix`."""
+    """A SciPy sparse X, which is not changed; its numbers may be shared. Errors as of `matrix`."""
     if X.ndim != 2 or X.dtype.kind not in "biuf":
         raise ValueError("X needs real numbers of shape (n, d)")
     if not all(X.shape):
         raise ValueError(f"X needs shape (n, d), not {X.shape}")
-    x = sys.modules["scipy.sparse"].csr_array(X, dtype=np.float64, copy=True)
+    x = sys.modules["scipy.sparse"].csr_array(X, dtype=np.float64)
     require_finite(x.data, "X")
-    x.sum_duplicates()
-    x.eliminate_zeros()
-    require_finite(x.data, "X")  # sums may overflow
+    if not (x.has_canonical_format and x.data.all()):
+        x = x.copy()  # of the numbers of X
+        x.sum_duplicates()
+        x.eliminate_zeros()
+        require_finite(x.data, "X")  # sums may overflow
     return x
+
+
+def extremes(x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest number (d,) of each feature of x, of `matrix`."""
+    low, high = x.min(axis=0), x.max(axis=0)
+    if isinstance(x, np.ndarray):
+        return low, high
+    return low.toarray().ravel(), high.toarray().ravel()
+
+
+def fits_array(x: Any) -> bool:
+    """Whether x (n, d) is an array, or sparse with at most so many numbers that it is made one."""
+    return isinstance(x, np.ndarray) or math.prod(x.shape) <= MOST_DENSE
 
 
 def as_array(x: Any, what_for: str) -> np.ndarray:
@@ -470,7 +485,7 @@ def as_array(x: Any, what_for: str) -> np.ndarray:
     """
     if isinstance(x, np.ndarray):
         return x
-    if math.prod(x.shape) > MOST_DENSE:
+    if not fits_array(x):
         raise ValueError(
             f"X is sparse, and {what_for} needs it as an array, which would hold "
             f"{math.prod(x.shape):.2g} numbers: at most {MOST_DENSE:g} are taken"

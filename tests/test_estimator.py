@@ -6,16 +6,18 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from conftest import script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler, minmax_scale
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, minmax_scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import advlinear
@@ -350,6 +352,127 @@ def test_a_grid_search_chooses_by_robust_accuracy():
             radii = advlinear.attack((found.w, found.b), x[test] - centre, y[test]).radii
             expected.append(np.mean(radii > 0.2))
         assert score == pytest.approx(np.mean(expected))
+
+
+# --- sparse X ------------------------------------------------------------------------------------
+
+
+def counts(classes=2, n=60, d=30, seed=0):
+    """Few numbers in each of n samples, many of them of the words of its class."""
+    random = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    x = random.poisson(np.where(np.arange(d) % classes == y[:, None], 0.4, 0.1)) / 4
+    return x, np.array(list("abcd"))[y]
+
+
+def in_all_formats(x):
+    """The sparse formats of SciPy, old and new, with indices of 32 and of 64 bits."""
+    for kind in ("csr", "csc", "coo", "dia", "bsr", "lil", "dok"):
+        for form in ("array", "matrix"):
+            yield getattr(scipy.sparse, f"{kind}_{form}")(x)
+    for kind in ("csr", "csc"):
+        wide = getattr(scipy.sparse, f"{kind}_array")(x)
+        wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+        yield wide
+    yield scipy.sparse.csr_array(x.astype(np.float32))  # quarters are the same there
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("way", ["auto", "ovr"])
+def test_a_sparse_x_of_any_format_is_fitted_as_its_array(classes, way):
+    x, y = counts(classes)
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(y))
+    model = RobustClassifier(0.02, multi_class=way)
+    expected = clone(model).fit(x, y, sample_weight=weights)
+    for sparse in in_all_formats(x):
+        before = sparse.toarray()
+        fitted = clone(model).fit(sparse, y, sample_weight=weights)
+        assert isinstance(fitted.coef_, np.ndarray)
+        for best, other in zip(fitted.certificate_, expected.certificate_, strict=True):
+            assert best.primal == pytest.approx(other.primal, rel=1e-6)
+            assert 0 <= best.gap <= 1e-6
+            assert best.violation == 0
+        scores = x @ fitted.coef_.T + fitted.intercept_
+        scores = scores[:, 0] if classes == 2 else scores
+        np.testing.assert_allclose(fitted.decision_function(sparse), scores, rtol=0, atol=1e-12)
+        assert fitted.predict(sparse).tolist() == fitted.predict(x).tolist()
+        assert fitted.score(sparse, y) == fitted.score(x, y) > 0.6
+        assert np.array_equal(sparse.toarray(), before)
+
+
+def test_a_sparse_x_gives_probabilities_and_robust_accuracy():
+    x, y = counts(3)
+    sparse = scipy.sparse.csr_matrix(x)
+    fitted = RobustClassifier(0.02, loss="logistic").fit(sparse, y)
+    np.testing.assert_allclose(fitted.predict_proba(sparse), fitted.predict_proba(x), rtol=1e-12)
+    scorer = robust_accuracy(0.02)
+    assert scorer(fitted, sparse, y) == scorer(fitted, x, y) < fitted.score(x, y)
+
+
+def test_classes_of_a_sparse_x_are_trained_together_where_it_fits_an_array(monkeypatch):
+    x, y = counts(3)
+    sparse, model = scipy.sparse.csr_array(x), RobustClassifier(0.02)
+    assert len(clone(model).fit(sparse, y).certificate_) == 1
+    monkeypatch.setattr(advlinear.samples, "MOST_DENSE", x.size - 1)
+    with pytest.raises(ValueError, match=r"as an array.* pass multi_class='ovr'") as error:
+        clone(model).set_params(multi_class="joint").fit(sparse, y)
+    assert "\n" not in str(error.value)
+    assert len(clone(model).fit(x, y).certificate_) == 1
+    given = []
+
+    def minimise(X, *known):
+        given.append(X)
+        return advlinear.minimise(X.toarray(), *known)
+
+    monkeypatch.setattr(advlinear.estimator, "minimise", minimise)
+    assert len(clone(model).fit(sparse, y).certificate_) == 3
+    assert all(np.shares_memory(one.data, sparse.data) for one in given)
+
+
+def test_text_and_categories_in_pipelines():
+    """Each step keeps X sparse; the scores are those of the array that it would be."""
+    random = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    words = np.array(["one", "two", "three", "four", "five", "six"])
+    texts = [" ".join(random.choice(words[one : one + 5], 4)) for one in y]
+    table = pd.DataFrame({"a": random.choice(list("pqr"), 80), "b": [str(one) for one in y]})
+    table["b"] = table["b"].where(random.random(80) < 0.8, "2")
+    for first, X in ((TfidfVectorizer(), texts), (OneHotEncoder(handle_unknown="ignore"), table)):
+        model = make_pipeline(first, StandardScaler(with_mean=False), RobustClassifier(0.1))
+        fitted = clone(model).fit(X, y)
+        numbers = fitted[:-1].transform(X)
+        assert scipy.sparse.issparse(numbers)
+        expected = RobustClassifier(0.1).fit(numbers.toarray(), y)
+        assert fitted[-1].certificate_[0].primal == pytest.approx(
+            expected.certificate_[0].primal, rel=1e-6
+        )
+        assert fitted.score(X, y) > 0.6
+        plain = make_pipeline(clone(first), RobustClassifier(0.02))
+        search = GridSearchCV(plain, {"robustclassifier__eps": [0.01, 0.05]}, cv=3).fit(X, y)
+        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    numbers = TfidfVectorizer().fit_transform(texts)
+    grid = {"eps": [0.01, 0.05]}
+    search = GridSearchCV(RobustClassifier(), grid, scoring=robust_accuracy(0.02), cv=3)
+    scores = [
+        clone(search).fit(one, y).cv_results_["mean_test_score"]
+        for one in (numbers, numbers.toarray())
+    ]
+    assert np.isfinite(scores).all()
+    assert scores[0] == pytest.approx(scores[1], abs=0.03)  # several minima: other weights
+
+
+def test_a_sparse_x_with_a_number_that_is_none_is_refused_in_one_line():
+    x, y = counts()
+    fitted = RobustClassifier(0.02).fit(x, y)
+    sparse = scipy.sparse.csr_array(x)
+    sparse.data[3] = np.nan
+    for refused in (lambda: clone(fitted).fit(sparse, y), lambda: fitted.predict(sparse)):
+        with pytest.raises(ValueError, match=r"^Input X contains NaN"):
+            refused()
+    with pytest.raises(ValueError, match=r"^X has 29 features, but RobustClassifier is expecting"):
+        fitted.predict(scipy.sparse.csr_array(x[:, :-1]))
+    with pytest.raises(ValueError, match=r"y is sparse|Sparse data was passed"):
+        clone(fitted).fit(x, scipy.sparse.csr_array(x[:, :1] > 0))
 
 
 def test_single_precision_may_be_outside_the_box_by_its_rounding():

@@ -5,7 +5,8 @@ the norm of the weights; losses.py, the hinge and the logistic loss, and curvatu
 bend; interior.py, the method; vertex.py, the last step of a linear program. The Protocols Operator,
 Cone, Loss and Curvature say what a new one has to provide. program.py picks the operator and the
 cone for a ball and a box. certificate.py uses nothing of these, but rounding.py alone. joint/ has
-the same for more than two classes.
+the same for more than two classes. path.py has the minima at all radii of an interval, walk.py
+finds those in the L-infinity ball, and pieces.py holds what proves them.
 """
 
 import numpy as np

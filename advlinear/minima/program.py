@@ -30,6 +30,7 @@ FIRST_TOL = 1e-2  # of the first look, on a sixteenth of the samples
 FEWEST = 1500  # or at least so many
 FAR = 0.5  # a constraint with less than this share of the median slack may be in use
 LATE = 20  # steps that the interior point is given to bring alpha within the constraints
+AT_ONCE = 6e4  # entries of A up to which HiGHS is quicker without an interior point before it
 SMALL = 4e9  # n d^2 up to which all samples are given to the interior point at once
 
 
@@ -257,6 +258,10 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
     """
     operator, ball, sample_weight = program.operator, program.ball, program.sample_weight
     n = len(sample_weight)
+    if program.ends_on_vertex and n * len(program.start) <= AT_ONCE:
+        found = _at_once(program, prove)
+        if found and found[-1]["gap"] <= program.tol and not found[-1]["violation"]:
+            return found
     if program.loss == "logistic" or n * operator.n_columns**2 <= SMALL:
         point = _interior(program, np.arange(n), np.zeros(n), program.tol)
         plain = program.loss == "hinge" and not program.penalty
@@ -290,6 +295,21 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
         margins = operator.matvec(ball.tightest(point.theta))
         wrong = np.union1d(chosen, np.flatnonzero((margins < 1) != (alpha_outside > 0)))
         count = min(2 * count, n)
+
+
+def _at_once(program: Program, prove: Callable) -> tuple | None:
+    """What `prove` returns of a vertex that HiGHS finds without an interior point; None without."""
+    operator, n = program.operator, len(program.sample_weight)
+    assert isinstance(operator, operators.Split | operators.Boxed)
+    vertex_found = vertex.at_once(operator, program.sample_weight, 4 * _inside(n))
+    if vertex_found is None:
+        return None
+    theta, alpha = vertex_found
+    found: tuple = prove(theta, [alpha])
+    if program.report:
+        proof = found[-1]
+        program.report(f"{n} samples at once: loss {proof['primal']:.7f}, gap {proof['gap']:.1e}")
+    return found
 
 
 def _finish(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:

@@ -9,6 +9,7 @@ the logistic loss logarithms.)
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -34,6 +35,8 @@ def bounds(
             "exact=True needs the hinge in the L-infinity or the L1 ball: roots and logarithms are "
             "not rational"
         )
+    if not isinstance(problem.x, np.ndarray):
+        problem = replace(problem, x=problem.x.tocsc())  # which is read feature by feature
     total = sum(whole(problem.weights, unit := unit_of(problem.weights)).tolist())
     least = min(problem.weights[problem.weights > 0])
     floor = Fraction(float(least)) / (total * Fraction(2) ** unit)
@@ -66,8 +69,9 @@ def _primal(problem: Problem, w: np.ndarray, b: float) -> Fraction:
     costs = np.full(len(problem.y), 0 if problem.box else multiple(cost, unit), dtype=object)
     shift = unit_x + unit_w - unit
     for j in used.tolist():
-        x, factor = whole(problem.x[:, j], unit_x), whole(w[j], unit_w) << shift
-        margins += x * factor
+        rows, values = _column(problem.x, j)
+        x, factor = whole(values, unit_x), whole(w[j], unit_w) << shift
+        margins[rows] += x * factor
         if problem.box is not None:
             costs += _room(problem, j, x, unit_x, problem.y * np.sign(w[j])) * abs(factor)
     losses = np.maximum(multiple(Fraction(1), unit) - (problem.y.astype(int) * margins - costs), 0)
@@ -86,35 +90,30 @@ def _dual(
     weights = whole(problem.weights, unit_of(problem.weights))
     total, unit = int(weights.sum()), min(unit_of(alpha), 0)
     mass = np.minimum(np.maximum(whole(alpha, unit), 0) * total, weights * 2**-unit)
-    rows = {sign: np.flatnonzero((problem.y == sign) & (mass > 0)) for sign in (-1, 1)}
-    sums = {sign: int(mass[rows[sign]].sum()) for sign in (-1, 1)}
-    if not all(sums.values()):
+    sums = np.array([mass[problem.y == sign].sum() for sign in (-1, 1)], dtype=object)
+    if not sums.all():
         return Fraction(0), Fraction(0)
-    least = min(sums.values())
-    factors = {sign: Fraction(least, one) for sign, one in sums.items()}
-    scale = Fraction(2) ** unit / total
-    value = 2 * least * scale
+    mass *= sums[np.where(problem.y > 0, 0, 1)]  # times the sum of the other class: balanced
+    scale = Fraction(2) ** unit / (total * max(sums))
+    value = 2 * sums[0] * sums[1] * scale
     unit_x, d = _unit_of_samples(problem), problem.x.shape[1]
     scale_x = scale * Fraction(2) ** unit_x
-    g, moves = [Fraction(0)] * d, [[Fraction(0)] * d, [Fraction(0)] * d]
-    for sign in (-1, 1):
-        for k in range(0, d, COLUMNS):
-            x = whole(problem.x[rows[sign], k : k + COLUMNS], unit_x)
-            sums_of_x = mass[rows[sign]] @ x
-            for j, one in enumerate(sums_of_x, k):
-                g[j] += sign * factors[sign] * int(one) * scale_x
-                if problem.box is None:
-                    continue
-                for side in (1, -1):  # against a positive weight, and against a negative one
-                    against = np.full(len(x), sign * side)
-                    room = _room(problem, j, x[:, j - k], unit_x, against)
-                    moved = factors[sign] * int(mass[rows[sign]] @ room) * scale_x
-                    moves[side < 0][j] += moved
-    sides = problem.x.max(axis=0).tolist(), problem.x.min(axis=0).tolist()
-    ranges = [Fraction(high) - Fraction(low) for high, low in zip(*sides, strict=True)]
+    g = [one * scale_x for one in _sums(problem.x, problem.y.astype(int) * mass, unit_x)]
+    sides = problem.x.max(axis=0), problem.x.min(axis=0)
+    if not isinstance(problem.x, np.ndarray):
+        sides = tuple(side.toarray().ravel() for side in sides)
+    high, low = (map(Fraction, side.tolist()) for side in sides)
+    ranges = [most - least for most, least in zip(high, low, strict=True)]
     allowed, zero = Fraction(problem.eps) * value, Fraction(0)
     if problem.box is not None:
-        misses = [max(g[j] - moves[0][j], -g[j] - moves[1][j], zero) for j in range(d)]
+        misses, rows = [], np.flatnonzero(mass)
+        for j in range(d):
+            x = whole(problem.x[rows, j], unit_x)
+            down, up = (  # against a positive weight, and against a negative one
+                mass[rows] @ _room(problem, j, x, unit_x, problem.y[rows] * side) * scale_x
+                for side in (1, -1)
+            )
+            misses.append(max(g[j] - down, -g[j] - up, zero))
     elif problem.norm == "inf":
         misses = [max(abs(one) - allowed, zero) for one in g]
     else:
@@ -125,6 +124,25 @@ def _dual(
     violation = max(shares, default=zero)
     size = sum((abs(Fraction(float(v))) * r for v, r in zip(w, ranges, strict=True)), zero)
     return max(value - violation * reach * (size + 1), zero), violation
+
+
+def _column(x: Any, j: int) -> tuple[Any, np.ndarray]:
+    """Feature j of an array or a CSC array: which samples, and their numbers. The others are 0."""
+    if isinstance(x, np.ndarray):
+        return slice(None), x[:, j]
+    part = slice(*x.indptr[j : j + 2])
+    return x.indices[part], x.data[part]
+
+
+def _sums(x: Any, mass: np.ndarray, unit: int) -> list[int]:
+    """mass @ x of each feature, of whole numbers in mass, in units of 2^unit."""
+    d = x.shape[1]
+    if isinstance(x, np.ndarray):
+        rows = np.flatnonzero(mass)
+        parts = (x[rows, k : k + COLUMNS] for k in range(0, d, COLUMNS))
+        return [one for part in parts for one in (mass[rows] @ whole(part, unit)).tolist()]
+    columns = (_column(x, j) for j in range(d))
+    return [int(mass[rows] @ whole(values, unit)) for rows, values in columns]
 
 
 def _room(problem: Problem, j: int, x: np.ndarray, unit: int, against: np.ndarray) -> np.ndarray:
@@ -145,7 +163,7 @@ def _room(problem: Problem, j: int, x: np.ndarray, unit: int, against: np.ndarra
 
 def _unit_of_samples(problem: Problem) -> int:
     """The k of `_unit` for X, and in a box for its sides and eps."""
-    units = [min(unit_of(column) for column in problem.x.T)]
+    units = [min(unit_of(_column(problem.x, j)[1]) for j in range(problem.x.shape[1]))]
     if problem.box is not None:
         units += [unit_of(side[np.isfinite(side)]) for side in problem.box]
         units.append(unit_of(np.array([problem.eps])))

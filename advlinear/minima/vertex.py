@@ -5,6 +5,8 @@ constraints are active, and so nearly the basis of one vertex, which warm-starts
 given the dual, (30) of docs/theory.md, over the samples near the kink of the hinge and over the
 columns of A whose u_j or v_j may be positive. Then the constraints that the solution misses are
 added, until it misses none.
+
+Of a small problem HiGHS is given the whole dual at once, in place of the interior point.
 """
 
 from __future__ import annotations
@@ -65,6 +67,26 @@ def finish(
     return None
 
 
+def at_once(
+    operator: Split | Boxed, sample_weight: Array, dual_slack: float
+) -> tuple[Array, Array] | None:
+    """theta (p,) and alpha (n,) of a vertex, of a small problem; None where HiGHS has none.
+
+    Args:
+        operator: of all samples and all columns.
+        sample_weight: c (n,), positive.
+        dual_slack: how far alpha is to stay inside the constraints, as a share of its sum.
+    """
+    n, p = len(sample_weight), len(operator.rmatvec(sample_weight))
+    entries = operator.entries(np.arange(n), np.arange(p - 1)) + dual_slack
+    solved = _run(entries, operator.y, np.zeros(p), sample_weight)
+    if solved is None:
+        return None
+    alpha, theta, _ = solved
+    # A margin of 1 by these entries is by so much smaller by those of A.
+    return theta / (1 - dual_slack * theta[:-1].sum()), alpha
+
+
 def _simplex(
     operator: Split | Boxed,
     sample_weight: Array,
@@ -79,47 +101,77 @@ def _simplex(
     active: which columns' constraints are active at the start. Returns theta, alpha, and which are
     active at the end; None unless it is optimal.
     """
-    import highspy  # here, as `attack` does not need it
-
     share = alpha[samples] / sample_weight[samples]
     alpha = alpha.copy()
     alpha[samples] = 0
     alpha = np.where(alpha > sample_weight / 2, sample_weight, 0.0)
     outside = operator.rmatvec(alpha)
     limits = -np.append(outside[columns] + dual_slack, outside[-1])
-    matrix = np.hstack([operator.entries(samples, columns), operator.y[samples, None]])
+    entries = operator.entries(samples, columns)
+    solved = _run(entries, operator.y[samples], limits, sample_weight[samples], (share, active))
+    if solved is None:
+        return None
+    alpha[samples], prices, active = solved
+    theta = np.zeros(len(outside))
+    theta[columns], theta[-1] = prices[:-1], prices[-1]
+    return theta, alpha, active
+
+
+def _run(
+    entries: Array,
+    y: Array,
+    limits: Array,
+    sample_weight: Array,
+    start: tuple[Array, NDArray[np.bool_]] | None = None,
+) -> tuple[Array, Array, NDArray[np.bool_]] | None:
+    """Maximise the sum of alpha (m,), where alpha @ entries <= limits[:-1], alpha @ y = limits[-1].
+
+    Args:
+        entries: (m, k).
+        limits: (k + 1,).
+        sample_weight: (m,), the largest alpha.
+        start: a basis, as alpha / sample_weight and which constraints are active; else alpha = 0.
+
+    Returns:
+        alpha; the prices (k + 1,) of the constraints, entries of theta; and which of the first k
+        are active. None unless it is optimal.
+    """
+    import highspy  # here, as `attack` does not need it
+
+    matrix = np.hstack([entries, y[:, None]])
     program = highspy.HighsLp()
     program.num_col_, program.num_row_ = matrix.shape
-    program.col_cost_ = -np.ones(len(samples))
-    program.col_lower_, program.col_upper_ = np.zeros(len(samples)), sample_weight[samples]
-    program.row_lower_ = np.append(np.full(len(columns), -highspy.kHighsInf), limits[-1])
+    program.col_cost_ = -np.ones(len(y))
+    program.col_lower_, program.col_upper_ = np.zeros(len(y)), sample_weight
+    program.row_lower_ = np.append(np.full(len(limits) - 1, -highspy.kHighsInf), limits[-1])
     program.row_upper_ = limits
     program.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    program.a_matrix_.start_ = np.arange(len(samples) + 1) * matrix.shape[1]
-    program.a_matrix_.index_ = np.tile(np.arange(matrix.shape[1]), len(samples))
+    program.a_matrix_.start_ = np.arange(len(y) + 1) * matrix.shape[1]
+    program.a_matrix_.index_ = np.tile(np.arange(matrix.shape[1]), len(y))
     program.a_matrix_.value_ = matrix.ravel()
     solver = highspy.Highs()
     solver.silent()
+    solver.setOptionValue("presolve", "off")  # which takes longer than it saves
     for side in ("primal", "dual"):
         solver.setOptionValue(f"{side}_feasibility_tolerance", SIMPLEX_TOLERANCE)
     solver.passModel(program)
-    status, basis = highspy.HighsBasisStatus, highspy.HighsBasis()
-    at_zero, at_weight = share < BOUND_SHARE, share > 1 - BOUND_SHARE
-    basis.col_status = [
-        status.kLower if zero else status.kUpper if whole else status.kBasic
-        for zero, whole in zip(at_zero, at_weight, strict=True)
-    ]
-    basis.row_status = [status.kUpper if one else status.kBasic for one in active] + [status.kUpper]
-    solver.setBasis(basis)
+    status = highspy.HighsBasisStatus
+    if start is not None:
+        share, active = start
+        at_zero, at_weight = share < BOUND_SHARE, share > 1 - BOUND_SHARE
+        basis = highspy.HighsBasis()
+        basis.col_status = [
+            status.kLower if zero else status.kUpper if whole else status.kBasic
+            for zero, whole in zip(at_zero, at_weight, strict=True)
+        ]
+        rows = [*active, True]
+        basis.row_status = [status.kUpper if one else status.kBasic for one in rows]
+        solver.setBasis(basis)
     solver.run()
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None
     solution = solver.getSolution()
-    alpha[samples] = np.clip(solution.col_value, 0, sample_weight[samples])
-    prices = -np.array(solution.row_dual)  # of the constraints: entries of theta
-    theta = np.zeros(len(outside))
-    in_use = prices[:-1] > SIMPLEX_TOLERANCE  # the others are 0 but for rounding
-    theta[columns] = np.where(in_use, prices[:-1], 0)
-    theta[-1] = prices[-1]
+    prices = -np.array(solution.row_dual)
+    prices[:-1][prices[:-1] <= SIMPLEX_TOLERANCE] = 0  # 0 but for rounding
     active = np.array([one != status.kBasic for one in solver.getBasis().row_status[:-1]], bool)
-    return theta, alpha, active
+    return np.clip(solution.col_value, 0, sample_weight), prices, active

@@ -27,6 +27,13 @@ MANY = pytest.param(range(60, 1000), marks=pytest.mark.slow, id="many")
 SEEDS = pytest.mark.parametrize("seeds", [pytest.param(range(60), id="some"), MANY])
 
 
+@pytest.fixture(params=[True, False], ids=["at once", "from an interior point"])
+def road(request, monkeypatch):
+    """Whether small linear programs are given to HiGHS at once."""
+    if not request.param:
+        monkeypatch.setattr(program, "AT_ONCE", 0)
+
+
 def moves(x, y, eps, box):
     """How far a pixel (n, d) can be moved against a positive weight, and against a negative one."""
     bounds = (-np.inf, np.inf) if box is None else box
@@ -168,6 +175,7 @@ def scaled(problem, unit):
 
 
 @SEEDS
+@pytest.mark.usefixtures("road")
 def test_random_problems_in_any_units_have_a_proof_in_exact_arithmetic(seeds):
     """Over all cases; at most one in a hundred is refused, for rounding."""
     refused, unconditional = 0, 0
@@ -253,6 +261,7 @@ def test_random_problems_against_a_conic_solver(seeds):
     assert compared >= 0.9 * len(seeds)
 
 
+@pytest.mark.usefixtures("road")
 @pytest.mark.parametrize(("eps", "value"), [(0.05, 0), (0.1, 0.0529), (0.2, 0.4188), (0.3, 1)])
 def test_minimum_is_that_of_the_whole_program(tiny, eps, value):
     """From separable classes to a radius at which w = 0 is best, which is then exactly 0."""
@@ -263,6 +272,7 @@ def test_minimum_is_that_of_the_whole_program(tiny, eps, value):
     assert found.w.any() == (value < 1)
 
 
+@pytest.mark.usefixtures("road")
 @pytest.mark.parametrize("eps", [0.05, 0.1, 0.2, 0.3, 0.6])
 def test_minimum_in_the_box_is_that_of_the_whole_program(tiny, eps):
     """It is no larger than without the box."""
@@ -570,7 +580,22 @@ def test_a_column_that_the_attack_leaves_alone_is_refused_by_name(kind):
 
 
 def test_what_the_certificate_does_not_confirm_is_not_returned(tiny, monkeypatch):
+    """Of a vertex found at once the interior point is tried next, and nothing after that."""
     x, y = tiny.flat("train")
+    expected = advlinear.minimise(x, y, 0.2)
+    at_once = vertex.at_once
+    for spoil in (
+        lambda found: None,
+        lambda found: (1.01 * found[0], found[1]),
+        lambda found: (found[0], 0.999 * found[1]),
+        lambda found: (found[0], found[1] + 1e-9 * (y > 0)),
+    ):
+        monkeypatch.setattr(vertex, "at_once", lambda *given, s=spoil: s(at_once(*given)))
+        found = advlinear.minimise(x, y, 0.2)
+        assert found.primal == pytest.approx(expected.primal, rel=1e-9)
+        assert found.gap <= 1e-6
+        assert found.violation == 0
+    monkeypatch.setattr(program, "AT_ONCE", 0)
     finish = program._finish
     for spoil in (
         lambda theta, alphas: (1.01 * theta, alphas),
@@ -620,8 +645,12 @@ def test_a_report_may_stop_it(tiny):
     def stop(line):
         raise KeyboardInterrupt(line)
 
-    with pytest.raises(KeyboardInterrupt, match=r"^160 samples, step 0: loss 1"):
-        advlinear.minimise(*tiny.flat("train"), 0.1, report=stop)
+    for loss, line in (
+        ("hinge", "^160 samples at once: loss 0.0529"),
+        ("logistic", "^160 samples, step 0: loss 0.693"),
+    ):
+        with pytest.raises(KeyboardInterrupt, match=line):
+            advlinear.minimise(*tiny.flat("train"), 0.1, loss=loss, report=stop)
 
 
 # --- the certificate -----------------------------------------------------------------------------
@@ -729,6 +758,6 @@ def test_small_problems_use_one_thread_and_give_the_others_back():
     with controller.limit(limits=2):
         before = threads()
         with pytest.raises(KeyboardInterrupt):
-            advlinear.minimise(x, y, 0.1, report=report)
+            advlinear.minimise(x, y, 0.01, loss="logistic", report=report)
         assert during == [[1] * len(before)] * 3
         assert threads() == before

@@ -16,8 +16,9 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.preprocessing import minmax_scale
 
 import advlinear
+from advlinear.minima import pieces, walk
 
-module = importlib.import_module("advlinear.minima.path")
+module = importlib.import_module("advlinear.minima.path")  # `path` is a function, too
 
 ROUNDING = 1e-8  # the other solver keeps each constraint to 1e-10
 COST = {"inf": 1, "2": 2, "1": np.inf}  # the norm of w that each ball costs
@@ -293,8 +294,8 @@ def test_classes_of_the_same_mean_are_best_told_apart_by_nothing():
 def test_which_samples_are_watched_does_not_matter(tiny, monkeypatch):
     """Two of them and those that are very near the kink, so that all are looked at often."""
     expected = advlinear.path(*tiny.flat("train"), 0.02, 1, tol=0)
-    monkeypatch.setattr(module, "WATCHED", 2)
-    monkeypatch.setattr(module, "CLOSE", 1e-6)
+    monkeypatch.setattr(walk, "WATCHED", 2)
+    monkeypatch.setattr(walk, "CLOSE", 1e-6)
     found = advlinear.path(*tiny.flat("train"), 0.02, 1, tol=0)
     np.testing.assert_allclose(found.radii, expected.radii, rtol=1e-10)
     np.testing.assert_allclose(found.p, expected.p, rtol=0, atol=1e-12)
@@ -397,7 +398,7 @@ def cancelling(seed, n, d):
 
 def found_of(x, y, norm="inf", low=0.0, high=1.0):
     """What collects models and dual solutions, with none in it."""
-    return module._Found(x, y, np.array([-1, 1]), norm, low, high, 0.0)
+    return pieces.Found(x, y, np.array([-1, 1]), norm, low, high, 0.0)
 
 
 @pytest.mark.parametrize("norm", ["inf", "2", "1"])
@@ -489,7 +490,7 @@ def test_bounds_of_a_dual_solution_hold_in_exact_arithmetic(norm, seed):
     for alpha in alphas / n:
         found.add_alpha(alpha)
     found._look_at_alphas()
-    balanced, both = module._balanced(alphas / n * n, y > 0)
+    balanced, both = pieces.balanced(alphas / n * n, y > 0)
     assert len(both) == found._points[0].shape[1]
     exact_x, exact_y = fractions(x), fractions(y)
     for alpha, one, r, dual in zip(balanced, both, *found._points[0], strict=True):
@@ -797,7 +798,7 @@ def test_the_largest_convex_function_below_points():
     ]
     inside = [(x[i] < x) & (x < x[j]) for i, j in itertools.combinations(range(30), 2)]
     below = np.any([(c <= y) & k for c, k in zip(chords, inside, strict=True)], axis=0)
-    assert module._convex(x, y) == np.flatnonzero(~below).tolist()
+    assert pieces.convex(x, y) == np.flatnonzero(~below).tolist()
 
 
 @pytest.mark.parametrize("norm", ["2", "1"])
@@ -888,8 +889,8 @@ def test_a_radius_outside_the_interval_is_refused():
 )
 def test_what_the_numbers_do_not_prove_is_refused(monkeypatch, spoil):
     """The bounds are computed from w, b and alpha alone, not taken from the walk."""
-    corners = module._Walk.corners
-    monkeypatch.setattr(module._Walk, "corners", lambda walk: map(spoil, corners(walk)))
+    corners = walk.Walk.corners
+    monkeypatch.setattr(walk.Walk, "corners", lambda one: map(spoil, corners(one)))
     with pytest.raises(ValueError, match="no certificate: the relative gap is"):
         advlinear.path(*cancer(), 0.05, 0.2, tol=0)
 
@@ -909,19 +910,19 @@ def test_bounds_in_the_other_balls_by_minimise(norm, low, high):
 
 def test_a_path_uses_one_thread_and_gives_the_others_back():
     controller = threadpoolctl.ThreadpoolController().select(user_api="blas")
-    during, solve = [], module._Walk.corners
+    during, solve = [], walk.Walk.corners
 
     def threads():
         return [one["num_threads"] for one in controller.info()]
 
-    def corners(walk):
+    def corners(one):
         during.append(threads())
-        return solve(walk)
+        return solve(one)
 
     x, y = np.random.default_rng(0).random((50, 3)), np.tile([0, 1], 25)
     with controller.limit(limits=2), pytest.MonkeyPatch.context() as patch:
         before = threads()
-        patch.setattr(module._Walk, "corners", corners)
+        patch.setattr(walk.Walk, "corners", corners)
         advlinear.path(x, y, 0.1, 0.5)
         assert during == [[1] * len(before)]
         assert threads() == before
