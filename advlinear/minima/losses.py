@@ -73,6 +73,7 @@ class Loss(Protocol):
         n_products: how many complementary products the state has. 0: the loss is smooth, alpha is a
             function of the margins, and steps are damped by `total`.
         products: their sum.
+        dual_value: the sum of c h(alpha / c), which alpha proves where it keeps the constraints.
     """
 
     @property
@@ -85,6 +86,11 @@ class Loss(Protocol):
     def n_products(self) -> int: ...
     @property
     def products(self) -> np.float64: ...
+    @property
+    def dual_value(self) -> float: ...
+
+    def part(self, rows: slice) -> Self:
+        """The state of some samples before the first step, as views."""
 
     def total(self, margins: Array) -> float:
         """The sum of c l over the samples, at these margins."""
@@ -125,9 +131,17 @@ class Hinge:
         over = np.maximum(margins - 1, 0) + 1
         return Hinge(sample_weight, alpha, sample_weight - alpha, over, over - (margins - 1))
 
+    def part(self, rows: slice) -> Hinge:
+        every = self.sample_weight, self.alpha, self.rest, self.over, self.under
+        return Hinge(*(one[rows] for one in every))
+
     @property
     def n_products(self) -> int:
         return 2 * len(self.alpha)
+
+    @property
+    def dual_value(self) -> float:
+        return float(self.alpha.sum())
 
     @property
     def products(self) -> np.float64:
@@ -190,6 +204,16 @@ class Logistic:
     @staticmethod
     def start(sample_weight: Array, alpha: Array, margins: Array) -> Logistic:
         return Logistic(sample_weight, alpha, sample_weight - alpha)
+
+    def part(self, rows: slice) -> Logistic:
+        return Logistic(self.sample_weight[rows], self.alpha[rows], self.rest[rows])
+
+    @property
+    def dual_value(self) -> float:
+        kept = (self.alpha > 0) & (self.alpha < self.sample_weight)
+        weight = self.sample_weight[kept]
+        a = self.alpha[kept] / weight
+        return float(-weight @ (a * np.log(a) + (1 - a) * np.log1p(-a)))
 
     @cached_property
     def curvature(self) -> Diagonal:

@@ -8,7 +8,7 @@ and p for theta, whose last entry is the bias b.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -19,6 +19,8 @@ from advlinear.minima.cones import OrthantScaling, Scaling, halves
 from advlinear.minima.curvatures import Curvature
 
 Solve = Callable[[Array], Array]
+BLOCK_SIZE = 2**19  # numbers in a block of samples, about what a processor's cache holds
+FEWEST_ROWS = 4096  # but at least so many samples
 
 
 class Operator(Protocol):
@@ -30,12 +32,27 @@ class Operator(Protocol):
     def rmatvec(self, alpha: Array) -> Array:
         """A^T alpha (p,)."""
 
-    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
+    def gram(self, curvature: Curvature) -> Array:
+        """A^T D A, or a smaller matrix that it follows from; that of more samples adds to it."""
+
+    def applied(self, gram: Array, theta: Array) -> Array:
+        """A^T D A theta (p,)."""
+
+    def solver(self, gram: Array, scaling: Scaling) -> Solve:
         """A function that maps r (p,) to x (p,) with (A^T D A + K^T H K) x = r, (8).
 
         Raises:
             np.linalg.LinAlgError: the matrix is not finite.
         """
+
+    def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
+        """A tight (n,) from the margins A theta: the weights and the bias are the same, (28)."""
+
+    def loaded(self) -> Operator:
+        """The same, to take several products at a time."""
+
+    def blocks(self) -> Iterator[tuple[slice, Operator]]:
+        """The operator in blocks of samples that follow each other, each with its slice of them."""
 
 
 class SampleOperator(Operator, Protocol):
@@ -43,7 +60,7 @@ class SampleOperator(Operator, Protocol):
 
     Attributes:
         y: (n,) the signs of the classes, -1 and 1.
-        n_columns: of the array of samples, from which `newton_solver` forms its matrix.
+        n_columns: of the array of samples, from which `gram` forms its matrix.
     """
 
     y: Array
@@ -87,10 +104,42 @@ def factorised(gram: Array) -> Solve:
     raise np.linalg.LinAlgError("the matrix has no Cholesky factor")
 
 
+class Direct:
+    """What operators share whose gram is A^T D A itself."""
+
+    def applied(self, gram: Array, theta: Array) -> Array:
+        return gram @ theta
+
+    def solver(self, gram: Array, scaling: Scaling) -> Solve:
+        gram = gram.copy()
+        scaling.add_hessian(gram)
+        return factorised(gram)
+
+
+class InBlocks:
+    """What operators of two classes share, which hold one row of numbers for each sample."""
+
+    y: Array
+    n_columns: int
+
+    def loaded(self) -> Self:
+        return self
+
+    def blocks(self) -> Iterator[tuple[slice, Self]]:
+        size = max(FEWEST_ROWS, BLOCK_SIZE // self.n_columns)
+        for first in range(0, len(self.y), size):
+            rows = slice(first, first + size)
+            yield rows, self.part(rows)
+
+    def part(self, rows: slice) -> Self:
+        """The operator of these samples alone, of the same numbers."""
+        raise NotImplementedError
+
+
 # --- the three operators -------------------------------------------------------------------------
 
 
-class Plain:
+class Plain(Direct, InBlocks):
     """theta = (t, w, b) with t >= eps ||w||_dual: the margin is y x.w + y b - price t. p = d + 2.
 
     yx: (n, d), y x. price: 1; or 0 where t is in the linear term instead, and margins are plain.
@@ -114,10 +163,8 @@ class Plain:
         gram[-1] = gram[:, -1] = self.rmatvec(curvature.matvec(self.y))
         return gram
 
-    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
-        gram = self.gram(curvature)
-        scaling.add_hessian(gram)
-        return factorised(gram)
+    def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
+        return margins + self.price * (theta[0] - tight[0])
 
     def weights(self, theta: Array) -> Array:
         return theta[1:-1]
@@ -125,8 +172,11 @@ class Plain:
     def subset(self, samples: Indices) -> Plain:
         return Plain(self.yx[samples], self.y[samples], self.price)
 
+    def part(self, rows: slice) -> Plain:
+        return Plain(self.yx[rows], self.y[rows], self.price)
 
-class Split:
+
+class Split(InBlocks):
     """theta = (u, v, b), w = u - v, u and v >= 0: the margin is y x.w + y b - price.(u + v).
 
     p = 2 d + 1. The cone is `Nonnegative`.
@@ -146,14 +196,26 @@ class Split:
         plain, price = alpha @ self.yx, alpha.sum() * self.price
         return np.concatenate([plain - price, -plain - price, [alpha @ self.y]])
 
-    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
-        """By a system in (t, w, b) with t = price.(u + v), a quarter of the size."""
+    def gram(self, curvature: Curvature) -> Array:
+        """P^T D P (d + 2, d + 2) of `Plain`, in (t, w, b) with t = price.(u + v)."""
+        return Plain(self.yx, self.y).gram(curvature)
+
+    def applied(self, gram: Array, theta: Array) -> Array:
+        u, v = halves(theta[:-1])
+        found = gram @ np.concatenate([[self.price @ (u + v)], u - v, theta[-1:]])
+        price, w = found[0] * self.price, found[1:-1]
+        return np.concatenate([price + w, price - w, found[-1:]])
+
+    def solver(self, gram: Array, scaling: Scaling) -> Solve:
+        """By a system in (t, w, b), a quarter of the size."""
         assert isinstance(scaling, OrthantScaling)  # H is diagonal
-        reduced = Reduction.of(self.price, scaling.ratio)
-        gram = Plain(self.yx, self.y).gram(curvature)
+        reduced, gram = Reduction.of(self.price, scaling.ratio), gram.copy()
         reduced.add_to(gram)
         solve = factorised(gram)
         return lambda right: reduced.solve(right, solve)
+
+    def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
+        return margins + self.price @ sum(halves((theta - tight)[:-1]))
 
     def weights(self, theta: Array) -> Array:
         return np.subtract(*halves(theta[:-1]))
@@ -164,6 +226,9 @@ class Split:
             return Split(self.yx[samples], self.y[samples], self.price)
         features = columns[: len(columns) // 2]
         return Split(self.yx[np.ix_(samples, features)], self.y[samples], self.price[features])
+
+    def part(self, rows: slice) -> Split:
+        return Split(self.yx[rows], self.y[rows], self.price)
 
     def entries(self, samples: Indices, columns: Indices) -> Array:
         """The entries of A (samples, columns), of columns among those of u and v."""
@@ -224,7 +289,7 @@ class Reduction:
         return np.concatenate([(total + w) / 2, (total - w) / 2, solved[-1:]])
 
 
-class Boxed:
+class Boxed(Direct, InBlocks):
     """As Split, where the price of a feature depends on the sample. p = 2 d + 1.
 
     both: (n, 2 d), what a unit of u and a unit of v add to the margins.
@@ -247,10 +312,8 @@ class Boxed:
         gram[-1] = gram[:, -1] = self.rmatvec(curvature.matvec(self.y))
         return gram
 
-    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
-        gram = self.gram(curvature)
-        scaling.add_hessian(gram)
-        return factorised(gram)
+    def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
+        return self.matvec(tight)
 
     def weights(self, theta: Array) -> Array:
         return np.subtract(*halves(theta[:-1]))
@@ -259,6 +322,9 @@ class Boxed:
         """Of some samples, and of some columns of u and v."""
         both = self.both[samples] if columns is None else self.entries(samples, columns)
         return Boxed(both, self.y[samples])
+
+    def part(self, rows: slice) -> Boxed:
+        return Boxed(self.both[rows], self.y[rows])
 
     def entries(self, samples: Indices, columns: Indices) -> Array:
         """The entries of A (samples, columns), of columns among those of u and v."""

@@ -330,15 +330,15 @@ def _interior(
     known, lightest = float(alpha_outside.sum()), program.lightest
     late = 0
 
-    def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
+    def stopping_rule(iterate: interior.Iterate, number: int) -> tuple[bool, float]:
         nonlocal late
-        theta = ball.tightest(point.theta)
-        margins, total = operator.matvec(theta), point.alpha.sum() + known
-        losses = losses_of(program.loss, margins)
-        primal = (sample_weight @ losses + known - linear_term @ theta) / n
-        value = total if program.loss == "hinge" else _entropy(point.alpha, sample_weight)
-        gap = (primal - value / n) / max(primal, lightest / n)
-        left = operator.rmatvec(point.alpha) + linear_term
+        theta = ball.tightest(iterate.theta)
+        judged = iterate.samples.each(interior.Block.judge, iterate.theta, theta)[1]
+        (losses, value, mass), (least_margin,) = judged
+        total = mass + known
+        primal = (losses + known - linear_term @ theta) / n
+        gap = (primal - (value + known) / n) / max(primal, lightest / n)
+        left = iterate.adjoint + linear_term
         if program.exact:
             largest = certificate.REACH * (1 + np.abs(operator.weights(theta)).sum())
             inside = np.abs(left[1:-1]).max() * largest <= tol / 4 * max(primal * n, lightest)
@@ -355,7 +355,8 @@ def _interior(
             )
         late += abs(gap) <= tol / 2
         done = (abs(gap) <= tol / 2 and inside) or late == LATE
-        separated = not known and not program.penalty and margins.min() > 0
+        separated = not known and not program.penalty and least_margin > 0
+        separated = separated and operator.matvec(theta).min() > 0  # not by rounding alone
         return done or separated or primal < -1, 0.1 * tol * max(primal * n, lightest)
 
     first = functools.partial(first_state, program.loss, sample_weight, operator.y)
@@ -372,13 +373,6 @@ def _interior(
 def _inside(n: int) -> float:
     """How far inside the constraints alpha is to be, as a share of its sum, for the certificate."""
     return (6 * np.sqrt(n) + 20) * certificate.U
-
-
-def _entropy(alpha: np.ndarray, sample_weight: np.ndarray) -> float:
-    """sum_i c_i h(alpha_i / c_i) of the logistic loss."""
-    kept = (alpha > 0) & (alpha < sample_weight)
-    a = alpha[kept] / sample_weight[kept]
-    return float(-sample_weight[kept] @ (a * np.log(a) + (1 - a) * np.log1p(-a)))
 
 
 def _vertex(

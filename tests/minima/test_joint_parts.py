@@ -199,7 +199,7 @@ def test_newtons_system_is_solved(case):
     scaling, curvature = cone.scaling(s, cone.barrier_gradient(s)), coupled()
     a, k = (dense(one.matvec, size(operator)) for one in (operator, cone))
     matrix = a.T @ dense_coupled(curvature) @ a + k.T @ dense(scaling.hessian, len(s)) @ k
-    found = dense(operator.newton_solver(curvature, scaling), size(operator))
+    found = dense(operator.solver(operator.gram(curvature), scaling), size(operator))
     expected = np.linalg.inv(matrix)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
@@ -351,9 +351,12 @@ def test_a_full_step_keeps_the_dual_constraint(cone, loss):
     )
     z = 0.5 * cone.barrier_gradient(cone.matvec(theta))
     none = np.zeros(len(theta))
-    newton = interior.Newton(CLASSES, cone, none, interior.Iterate(theta, state, z))
+    samples = interior.Samples.of(CLASSES, state, CLASSES.matvec(theta))
+    iterate = interior.Iterate(theta, samples, z, CLASSES.rmatvec(state.alpha))
+    newton = interior.Newton(CLASSES, cone, none, iterate)
     predicted = newton.direction(0.0)
     for change in (predicted, newton.direction(0.1), newton.direction(0.1, predicted)):
-        alpha = newton.state.alpha + change.samples.alpha
+        (block,) = change.samples.blocks
+        alpha = block.alpha + block.change.alpha
         left = CLASSES.rmatvec(alpha) + cone.rmatvec(z + change.z)
         np.testing.assert_allclose(left, 0, atol=1e-9)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -163,8 +164,25 @@ class Coupled:
         return gram
 
 
+class _State:
+    """What both states share."""
+
+    options: Options
+    sample_weight: Array
+    alpha: Array
+    loss: ClassVar[str]
+
+    @property
+    def dual_value(self) -> float:
+        return dual_value(self.loss, self.options, self.sample_weight, self.alpha)
+
+    def part(self, rows: slice) -> Self:
+        """Itself: the operators of several classes have all samples in one block."""
+        return self
+
+
 @dataclass(frozen=True)
-class Hinge:
+class Hinge(_State):
     """c max(0, 1 - m) of the least margin m of a sample: m - 1 = over - under, (31).
 
     alpha over = mu for each option, and rest under = mu for each sample.
@@ -181,6 +199,8 @@ class Hinge:
     over: Array
     under: Array
     residual: Array | float = 0.0
+
+    loss = "hinge"
 
     @staticmethod
     def start(options: Options, sample_weight: Array, alpha: Array, margins: Array) -> Hinge:
@@ -259,7 +279,7 @@ class Hinge:
 
 
 @dataclass(frozen=True)
-class Logistic:
+class Logistic(_State):
     """c log(1 + sum exp(-m)): alpha = c exp(-m) / (1 + sum exp(-m)), (36). It has no products."""
 
     options: Options
@@ -267,6 +287,7 @@ class Logistic:
     alpha: Array
     rest: Array
 
+    loss = "logistic"
     n_products = 0
     products = np.float64(0)
 
