@@ -69,37 +69,38 @@ def solve(
         stopping_rule: given an iterate and its number, says whether to stop, and the smallest sum
             of complementary products that is wanted.
     """
-    margins = operator.matvec(theta)
-    size = max(1.0, np.abs(margins).max())  # further off, losses are flat
-    theta, margins = theta / size, margins / size
-    samples = Samples.of(operator, start(margins), margins)
-    return descend(operator, cone, linear_term, samples, theta, stopping_rule).point
+    first = _first(operator, cone, start, theta)
+    return descend(operator, cone, linear_term, first, stopping_rule).point
 
 
 def descend(
     operator: Operator,
     cone: Cone,
     linear_term: Array,
-    samples: Samples,
-    theta: Array,
+    iterate: Iterate,
     stopping_rule: Callable[[Iterate, int], tuple[bool, float]],
 ) -> Iterate:
-    """What `solve` says, from the first state of the samples, at the margins of theta.
+    """The last iterate of `solve`, from the first one.
 
     operator: for what does not depend on the samples.
     """
-    iterate, n_products = _start(cone, theta, samples)
     for number in range(MOST_STEPS):
         stop, least_products = stopping_rule(iterate, number)
         if stop:
             break
         try:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # they end it, too
-                newton = Newton(operator, cone, linear_term, iterate)
-                iterate = _step(newton, least_products / n_products)
+                iterate = _step(Newton(operator, cone, linear_term, iterate), least_products)
         except np.linalg.LinAlgError:  # rounding leaves no way to go
             break
     return iterate
+
+
+def _first(operator: Operator, cone: Cone, start: Callable[[Array], Loss], theta: Array) -> Iterate:
+    margins = operator.matvec(theta)
+    size = max(1.0, np.abs(margins).max())  # further off, losses are flat
+    margins /= size
+    return start_from(cone, theta / size, Samples.of(operator, start(margins), margins))
 
 
 @dataclass(frozen=True)
@@ -125,25 +126,25 @@ class Iterate:
         return Point(self.theta, self.alpha, self.z)
 
 
-def _start(cone: Cone, theta: Array, samples: Samples) -> tuple[Iterate, int]:
-    """The first iterate, and the number of all complementary products.
-
-    z is on the central path of the cone, at the mu of the samples, (27).
-    """
+def start_from(cone: Cone, theta: Array, samples: Samples) -> Iterate:
+    """z is on the central path of the cone, at the mu of the samples, (27)."""
     samples, ((n_products, products, weight, adjoint), _) = samples.each(Block.start)
     mu = products / n_products if n_products else weight * np.log(2) / cone.degree
     z = mu * cone.barrier_gradient(cone.matvec(theta))
-    return Iterate(theta, samples, z, adjoint), n_products + cone.degree
+    return Iterate(theta, samples, z, adjoint)
 
 
-def _step(newton: Newton, least_mu: float) -> Iterate:
+def _step(newton: Newton, least_products: float) -> Iterate:
     """The next iterate. Raises LinAlgError: there is none, for rounding."""
+    least_mu = least_products / newton.n_products
     predicted = newton.direction(0.0)
     primal, dual = newton.lengths(predicted, 1.0)
     left = newton.products_after(predicted, primal, dual)
     share = np.maximum(left / newton.products, 0)
     mu: float = share**3 * newton.products / newton.n_products  # (22)
     # At the least mu the step only centres. Else the corrected direction is tried first.
+    if newton.damped:  # the samples need no correction, and their changes much memory
+        predicted = replace(predicted, samples=newton.samples)
     corrections, mu = (predicted, None) if mu > least_mu else (None,), max(mu, least_mu)
     for correction in corrections:
         change = newton.direction(mu, correction)

@@ -53,14 +53,17 @@ class Target(NamedTuple):
 
 
 class SampleStep(NamedTuple):
-    """Changes of the state's variables, each (n,), and the longest steps that keep all bounds."""
+    """Changes of the state's variables, each (n,), and the longest steps that keep all bounds.
+
+    rest: that of several classes; of two it is -alpha, and not stored.
+    """
 
     alpha: Array
-    rest: Array
     over: Array
     under: Array
     longest_primal: float  # of over and under
     longest_dual: float  # of alpha and rest
+    rest: Array | None = None
 
 
 class Loss(Protocol):
@@ -182,10 +185,10 @@ class Hinge:
         under = target.under + self.ratios[1] * d_alpha
         primal = min(longest_step(self.over, over), longest_step(self.under, under))
         dual = min(longest_step(self.alpha, d_alpha), longest_step(self.rest, -d_alpha))
-        return SampleStep(d_alpha, -d_alpha, over, under, primal, dual)
+        return SampleStep(d_alpha, over, under, primal, dual)
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Hinge:
-        alpha, rest = self.alpha + dual * step.alpha, self.rest + dual * step.rest
+        alpha, rest = self.alpha + dual * step.alpha, self.rest - dual * step.alpha
         over, under = self.over + primal * step.over, self.under + primal * step.under
         return Hinge(self.sample_weight, alpha, rest, over, under)
 
@@ -196,17 +199,16 @@ class Logistic:
 
     sample_weight: Array
     alpha: Array
-    rest: Array
 
     n_products = 0
     products = np.float64(0)
 
     @staticmethod
     def start(sample_weight: Array, alpha: Array, margins: Array) -> Logistic:
-        return Logistic(sample_weight, alpha, sample_weight - alpha)
+        return Logistic(sample_weight, alpha)
 
     def part(self, rows: slice) -> Logistic:
-        return Logistic(self.sample_weight[rows], self.alpha[rows], self.rest[rows])
+        return Logistic(self.sample_weight[rows], self.alpha[rows])
 
     @property
     def dual_value(self) -> float:
@@ -215,9 +217,9 @@ class Logistic:
         a = self.alpha[kept] / weight
         return float(-weight @ (a * np.log(a) + (1 - a) * np.log1p(-a)))
 
-    @cached_property
+    @property
     def curvature(self) -> Diagonal:
-        return Diagonal(self.alpha * self.rest / self.sample_weight)  # (12)
+        return Diagonal(self.alpha * (1 - self.alpha / self.sample_weight))  # (12)
 
     @staticmethod
     def values(margins: Array) -> Array:
@@ -227,21 +229,20 @@ class Logistic:
         return float(self.sample_weight @ logistic(margins))
 
     def at(self, margins: Array) -> Logistic:
-        c = self.sample_weight
-        return Logistic(c, alpha=c / (1 + np.exp(margins)), rest=c / (1 + np.exp(-margins)))
+        return Logistic(self.sample_weight, self.sample_weight / (1 + np.exp(margins)))
 
     def target(self, mu: float, predicted: SampleStep | None = None) -> Target:
-        none = np.zeros(len(self.alpha))
+        none = np.broadcast_to(0.0, self.alpha.shape)  # which takes no memory
         return Target(none, none, none)
 
     def step(self, target: Target, d_margins: Array) -> SampleStep:
         d_alpha = self.curvature.matvec(target.margins - d_margins)
-        return SampleStep(d_alpha, -d_alpha, target.over, target.under, np.inf, np.inf)
+        return SampleStep(d_alpha, target.over, target.under, np.inf, np.inf)
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Logistic:
         """alpha moves linearly, for a proof: that of the new margins would miss the constraints."""
         alpha = np.clip(self.alpha + dual * step.alpha, 0, self.sample_weight)
-        return Logistic(self.sample_weight, alpha, self.sample_weight - alpha)
+        return Logistic(self.sample_weight, alpha)
 
 
 BY_NAME: dict[str, type[Hinge] | type[Logistic]] = {"hinge": Hinge, "logistic": Logistic}

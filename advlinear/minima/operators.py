@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from advlinear.minima import Array, Indices
 from advlinear.minima.cones import OrthantScaling, Scaling, halves
 from advlinear.minima.curvatures import Curvature
+from advlinear.minima.scaled import Scaled, in_blocks
 
 Solve = Callable[[Array], Array]
-BLOCK_SIZE = 2**19  # numbers in a block of samples, about what a processor's cache holds
-FEWEST_ROWS = 4096  # but at least so many samples
 
 
 class Operator(Protocol):
@@ -63,13 +63,13 @@ class SampleOperator(Operator, Protocol):
         n_columns: of the array of samples, from which `gram` forms its matrix.
     """
 
-    y: Array
+    y: NDArray[Any]
     n_columns: int
 
     def weights(self, theta: Array) -> Array:
         """w (d,)."""
 
-    def subset(self, samples: Indices) -> Self:
+    def subset(self, samples: Indices | slice) -> Self:
         """The operator of these samples alone, from their indices."""
 
 
@@ -117,23 +117,32 @@ class Direct:
 
 
 class InBlocks:
-    """What operators of two classes share, which hold one row of numbers for each sample."""
+    """What operators of two classes share, which hold one row of numbers for each sample.
 
-    y: Array
-    n_columns: int
+    yx: (n, n_columns). It and y may be of any real type.
+    """
+
+    def __init__(self, yx: Array | Scaled, y: NDArray[Any]):
+        self.yx, self.y, self.n_columns = yx, y, yx.shape[1]
+
+    def of(self, yx: Array | Scaled, y: NDArray[Any]) -> Self:
+        """The same operator of other samples."""
+        return type(self)(yx, y)
+
+    def subset(self, samples: Indices | slice) -> Self:
+        return self.of(self.yx[samples], self.y[samples])
+
+    @property
+    def array(self) -> Array:
+        """yx as an array."""
+        return self.yx.block() if isinstance(self.yx, Scaled) else self.yx
 
     def loaded(self) -> Self:
-        return self
+        return self.of(self.array, self.y)
 
     def blocks(self) -> Iterator[tuple[slice, Self]]:
-        size = max(FEWEST_ROWS, BLOCK_SIZE // self.n_columns)
-        for first in range(0, len(self.y), size):
-            rows = slice(first, first + size)
-            yield rows, self.part(rows)
-
-    def part(self, rows: slice) -> Self:
-        """The operator of these samples alone, of the same numbers."""
-        raise NotImplementedError
+        for rows in in_blocks(len(self.y), self.n_columns):
+            yield rows, self.subset(rows)
 
 
 # --- the three operators -------------------------------------------------------------------------
@@ -145,8 +154,12 @@ class Plain(Direct, InBlocks):
     yx: (n, d), y x. price: 1; or 0 where t is in the linear term instead, and margins are plain.
     """
 
-    def __init__(self, yx: Array, y: Array, price: float = 1.0):
-        self.yx, self.y, self.price, self.n_columns = yx, y, price, yx.shape[1]
+    def __init__(self, yx: Array | Scaled, y: NDArray[Any], price: float = 1.0):
+        super().__init__(yx, y)
+        self.price = price
+
+    def of(self, yx: Array | Scaled, y: NDArray[Any]) -> Plain:
+        return Plain(yx, y, self.price)
 
     def matvec(self, theta: Array) -> Array:
         margins: Array = self.yx @ theta[1:-1] + self.y * theta[-1] - self.price * theta[0]
@@ -158,7 +171,7 @@ class Plain(Direct, InBlocks):
     def gram(self, curvature: Curvature) -> Array:
         """A^T D A (p, p), (16)."""
         gram = np.empty((self.n_columns + 2,) * 2)
-        gram[1:-1, 1:-1] = curvature.gram(self.yx)
+        gram[1:-1, 1:-1] = curvature.gram(self.array)
         gram[0] = gram[:, 0] = -self.price * self.rmatvec(curvature.matvec(np.ones(len(self.y))))
         gram[-1] = gram[:, -1] = self.rmatvec(curvature.matvec(self.y))
         return gram
@@ -169,12 +182,6 @@ class Plain(Direct, InBlocks):
     def weights(self, theta: Array) -> Array:
         return theta[1:-1]
 
-    def subset(self, samples: Indices) -> Plain:
-        return Plain(self.yx[samples], self.y[samples], self.price)
-
-    def part(self, rows: slice) -> Plain:
-        return Plain(self.yx[rows], self.y[rows], self.price)
-
 
 class Split(InBlocks):
     """theta = (u, v, b), w = u - v, u and v >= 0: the margin is y x.w + y b - price.(u + v).
@@ -184,8 +191,12 @@ class Split(InBlocks):
     price: (d,) of each feature: eps in its unit.
     """
 
-    def __init__(self, yx: Array, y: Array, price: Array):
-        self.yx, self.y, self.price, self.n_columns = yx, y, price, len(price)
+    def __init__(self, yx: Array | Scaled, y: NDArray[Any], price: Array):
+        super().__init__(yx, y)
+        self.price = price
+
+    def of(self, yx: Array | Scaled, y: NDArray[Any]) -> Split:
+        return Split(yx, y, self.price)
 
     def matvec(self, theta: Array) -> Array:
         u, v = halves(theta[:-1])
@@ -220,21 +231,17 @@ class Split(InBlocks):
     def weights(self, theta: Array) -> Array:
         return np.subtract(*halves(theta[:-1]))
 
-    def subset(self, samples: Indices, columns: Indices | None = None) -> Split:
-        """Of some samples; and of the features of some columns, which hold both u_j and v_j."""
-        if columns is None:
-            return Split(self.yx[samples], self.y[samples], self.price)
+    def restricted(self, samples: Indices, columns: Indices) -> Split:
+        """Of some samples, and of the features of some columns, which hold both u_j and v_j."""
         features = columns[: len(columns) // 2]
         return Split(self.yx[np.ix_(samples, features)], self.y[samples], self.price[features])
-
-    def part(self, rows: slice) -> Split:
-        return Split(self.yx[rows], self.y[rows], self.price)
 
     def entries(self, samples: Indices, columns: Indices) -> Array:
         """The entries of A (samples, columns), of columns among those of u and v."""
         d = len(self.price)
         feature, sign = columns % d, np.where(columns < d, 1.0, -1.0)
-        return sign * self.yx[np.ix_(samples, feature)] - self.price[feature]
+        entries: Array = sign * self.yx[np.ix_(samples, feature)] - self.price[feature]
+        return entries
 
 
 @dataclass(frozen=True)
@@ -292,23 +299,20 @@ class Reduction:
 class Boxed(Direct, InBlocks):
     """As Split, where the price of a feature depends on the sample. p = 2 d + 1.
 
-    both: (n, 2 d), what a unit of u and a unit of v add to the margins.
+    yx: here (n, 2 d), what a unit of u and a unit of v add to the margins.
     """
 
-    def __init__(self, both: Array, y: Array):
-        self.both, self.y, self.n_columns = both, y, both.shape[1]
-
     def matvec(self, theta: Array) -> Array:
-        margins: Array = self.both @ theta[:-1] + self.y * theta[-1]
+        margins: Array = self.yx @ theta[:-1] + self.y * theta[-1]
         return margins
 
     def rmatvec(self, alpha: Array) -> Array:
-        return np.append(alpha @ self.both, alpha @ self.y)
+        return np.append(alpha @ self.yx, alpha @ self.y)
 
     def gram(self, curvature: Curvature) -> Array:
         """A^T D A (p, p), (16)."""
         gram = np.empty((self.n_columns + 1,) * 2)
-        gram[:-1, :-1] = curvature.gram(self.both)
+        gram[:-1, :-1] = curvature.gram(self.array)
         gram[-1] = gram[:, -1] = self.rmatvec(curvature.matvec(self.y))
         return gram
 
@@ -318,14 +322,11 @@ class Boxed(Direct, InBlocks):
     def weights(self, theta: Array) -> Array:
         return np.subtract(*halves(theta[:-1]))
 
-    def subset(self, samples: Indices, columns: Indices | None = None) -> Boxed:
+    def restricted(self, samples: Indices, columns: Indices) -> Boxed:
         """Of some samples, and of some columns of u and v."""
-        both = self.both[samples] if columns is None else self.entries(samples, columns)
-        return Boxed(both, self.y[samples])
-
-    def part(self, rows: slice) -> Boxed:
-        return Boxed(self.both[rows], self.y[rows])
+        return Boxed(self.entries(samples, columns), self.y[samples])
 
     def entries(self, samples: Indices, columns: Indices) -> Array:
         """The entries of A (samples, columns), of columns among those of u and v."""
-        return self.both[np.ix_(samples, columns)]
+        entries: Array = self.yx[np.ix_(samples, columns)]
+        return entries

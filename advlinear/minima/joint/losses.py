@@ -239,6 +239,7 @@ class Hinge(_State):
     def target(self, mu: float, predicted: SampleStep | None = None) -> Target:
         over, under = mu - self.alpha * self.over, mu - self.rest * self.under
         if predicted is not None:
+            assert predicted.rest is not None
             over -= predicted.alpha * predicted.over
             under -= predicted.rest * predicted.under
         over, under = over / self.alpha, under / self.rest  # (34)
@@ -252,7 +253,7 @@ class Hinge(_State):
         under = target.under + mean
         primal = min(longest_step(self.over, over), longest_step(self.under, under))
         dual = min(longest_step(self.alpha, alpha), longest_step(self.rest, rest))
-        return SampleStep(alpha, rest, over, under, primal, dual)
+        return SampleStep(alpha, over, under, primal, dual, rest)
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Hinge:
         """Of sum alpha and rest, the larger one follows from the other, so that errors stay small.
@@ -260,6 +261,7 @@ class Hinge(_State):
         Where over is nearly 0 for two options of a sample, the alpha of each feels rounding in the
         margins much more than their sum does.
         """
+        assert step.rest is not None
         alpha, rest, c = (
             self.alpha + dual * step.alpha,
             self.rest + dual * step.rest,
@@ -315,10 +317,11 @@ class Logistic(_State):
     def step(self, target: Target, d_margins: Array) -> SampleStep:
         change = target.margins - d_margins
         alpha, rest = self.curvature.matvec(change), -self.rest * self.curvature.mean(change)
-        return SampleStep(alpha, rest, target.over, target.under, np.inf, np.inf)
+        return SampleStep(alpha, target.over, target.under, np.inf, np.inf, rest)
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Logistic:
         """alpha moves linearly, for a proof: that of the new margins would miss the constraints."""
+        assert step.rest is not None
         alpha, rest = (
             np.maximum(one + dual * change, 0)
             for one, change in ((self.alpha, step.alpha), (self.rest, step.rest))
