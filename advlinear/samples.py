@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 EDGE = 1e-9  # of the box's width: what is outside by no more is taken as on the edge
 ULPS = 4  # or by so many units in the last place of 1, where X is of a coarser type than float64
 MOST = 2**20  # rows in a block, where nothing but memory limits it
+SWEEP = 2**16  # rows of X whose least and largest numbers are looked for at a time
 HUGE = 2.0**1000  # 1e301: sums of a million such numbers are finite
 LIGHTEST = 1e-100  # of the largest sample_weight: the smallest other than 0
 LOSSES = ("hinge", "logistic")
+LARGE = 2e7  # numbers in an array X from which on it is taken as it is, without a copy
 MOST_CLASSES = 16  # that are trained together: a certificate looks at 2^(K - 1) sets of them
 MOST_DENSE = 5e7  # numbers of a sparse X that is made an array: 400 MB
 SCALES = 1e-100, 1e100  # units of features: others overflow or underflow
@@ -103,7 +105,8 @@ def require_finite(values: np.ndarray, what: str) -> None:
 
     Sums and differences of larger ones overflow.
     """
-    if values.min(initial=0) >= -HUGE and values.max(initial=0) <= HUGE:  # False for NaN
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low >= -HUGE and high <= HUGE:  # False for NaN
         return
     if np.isfinite(values).all():
         raise ValueError(f"{what} holds numbers above 1e301, which overflow: change its unit")
@@ -436,17 +439,36 @@ def units(scale: ArrayLike | None, form: Form) -> np.ndarray | None:
 def matrix(X: Any) -> Any:
     """X as (n, d) float64: an array or, for a sparse X, a CSR array without stored zeros.
 
+    A large array, and one on disk, is not copied, and keeps its type.
+
     Raises:
         ValueError: it is not n finite real numbers each of d.
     """
     if hasattr(X, "tocsr"):
         return _csr(X)
     refuse_other_columns(X)
-    x = real(X, copy=True)
+    x = np.asarray(X) if _stays(X) else real(X, copy=True)
     if x.ndim != 2 or not x.size:
         raise ValueError(f"X needs shape (n, d), not {x.shape}")
     require_finite(x, "X")
     return x
+
+
+def _stays(X: Any) -> bool:
+    """Whether X is large, or on disk, and is read by blocks, each as float64."""
+    plain = isinstance(X, np.memmap) or (type(X) is np.ndarray and X.size > LARGE)
+    return plain and X.dtype.kind in "biuf" and X.dtype.itemsize <= 8
+
+
+def extremes(x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest number (d,) of each feature of x, of `matrix`, as float64."""
+    if not isinstance(x, np.ndarray):
+        return x.min(axis=0).toarray().ravel(), x.max(axis=0).toarray().ravel()
+    low, high = np.full((2, x.shape[1]), ((np.inf,), (-np.inf,)))
+    for rows in range(0, len(x), SWEEP):
+        block = x[rows : rows + SWEEP]
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    return low, high
 
 
 def _csr(X: Any) -> Any:
@@ -465,26 +487,18 @@ def _csr(X: Any) -> Any:
     return x
 
 
-def extremes(x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the largest number (d,) of each feature of x, of `matrix`."""
-    low, high = x.min(axis=0), x.max(axis=0)
-    if isinstance(x, np.ndarray):
-        return low, high
-    return low.toarray().ravel(), high.toarray().ravel()
-
-
 def fits_array(x: Any) -> bool:
     """Whether x (n, d) is an array, or sparse with at most so many numbers that it is made one."""
     return isinstance(x, np.ndarray) or math.prod(x.shape) <= MOST_DENSE
 
 
 def as_array(x: Any, what_for: str) -> np.ndarray:
-    """x, of `matrix`, as an array. Raises ValueError: it is sparse and has too many numbers.
+    """x, of `matrix`, as a float64 array. Raises ValueError: it is sparse and has too many numbers.
 
     what_for: what needs an array, in the message.
     """
     if isinstance(x, np.ndarray):
-        return x
+        return x.astype(np.float64, copy=False)
     if not fits_array(x):
         raise ValueError(
             f"X is sparse, and {what_for} needs it as an array, which would hold "
@@ -563,7 +577,7 @@ def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
             y, are all 0; or one is below 1e-100 of the largest, and not 0.
     """
     if sample_weight is None:
-        return np.ones(len(y))
+        return np.broadcast_to(1.0, len(y))  # which takes no memory
     found = real(sample_weight, "sample_weight")
     if found.shape != y.shape:
         raise ValueError(f"sample_weight needs shape {y.shape}, not {found.shape}")
@@ -584,8 +598,9 @@ class Problem:
     """The robust loss of two classes, sum_i a_i l(worst margin of sample i) / sum_i a_i.
 
     Attributes:
-        x: (n, d) samples, float64, inside the box; an array, or without a box a CSR array.
-        y: (n,) -1 or +1.
+        x: (n, d) samples, inside the box; an array, or without a box a CSR array. float64, or of
+            a large array as it came.
+        y: (n,) -1 or +1, int8.
         classes: (2,) the labels that stand for -1 and +1.
         weights: (n,) a_i: sample_weight times a power of two, the largest below 1; or ones.
         eps: radius of the ball; norm: "inf", "2" or "1"; loss: "hinge" or "logistic".
@@ -668,7 +683,7 @@ def problem(
         if any(side.ndim == 2 for side in box):
             raise ValueError("box needs (low, high), each a number or one per feature (d,)")
         x = form.x
-    signs = np.where(own == 1, 1.0, -1.0)
+    signs = np.where(own == 1, np.int8(1), np.int8(-1))
     return Problem(x, signs, classes, weights(sample_weight, signs), eps, norm, loss, box)
 
 

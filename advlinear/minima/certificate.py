@@ -43,6 +43,7 @@ they would no longer be sparse.)
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,25 +144,27 @@ def certificate(
         return bounds(problem, w, b, alpha)
     from advlinear.minima import rational  # here, as few ask for it
 
+    problem = replace(problem, x=samples.as_array(problem.x, "exact"))
     return rational.bounds(problem, w, b, alpha, REACH)
 
 
 def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict[str, float]:
     """What `certificate` returns, of finite float64 numbers."""
     centre, ranges = _centre_and_ranges(problem.x)
-    total = math.fsum(problem.weights.tolist())
+    total = rounding.total(problem.weights)
     share = problem.weights / total
     primal = _upper(problem, centre, w, b, total)
     size = float(np.abs(w) @ ranges)
     alpha = np.clip(alpha, 0, share)
-    sums = {sign: math.fsum(alpha[problem.y == sign].tolist()) for sign in (-1, 1)}
+    sums = {sign: rounding.total(alpha[problem.y == sign]) for sign in (-1, 1)}
     least = min(sums.values())
     least = least if least > TINY else 0.0  # else a factor could be too small to be accurate
     factors = {sign: least / one if one > 0 else 0.0 for sign, one in sums.items()}
     value = 2 * least
     misses = _misses(problem, centre, alpha, factors, value)
     if problem.loss == "logistic":
-        value = _entropy(alpha * np.where(problem.y > 0, factors[1], factors[-1]), share)
+        alpha *= np.where(problem.y > 0, factors[1], factors[-1])
+        value = rounding.total(_entropies(alpha, share))
     varies = ranges > 0  # elsewhere x - c is 0
     violation = float((misses[varies] / ranges[varies]).max(initial=0.0))
     lost = violation * REACH * (size * (1 + len(w) * FEW) + 1)
@@ -172,9 +175,10 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
 
 def _centre_and_ranges(x: Any) -> tuple[np.ndarray, np.ndarray]:
     """A c (d,) amid the samples, and the range (d,) of each feature; c is 0 for a sparse x."""
-    low, high = x.min(axis=0), x.max(axis=0)
     if isinstance(x, np.ndarray):
+        low, high = samples.extremes(x)
         return low + (high - low) / 2, high - low
+    low, high = x.min(axis=0), x.max(axis=0)
     return np.zeros(x.shape[1]), (high - low).toarray().ravel()
 
 
@@ -188,22 +192,25 @@ def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total:
     n_terms = len(used) if dense else int(np.diff(problem.x.indptr).max())
     bias = rounding.exact_bias(centre[used], w[used], b)
     w, size = w[used], np.abs(w[used])
-    margins = np.empty(len(problem.y))
+    losses = np.empty(len(problem.y))
     with np.errstate(over="ignore", invalid="ignore"):
         reach = problem.eps * rounding.norm(size, {"inf": 1, "2": 2, "1": np.inf}[problem.norm])
-        for k in range(0, len(margins), ROWS):
+        for k in range(0, len(losses), ROWS):
             rows = slice(k, k + ROWS)
             x, y = problem.x[rows, used] if dense else problem.x[rows], problem.y[rows]
             cost = reach if problem.box is None else np.dot(_moves(problem, x, y, used, w), size)
             x = x - centre[used] if dense else x
             terms = _product(abs(x), size) + abs(bias) + cost
-            margins[rows] = y * (_product(x, w) + bias) - cost - (n_terms + 8) * 2 * U * terms
+            margins = y * (_product(x, w) + bias) - cost - (n_terms + 8) * 2 * U * terms
+            losses[rows] = problem.weights[rows] * _losses(problem.loss, margins)
+    return rounding.total(losses) / total * (1 + FEW)
+
+
+def _losses(loss: str, margins: np.ndarray) -> np.ndarray:
+    """At margins of some samples. Raises ValueError: the margins overflow."""
     if not (np.abs(margins) < MARGIN_LIMIT).all():
         raise ValueError("the margins of (w, b) overflow: scale X, w, b and eps to smaller numbers")
-    losses = np.maximum(1 - margins, 0)
-    if problem.loss == "logistic":
-        losses = np.logaddexp(0, -margins) + TINY
-    return math.fsum((problem.weights * losses).tolist()) / total * (1 + FEW)
+    return np.maximum(1 - margins, 0) if loss == "hinge" else np.logaddexp(0, -margins) + TINY
 
 
 def _product(x: Any, w: np.ndarray) -> np.ndarray:
@@ -287,15 +294,19 @@ def _of_columns(
     return x.T @ (problem.y * mass), abs(x).T @ mass, n_terms, np.zeros((2, 0))
 
 
-def _entropy(alpha: np.ndarray, share: np.ndarray) -> float:
-    """A lower bound, but for 16 u of itself, of sum_i s_i h(alpha_i / s_i) of the logistic loss.
+def _entropies(alpha: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Lower bounds (n,), but for some u, of s_i h(alpha_i / s_i) of the logistic loss.
 
     a is off by some u of itself, which h feels by that times a (2 + |log a| + |log(1 - a)|).
     """
-    inside = (alpha > TINY) & (alpha < share)
-    share = share[inside]
-    a = alpha[inside] / share
-    logs = np.log(a), np.log1p(-a)
-    terms = a * (2 - logs[0] - logs[1]) - logs[1]
-    h = -a * logs[0] - (1 - a) * logs[1] - FEW * terms
-    return math.fsum((share * np.maximum(h, 0)).tolist())
+    found = np.zeros(len(alpha))
+    for k in range(0, len(alpha), ROWS):
+        one, most = alpha[k : k + ROWS], share[k : k + ROWS]
+        inside = (one > TINY) & (one < most)
+        most = most[inside]
+        a = one[inside] / most
+        logs = np.log(a), np.log1p(-a)
+        terms = a * (2 - logs[0] - logs[1]) - logs[1]
+        h = -a * logs[0] - (1 - a) * logs[1] - FEW * terms
+        found[k : k + ROWS][inside] = most * np.maximum(h, 0)
+    return found

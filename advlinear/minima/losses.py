@@ -53,14 +53,17 @@ class Target(NamedTuple):
 
 
 class SampleStep(NamedTuple):
-    """Changes of the state's variables, each (n,), and the longest steps that keep all bounds."""
+    """Changes of the state's variables, each (n,), and the longest steps that keep all bounds.
+
+    rest: that of several classes; of two it is -alpha, and not stored.
+    """
 
     alpha: Array
-    rest: Array
     over: Array
     under: Array
     longest_primal: float  # of over and under
     longest_dual: float  # of alpha and rest
+    rest: Array | None = None
 
 
 class Loss(Protocol):
@@ -73,6 +76,7 @@ class Loss(Protocol):
         n_products: how many complementary products the state has. 0: the loss is smooth, alpha is a
             function of the margins, and steps are damped by `total`.
         products: their sum.
+        dual_value: the sum of c h(alpha / c), which alpha proves where it keeps the constraints.
     """
 
     @property
@@ -85,6 +89,11 @@ class Loss(Protocol):
     def n_products(self) -> int: ...
     @property
     def products(self) -> np.float64: ...
+    @property
+    def dual_value(self) -> float: ...
+
+    def part(self, rows: slice) -> Self:
+        """The state of some samples before the first step, as views."""
 
     def total(self, margins: Array) -> float:
         """The sum of c l over the samples, at these margins."""
@@ -125,9 +134,17 @@ class Hinge:
         over = np.maximum(margins - 1, 0) + 1
         return Hinge(sample_weight, alpha, sample_weight - alpha, over, over - (margins - 1))
 
+    def part(self, rows: slice) -> Hinge:
+        every = self.sample_weight, self.alpha, self.rest, self.over, self.under
+        return Hinge(*(one[rows] for one in every))
+
     @property
     def n_products(self) -> int:
         return 2 * len(self.alpha)
+
+    @property
+    def dual_value(self) -> float:
+        return float(self.alpha.sum())
 
     @property
     def products(self) -> np.float64:
@@ -168,10 +185,10 @@ class Hinge:
         under = target.under + self.ratios[1] * d_alpha
         primal = min(longest_step(self.over, over), longest_step(self.under, under))
         dual = min(longest_step(self.alpha, d_alpha), longest_step(self.rest, -d_alpha))
-        return SampleStep(d_alpha, -d_alpha, over, under, primal, dual)
+        return SampleStep(d_alpha, over, under, primal, dual)
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Hinge:
-        alpha, rest = self.alpha + dual * step.alpha, self.rest + dual * step.rest
+        alpha, rest = self.alpha + dual * step.alpha, self.rest - dual * step.alpha
         over, under = self.over + primal * step.over, self.under + primal * step.under
         return Hinge(self.sample_weight, alpha, rest, over, under)
 
@@ -182,18 +199,27 @@ class Logistic:
 
     sample_weight: Array
     alpha: Array
-    rest: Array
 
     n_products = 0
     products = np.float64(0)
 
     @staticmethod
     def start(sample_weight: Array, alpha: Array, margins: Array) -> Logistic:
-        return Logistic(sample_weight, alpha, sample_weight - alpha)
+        return Logistic(sample_weight, alpha)
 
-    @cached_property
+    def part(self, rows: slice) -> Logistic:
+        return Logistic(self.sample_weight[rows], self.alpha[rows])
+
+    @property
+    def dual_value(self) -> float:
+        kept = (self.alpha > 0) & (self.alpha < self.sample_weight)
+        weight = self.sample_weight[kept]
+        a = self.alpha[kept] / weight
+        return float(-weight @ (a * np.log(a) + (1 - a) * np.log1p(-a)))
+
+    @property
     def curvature(self) -> Diagonal:
-        return Diagonal(self.alpha * self.rest / self.sample_weight)  # (12)
+        return Diagonal(self.alpha * (1 - self.alpha / self.sample_weight))  # (12)
 
     @staticmethod
     def values(margins: Array) -> Array:
@@ -203,21 +229,20 @@ class Logistic:
         return float(self.sample_weight @ logistic(margins))
 
     def at(self, margins: Array) -> Logistic:
-        c = self.sample_weight
-        return Logistic(c, alpha=c / (1 + np.exp(margins)), rest=c / (1 + np.exp(-margins)))
+        return Logistic(self.sample_weight, self.sample_weight / (1 + np.exp(margins)))
 
     def target(self, mu: float, predicted: SampleStep | None = None) -> Target:
-        none = np.zeros(len(self.alpha))
+        none = np.broadcast_to(0.0, self.alpha.shape)  # which takes no memory
         return Target(none, none, none)
 
     def step(self, target: Target, d_margins: Array) -> SampleStep:
         d_alpha = self.curvature.matvec(target.margins - d_margins)
-        return SampleStep(d_alpha, -d_alpha, target.over, target.under, np.inf, np.inf)
+        return SampleStep(d_alpha, target.over, target.under, np.inf, np.inf)
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Logistic:
         """alpha moves linearly, for a proof: that of the new margins would miss the constraints."""
         alpha = np.clip(self.alpha + dual * step.alpha, 0, self.sample_weight)
-        return Logistic(self.sample_weight, alpha, self.sample_weight - alpha)
+        return Logistic(self.sample_weight, alpha)
 
 
 BY_NAME: dict[str, type[Hinge] | type[Logistic]] = {"hinge": Hinge, "logistic": Logistic}

@@ -8,15 +8,17 @@ and p for theta, whose last entry is the bias b.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from advlinear.minima import Array, Indices
 from advlinear.minima.cones import OrthantScaling, Scaling, halves
 from advlinear.minima.curvatures import Curvature
+from advlinear.minima.scaled import Scaled, in_blocks
 
 Solve = Callable[[Array], Array]
 
@@ -30,12 +32,27 @@ class Operator(Protocol):
     def rmatvec(self, alpha: Array) -> Array:
         """A^T alpha (p,)."""
 
-    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
+    def gram(self, curvature: Curvature) -> Array:
+        """A^T D A, or a smaller matrix that it follows from; that of more samples adds to it."""
+
+    def applied(self, gram: Array, theta: Array) -> Array:
+        """A^T D A theta (p,)."""
+
+    def solver(self, gram: Array, scaling: Scaling) -> Solve:
         """A function that maps r (p,) to x (p,) with (A^T D A + K^T H K) x = r, (8).
 
         Raises:
             np.linalg.LinAlgError: the matrix is not finite.
         """
+
+    def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
+        """A tight (n,) from the margins A theta: the weights and the bias are the same, (28)."""
+
+    def loaded(self) -> Operator:
+        """The same, to take several products at a time."""
+
+    def blocks(self) -> Iterator[tuple[slice, Operator]]:
+        """The operator in blocks of samples that follow each other, each with its slice of them."""
 
 
 class SampleOperator(Operator, Protocol):
@@ -43,16 +60,16 @@ class SampleOperator(Operator, Protocol):
 
     Attributes:
         y: (n,) the signs of the classes, -1 and 1.
-        n_columns: of the array of samples, from which `newton_solver` forms its matrix.
+        n_columns: of the array of samples, from which `gram` forms its matrix.
     """
 
-    y: Array
+    y: NDArray[Any]
     n_columns: int
 
     def weights(self, theta: Array) -> Array:
         """w (d,)."""
 
-    def subset(self, samples: Indices) -> Self:
+    def subset(self, samples: Indices | slice) -> Self:
         """The operator of these samples alone, from their indices."""
 
 
@@ -87,17 +104,62 @@ def factorised(gram: Array) -> Solve:
     raise np.linalg.LinAlgError("the matrix has no Cholesky factor")
 
 
+class Direct:
+    """What operators share whose gram is A^T D A itself."""
+
+    def applied(self, gram: Array, theta: Array) -> Array:
+        return gram @ theta
+
+    def solver(self, gram: Array, scaling: Scaling) -> Solve:
+        gram = gram.copy()
+        scaling.add_hessian(gram)
+        return factorised(gram)
+
+
+class InBlocks:
+    """What operators of two classes share, which hold one row of numbers for each sample.
+
+    yx: (n, n_columns). It and y may be of any real type.
+    """
+
+    def __init__(self, yx: Array | Scaled, y: NDArray[Any]):
+        self.yx, self.y, self.n_columns = yx, y, yx.shape[1]
+
+    def of(self, yx: Array | Scaled, y: NDArray[Any]) -> Self:
+        """The same operator of other samples."""
+        return type(self)(yx, y)
+
+    def subset(self, samples: Indices | slice) -> Self:
+        return self.of(self.yx[samples], self.y[samples])
+
+    @property
+    def array(self) -> Array:
+        """yx as an array."""
+        return self.yx.block() if isinstance(self.yx, Scaled) else self.yx
+
+    def loaded(self) -> Self:
+        return self.of(self.array, self.y)
+
+    def blocks(self) -> Iterator[tuple[slice, Self]]:
+        for rows in in_blocks(len(self.y), self.n_columns):
+            yield rows, self.subset(rows)
+
+
 # --- the three operators -------------------------------------------------------------------------
 
 
-class Plain:
+class Plain(Direct, InBlocks):
     """theta = (t, w, b) with t >= eps ||w||_dual: the margin is y x.w + y b - price t. p = d + 2.
 
     yx: (n, d), y x. price: 1; or 0 where t is in the linear term instead, and margins are plain.
     """
 
-    def __init__(self, yx: Array, y: Array, price: float = 1.0):
-        self.yx, self.y, self.price, self.n_columns = yx, y, price, yx.shape[1]
+    def __init__(self, yx: Array | Scaled, y: NDArray[Any], price: float = 1.0):
+        super().__init__(yx, y)
+        self.price = price
+
+    def of(self, yx: Array | Scaled, y: NDArray[Any]) -> Plain:
+        return Plain(yx, y, self.price)
 
     def matvec(self, theta: Array) -> Array:
         margins: Array = self.yx @ theta[1:-1] + self.y * theta[-1] - self.price * theta[0]
@@ -109,24 +171,19 @@ class Plain:
     def gram(self, curvature: Curvature) -> Array:
         """A^T D A (p, p), (16)."""
         gram = np.empty((self.n_columns + 2,) * 2)
-        gram[1:-1, 1:-1] = curvature.gram(self.yx)
+        gram[1:-1, 1:-1] = curvature.gram(self.array)
         gram[0] = gram[:, 0] = -self.price * self.rmatvec(curvature.matvec(np.ones(len(self.y))))
         gram[-1] = gram[:, -1] = self.rmatvec(curvature.matvec(self.y))
         return gram
 
-    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
-        gram = self.gram(curvature)
-        scaling.add_hessian(gram)
-        return factorised(gram)
+    def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
+        return margins + self.price * (theta[0] - tight[0])
 
     def weights(self, theta: Array) -> Array:
         return theta[1:-1]
 
-    def subset(self, samples: Indices) -> Plain:
-        return Plain(self.yx[samples], self.y[samples], self.price)
 
-
-class Split:
+class Split(InBlocks):
     """theta = (u, v, b), w = u - v, u and v >= 0: the margin is y x.w + y b - price.(u + v).
 
     p = 2 d + 1. The cone is `Nonnegative`.
@@ -134,8 +191,12 @@ class Split:
     price: (d,) of each feature: eps in its unit.
     """
 
-    def __init__(self, yx: Array, y: Array, price: Array):
-        self.yx, self.y, self.price, self.n_columns = yx, y, price, len(price)
+    def __init__(self, yx: Array | Scaled, y: NDArray[Any], price: Array):
+        super().__init__(yx, y)
+        self.price = price
+
+    def of(self, yx: Array | Scaled, y: NDArray[Any]) -> Split:
+        return Split(yx, y, self.price)
 
     def matvec(self, theta: Array) -> Array:
         u, v = halves(theta[:-1])
@@ -146,22 +207,32 @@ class Split:
         plain, price = alpha @ self.yx, alpha.sum() * self.price
         return np.concatenate([plain - price, -plain - price, [alpha @ self.y]])
 
-    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
-        """By a system in (t, w, b) with t = price.(u + v), a quarter of the size."""
+    def gram(self, curvature: Curvature) -> Array:
+        """P^T D P (d + 2, d + 2) of `Plain`, in (t, w, b) with t = price.(u + v)."""
+        return Plain(self.yx, self.y).gram(curvature)
+
+    def applied(self, gram: Array, theta: Array) -> Array:
+        u, v = halves(theta[:-1])
+        found = gram @ np.concatenate([[self.price @ (u + v)], u - v, theta[-1:]])
+        price, w = found[0] * self.price, found[1:-1]
+        return np.concatenate([price + w, price - w, found[-1:]])
+
+    def solver(self, gram: Array, scaling: Scaling) -> Solve:
+        """By a system in (t, w, b), a quarter of the size."""
         assert isinstance(scaling, OrthantScaling)  # H is diagonal
-        reduced = Reduction.of(self.price, scaling.ratio)
-        gram = Plain(self.yx, self.y).gram(curvature)
+        reduced, gram = Reduction.of(self.price, scaling.ratio), gram.copy()
         reduced.add_to(gram)
         solve = factorised(gram)
         return lambda right: reduced.solve(right, solve)
 
+    def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
+        return margins + self.price @ sum(halves((theta - tight)[:-1]))
+
     def weights(self, theta: Array) -> Array:
         return np.subtract(*halves(theta[:-1]))
 
-    def subset(self, samples: Indices, columns: Indices | None = None) -> Split:
-        """Of some samples; and of the features of some columns, which hold both u_j and v_j."""
-        if columns is None:
-            return Split(self.yx[samples], self.y[samples], self.price)
+    def restricted(self, samples: Indices, columns: Indices) -> Split:
+        """Of some samples, and of the features of some columns, which hold both u_j and v_j."""
         features = columns[: len(columns) // 2]
         return Split(self.yx[np.ix_(samples, features)], self.y[samples], self.price[features])
 
@@ -169,7 +240,8 @@ class Split:
         """The entries of A (samples, columns), of columns among those of u and v."""
         d = len(self.price)
         feature, sign = columns % d, np.where(columns < d, 1.0, -1.0)
-        return sign * self.yx[np.ix_(samples, feature)] - self.price[feature]
+        entries: Array = sign * self.yx[np.ix_(samples, feature)] - self.price[feature]
+        return entries
 
 
 @dataclass(frozen=True)
@@ -224,42 +296,37 @@ class Reduction:
         return np.concatenate([(total + w) / 2, (total - w) / 2, solved[-1:]])
 
 
-class Boxed:
+class Boxed(Direct, InBlocks):
     """As Split, where the price of a feature depends on the sample. p = 2 d + 1.
 
-    both: (n, 2 d), what a unit of u and a unit of v add to the margins.
+    yx: here (n, 2 d), what a unit of u and a unit of v add to the margins.
     """
 
-    def __init__(self, both: Array, y: Array):
-        self.both, self.y, self.n_columns = both, y, both.shape[1]
-
     def matvec(self, theta: Array) -> Array:
-        margins: Array = self.both @ theta[:-1] + self.y * theta[-1]
+        margins: Array = self.yx @ theta[:-1] + self.y * theta[-1]
         return margins
 
     def rmatvec(self, alpha: Array) -> Array:
-        return np.append(alpha @ self.both, alpha @ self.y)
+        return np.append(alpha @ self.yx, alpha @ self.y)
 
     def gram(self, curvature: Curvature) -> Array:
         """A^T D A (p, p), (16)."""
         gram = np.empty((self.n_columns + 1,) * 2)
-        gram[:-1, :-1] = curvature.gram(self.both)
+        gram[:-1, :-1] = curvature.gram(self.array)
         gram[-1] = gram[:, -1] = self.rmatvec(curvature.matvec(self.y))
         return gram
 
-    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
-        gram = self.gram(curvature)
-        scaling.add_hessian(gram)
-        return factorised(gram)
+    def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
+        return self.matvec(tight)
 
     def weights(self, theta: Array) -> Array:
         return np.subtract(*halves(theta[:-1]))
 
-    def subset(self, samples: Indices, columns: Indices | None = None) -> Boxed:
+    def restricted(self, samples: Indices, columns: Indices) -> Boxed:
         """Of some samples, and of some columns of u and v."""
-        both = self.both[samples] if columns is None else self.entries(samples, columns)
-        return Boxed(both, self.y[samples])
+        return Boxed(self.entries(samples, columns), self.y[samples])
 
     def entries(self, samples: Indices, columns: Indices) -> Array:
         """The entries of A (samples, columns), of columns among those of u and v."""
-        return self.both[np.ix_(samples, columns)]
+        entries: Array = self.yx[np.ix_(samples, columns)]
+        return entries

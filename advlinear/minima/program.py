@@ -9,6 +9,7 @@ what is returned.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,8 @@ import numpy as np
 
 from advlinear.minima import certificate, cones, interior, operators, vertex
 from advlinear.minima.losses import first_state, losses_of
-from advlinear.samples import JointProblem, Problem
+from advlinear.minima.scaled import Scaled, Sides
+from advlinear.samples import LARGE, JointProblem, Problem, extremes
 
 ADVICE = (
     "raise tol, subtract the mean of each feature and scale it to a range of about 1, or change "
@@ -179,7 +181,9 @@ def unit_ranges(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.n
 
     Where none varies it is the first one, with a range of 1.
     """
-    centre, span = x.mean(axis=0), np.ptp(x, axis=0)
+    centre = x.mean(axis=0, dtype=np.float64)
+    low, high = extremes(x)
+    span = high - low
     used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
     if not len(used):
         used, span = np.arange(1), np.ones(len(span))
@@ -192,14 +196,15 @@ def unit_ranges(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.n
 
 def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
     """The program; which features vary; and their centres and ranges."""
-    x, shares = problem.x, problem.weights / problem.weights.sum()
+    x, sample_weight = problem.x, problem.weights
     used, centre, span, eps = unit_ranges(x, problem.eps)
     scaled = functools.partial(_scaled, problem, used, centre, span)
     operator, ball, start = scaled(eps)
     cone = ball
     if problem.norm != "inf":
         cone = norm_cone(problem.norm, eps * (1 - INSIDE * tol) / span)
-    sample_weight = shares * len(x)
+    if sample_weight.min() < 1:  # else all are 1
+        sample_weight = sample_weight / sample_weight.sum() * len(x)
     return (
         Program(
             operator,
@@ -223,25 +228,17 @@ def _scaled(
     problem: Problem, used: np.ndarray, centre: np.ndarray, span: np.ndarray, eps: float
 ) -> tuple:
     """The operator and the cone of the interior point, and a theta inside."""
-    x, y, norm = problem.x, problem.y, problem.norm
-    box = problem.box if eps > 0 else None
-    scale, d = eps / span, len(used)
-    both = np.empty((len(y), d if box is None else 2 * d))
-    for k in range(0, len(y), certificate.ROWS):
-        part = slice(k, k + certificate.ROWS)
-        sign = y[part, None]
-        yx = sign * (x[part, used] - centre) / span
-        both[part, :d] = yx
-        if box is not None:  # what a unit of u, and of v, adds to the margins
-            low, high = x[part, used] - box[0][used], box[1][used] - x[part, used]
-            both[part, :d] -= np.minimum(eps, np.where(sign > 0, low, high)) / span
-            both[part, d:] = -yx - np.minimum(eps, np.where(sign > 0, high, low)) / span
+    y, norm, scale, d, sides = problem.y, problem.norm, eps / span, len(used), None
+    if problem.box is not None and eps > 0:
+        sides = Sides(problem.box[0][used], problem.box[1][used], eps)
+    scaled = Scaled(problem.x, y, used, centre, span, sides)
+    yx = scaled.array() if math.prod(scaled.shape) <= LARGE else scaled
     if norm == "inf" and eps > 0:
-        operator: operators.Split | operators.Boxed = operators.Split(both, y, scale)
-        if box is not None:
-            operator = operators.Boxed(both, y)
+        operator: operators.Split | operators.Boxed = operators.Split(yx, y, scale)
+        if sides is not None:
+            operator = operators.Boxed(yx, y)
         return operator, cones.Nonnegative(2 * d), np.append(np.full(2 * d, 0.5 / d), 0.0)
-    return operators.Plain(both, y), norm_cone(norm, scale), np.append(1.0, np.zeros(d + 1))
+    return operators.Plain(yx, y), norm_cone(norm, scale), np.append(1.0, np.zeros(d + 1))
 
 
 def norm_cone(norm: str, scale: np.ndarray) -> cones.Lorentz | cones.Largest:
@@ -263,7 +260,7 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
         if found and found[-1]["gap"] <= program.tol and not found[-1]["violation"]:
             return found
     if program.loss == "logistic" or n * operator.n_columns**2 <= SMALL:
-        point = _interior(program, np.arange(n), np.zeros(n), program.tol)
+        point = _interior(program, None, None, program.tol)
         plain = program.loss == "hinge" and not program.penalty
         if plain and operator.matvec(ball.tightest(point.theta)).min() > 0:
             found = prove(point.theta, [])  # its margins prove the loss 0
@@ -326,39 +323,42 @@ def _finish(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
 
 def _interior(
     program: Program,
-    samples: np.ndarray,
-    alpha_outside: np.ndarray,
+    samples: np.ndarray | None,
+    alpha_outside: np.ndarray | None,
     tol: float,
     columns: np.ndarray | None = None,
 ) -> interior.Point:
-    """The interior point over some samples and columns of theta (all by default).
+    """The interior point over some samples and columns of theta (all where they are None).
 
     Of the other samples alpha is `alpha_outside` (n,), and of the other columns theta is 0.
     """
-    n, sample_weight = len(program.sample_weight), program.sample_weight[samples]
     operator, cone, ball, start = program.operator, program.cone, program.ball, program.start
-    linear_term = operator.rmatvec(alpha_outside)
+    n, sample_weight = len(program.sample_weight), program.sample_weight
+    linear_term, known = np.zeros(len(start)), 0.0
+    if samples is not None and alpha_outside is not None:
+        sample_weight, known = sample_weight[samples], float(alpha_outside.sum())
+        linear_term = operator.rmatvec(alpha_outside)
     linear_term[0] -= program.penalty
     if columns is not None:
+        assert samples is not None
         assert isinstance(operator, operators.Split | operators.Boxed)
         kept = np.append(columns, len(start) - 1)
-        operator, cone = operator.subset(samples, columns), cones.Nonnegative(len(columns))
+        operator, cone = operator.restricted(samples, columns), cones.Nonnegative(len(columns))
         ball = cone
         start, linear_term = start[kept], linear_term[kept]
-    elif len(samples) < n:
+    elif samples is not None and len(samples) < n:
         operator = operator.subset(samples)
-    known, lightest = float(alpha_outside.sum()), program.lightest
-    late = 0
+    late, lightest = 0, program.lightest
 
-    def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
+    def stopping_rule(iterate: interior.Iterate, number: int) -> tuple[bool, float]:
         nonlocal late
-        theta = ball.tightest(point.theta)
-        margins, total = operator.matvec(theta), point.alpha.sum() + known
-        losses = losses_of(program.loss, margins)
-        primal = (sample_weight @ losses + known - linear_term @ theta) / n
-        value = total if program.loss == "hinge" else _entropy(point.alpha, sample_weight)
-        gap = (primal - value / n) / max(primal, lightest / n)
-        left = operator.rmatvec(point.alpha) + linear_term
+        theta = ball.tightest(iterate.theta)
+        judged = iterate.samples.each(interior.Block.judge, iterate.theta, theta)[1]
+        (losses, value, mass), (least_margin,) = judged
+        total = mass + known
+        primal = (losses + known - linear_term @ theta) / n
+        gap = (primal - (value + known) / n) / max(primal, lightest / n)
+        left = iterate.adjoint + linear_term
         if program.exact:
             largest = certificate.REACH * (1 + np.abs(operator.weights(theta)).sum())
             inside = np.abs(left[1:-1]).max() * largest <= tol / 4 * max(primal * n, lightest)
@@ -370,16 +370,19 @@ def _interior(
         inside &= abs(left[-1]) <= balance * max(primal * n, lightest)
         if program.report:
             program.report(
-                f"{len(samples)} samples, step {number}: loss {primal:.7f}, gap {gap:.1e}"
+                f"{len(sample_weight)} samples, step {number}: loss {primal:.7f}, gap {gap:.1e}"
                 f"{'' if inside else ', not yet within the constraints'}"
             )
         late += abs(gap) <= tol / 2
         done = (abs(gap) <= tol / 2 and inside) or late == LATE
-        separated = not known and not program.penalty and margins.min() > 0
+        separated = not known and not program.penalty and least_margin > 0
+        separated = separated and operator.matvec(theta).min() > 0  # not by rounding alone
         return done or separated or primal < -1, 0.1 * tol * max(primal * n, lightest)
 
     first = functools.partial(first_state, program.loss, sample_weight, operator.y)
     point = interior.solve(operator, cone, linear_term, first, start, stopping_rule)
+    if samples is None or alpha_outside is None:
+        return point
     alpha = alpha_outside.copy()
     alpha[samples] = point.alpha
     if columns is None:
@@ -392,13 +395,6 @@ def _interior(
 def _inside(n: int) -> float:
     """How far inside the constraints alpha is to be, as a share of its sum, for the certificate."""
     return (6 * np.sqrt(n) + 20) * certificate.U
-
-
-def _entropy(alpha: np.ndarray, sample_weight: np.ndarray) -> float:
-    """sum_i c_i h(alpha_i / c_i) of the logistic loss."""
-    kept = (alpha > 0) & (alpha < sample_weight)
-    a = alpha[kept] / sample_weight[kept]
-    return float(-sample_weight[kept] @ (a * np.log(a) + (1 - a) * np.log1p(-a)))
 
 
 def _vertex(

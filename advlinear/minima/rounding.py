@@ -5,6 +5,7 @@ advlinear/minima/certificate.py states what is assumed of float64 and NumPy.
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -17,6 +18,12 @@ MARGIN_LIMIT = 1e300  # sums of the losses of smaller margins do not overflow
 TINY = 1e-200  # above a logistic loss that underflows, and the alpha of one
 REACH = 1000  # how much larger than w the weights are that a bound with a violation holds for
 ROWS = 1024  # samples in a block, to save memory
+
+
+def total(values: np.ndarray) -> float:
+    """The sum of values (n,), rounded once."""
+    blocks = (values[k : k + ROWS].tolist() for k in range(0, len(values), ROWS))
+    return math.fsum(itertools.chain.from_iterable(blocks))
 
 
 def exact_bias(centre: np.ndarray, w: np.ndarray, b: float) -> float:

@@ -199,7 +199,7 @@ def test_newtons_system_is_solved(case):
     scaling, curvature = cone.scaling(s, cone.barrier_gradient(s)), coupled()
     a, k = (dense(one.matvec, size(operator)) for one in (operator, cone))
     matrix = a.T @ dense_coupled(curvature) @ a + k.T @ dense(scaling.hessian, len(s)) @ k
-    found = dense(operator.newton_solver(curvature, scaling), size(operator))
+    found = dense(operator.solver(operator.gram(curvature), scaling), size(operator))
     expected = np.linalg.inv(matrix)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
@@ -294,7 +294,7 @@ def test_sums_that_rounding_has_moved_are_set_right():
     alpha, rest = np.array([0.5, 0.5 + 1e-6, 1e-20, 1e-20]), np.array([1e-9, 0.9])
     none = np.zeros(4)
     state = losses.Hinge(options, weights, alpha, rest, none + 1, np.ones(2))
-    still = two_classes.SampleStep(none, np.zeros(2), none, np.zeros(2), np.inf, np.inf)
+    still = two_classes.SampleStep(none, none, np.zeros(2), np.inf, np.inf, np.zeros(2))
     moved = state.move(still, 1.0, 1.0)
     np.testing.assert_array_equal(moved.rest, [1e-9, 1])
     np.testing.assert_allclose(options.sum(moved.alpha)[0], 1 - 1e-9, rtol=0, atol=1e-15)
@@ -334,7 +334,8 @@ def test_one_option_for_each_sample_is_the_loss_of_two_classes(loss):
     assert isinstance(alone.curvature, curvatures.Diagonal)
     np.testing.assert_allclose(joint.curvature.matvec(dm), alone.curvature.matvec(dm), **EXACT)
     steps = [one.step(one.target(0.3), dm) for one in (joint, alone)]
-    for name in ("alpha", "rest", "over", "under"):
+    np.testing.assert_allclose(steps[0].rest, -steps[1].alpha, **EXACT)
+    for name in ("alpha", "over", "under"):
         np.testing.assert_allclose(*(getattr(one, name) for one in steps), **EXACT)
 
 
@@ -351,9 +352,12 @@ def test_a_full_step_keeps_the_dual_constraint(cone, loss):
     )
     z = 0.5 * cone.barrier_gradient(cone.matvec(theta))
     none = np.zeros(len(theta))
-    newton = interior.Newton(CLASSES, cone, none, interior.Iterate(theta, state, z))
+    samples = interior.Samples.of(CLASSES, state, CLASSES.matvec(theta))
+    iterate = interior.Iterate(theta, samples, z, CLASSES.rmatvec(state.alpha))
+    newton = interior.Newton(CLASSES, cone, none, iterate)
     predicted = newton.direction(0.0)
     for change in (predicted, newton.direction(0.1), newton.direction(0.1, predicted)):
-        alpha = newton.state.alpha + change.samples.alpha
+        (block,) = change.samples.blocks
+        alpha = block.alpha + block.change.alpha
         left = CLASSES.rmatvec(alpha) + cone.rmatvec(z + change.z)
         np.testing.assert_allclose(left, 0, atol=1e-9)

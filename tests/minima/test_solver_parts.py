@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from advlinear.minima import cones, curvatures, interior, losses, operators
+from advlinear.minima import cones, curvatures, interior, losses, operators, scaled
 
 EXACT = dict(rtol=1e-11, atol=1e-11)  # sums of some ten products of numbers near 1
 N, D = 11, 4
@@ -97,7 +97,10 @@ def test_newtons_system_is_solved(operator, cone):
     scaling = cone.scaling(inside(cone, 1), inside(cone, 2))
     a, k = (dense(one.matvec, size(operator)) for one in (operator, cone))
     matrix = a.T @ np.diag(WEIGHTS) @ a + k.T @ dense(scaling.hessian, len(k)) @ k
-    solve = operator.newton_solver(DIAGONAL, scaling)
+    gram = operator.gram(DIAGONAL)
+    applied = dense(lambda theta: operator.applied(gram, theta), size(operator))
+    np.testing.assert_allclose(applied, a.T @ np.diag(WEIGHTS) @ a, **EXACT)
+    solve = operator.solver(gram, scaling)
     expected = np.linalg.inv(matrix)
     found = dense(solve, size(operator))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
@@ -107,7 +110,7 @@ def test_newtons_system_is_solved(operator, cone):
 def test_a_matrix_that_is_not_finite_raises(operator, cone):
     scaling = cone.scaling(inside(cone, 1), inside(cone, 2))
     with np.errstate(invalid="ignore"), pytest.raises(np.linalg.LinAlgError, match="not finite"):
-        operator.newton_solver(curvatures.Diagonal(np.full(N, np.inf)), scaling)
+        operator.solver(operator.gram(curvatures.Diagonal(np.full(N, np.inf))), scaling)
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=named)
@@ -120,7 +123,7 @@ def test_a_subset_has_the_rows_and_columns_of_the_whole(operator):
     if operator is PLAIN:
         return
     columns = np.array([1, 3, 1 + D, 3 + D])
-    part = dense(operator.subset(samples, columns).matvec, len(columns) + 1)
+    part = dense(operator.restricted(samples, columns).matvec, len(columns) + 1)
     np.testing.assert_allclose(part, whole[np.ix_(samples, [*columns, 2 * D])], **EXACT)
     some = np.array([0, 6])
     found = operator.entries(samples, some)
@@ -223,7 +226,9 @@ def test_the_tightest_theta_is_on_the_boundary_and_has_the_same_weights(cone):
     np.testing.assert_allclose(operator.weights(tight), operator.weights(theta), **EXACT)
     assert tight[-1] == theta[-1]
     assert in_cone(cone, cone.matvec(tight)) == pytest.approx(0, abs=1e-15)
-    assert (operator.matvec(tight) > operator.matvec(theta)).all()
+    margins, larger = operator.matvec(theta), operator.matvec(tight)
+    assert (larger > margins).all()
+    np.testing.assert_allclose(operator.tightened(margins, theta, tight), larger, **EXACT)
 
 
 @pytest.mark.parametrize("cone", CONES, ids=named)
@@ -282,7 +287,6 @@ def test_the_hinge_solves_the_linearised_equations_six():
         target = state.target(mu, predicted)
         step = state.step(target, dm)
         np.testing.assert_array_equal(step.alpha, state.curvature.matvec(target.margins - dm))
-        np.testing.assert_array_equal(step.rest, -step.alpha)
         moved = state.move(step, 1.0, 1.0)
         np.testing.assert_allclose(moved.over - moved.under, margins + 0.1 + dm - 1, **EXACT)
         np.testing.assert_allclose(moved.alpha + moved.rest, WEIGHTS, **EXACT)
@@ -332,18 +336,32 @@ def test_the_alpha_of_the_logistic_loss_and_its_curvature_are_derivatives():
 
 @pytest.mark.parametrize("loss", ["hinge", "logistic"])
 @pytest.mark.parametrize(("operator", "cone"), PAIRS, ids=lambda one: named(one))
-def test_a_full_step_keeps_the_dual_constraint(operator, cone, loss):
-    """A^T alpha + f + K^T z = 0 after a step of length 1, and z follows from s; to 1e-9."""
+def test_a_full_step_keeps_the_dual_constraint(operator, cone, loss, monkeypatch):
+    """A^T alpha + f + K^T z = 0 after a step of length 1, and z follows from s; to 1e-9.
+
+    Of samples in three blocks.
+    """
+    monkeypatch.setattr(scaled, "BLOCK_SIZE", 0)
+    monkeypatch.setattr(scaled, "FEWEST_ROWS", 4)
     theta = np.full(size(cone), 0.2)
     if operator is PLAIN:
         theta[0] = 2.0
     linear_term = operator.rmatvec(np.random.default_rng(10).uniform(0, 1, N))
     state = losses.BY_NAME[loss].start(WEIGHTS, WEIGHTS / 2, operator.matvec(theta))
     z = 0.5 * cone.barrier_gradient(cone.matvec(theta))
-    newton = interior.Newton(operator, cone, linear_term, interior.Iterate(theta, state, z))
+    samples = interior.Samples.of(operator, state, operator.matvec(theta))
+    assert len(samples.blocks) == 3
+    iterate = interior.Iterate(theta, samples, z, operator.rmatvec(state.alpha))
+    newton = interior.Newton(operator, cone, linear_term, iterate)
     predicted = newton.direction(0.0)
     for change in (predicted, newton.direction(0.1), newton.direction(0.1, predicted)):
-        alpha = newton.state.alpha + change.samples.alpha
+        blocks = change.samples.blocks
+        d_alpha = np.concatenate([one.change.alpha for one in blocks])
+        alpha = newton.samples.whole("alpha") + d_alpha
         left = operator.rmatvec(alpha) + linear_term + cone.rmatvec(z + change.z)
         np.testing.assert_allclose(left, 0, atol=1e-9)
-        np.testing.assert_allclose(change.margins, operator.matvec(change.theta), **EXACT)
+        if change is not predicted:
+            np.testing.assert_allclose(change.adjoint, operator.rmatvec(d_alpha), **EXACT)
+        moved, _ = change.samples.each(interior.Block.move, 0.3, 0.3)
+        margins = operator.matvec(theta + 0.3 * change.theta)
+        np.testing.assert_allclose(moved.whole("margins"), margins, **EXACT)

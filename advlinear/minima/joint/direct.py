@@ -91,8 +91,9 @@ class _Solver:
             self._try_iterate(point)
         return program.best_proved(self.found, self.tol)
 
-    def _stopping_rule(self, point: interior.Point, number: int) -> tuple[bool, float]:
+    def _stopping_rule(self, iterate: interior.Iterate, number: int) -> tuple[bool, float]:
         """The certificate decides: once the bounds are close, or once groups are separable."""
+        point = iterate.point
         margins = self.operator.matvec(self.ball.tightest(point.theta))
         primal = self._total(margins)
         dual = losses.dual_value(
@@ -210,7 +211,7 @@ class _Solver:
             rest = np.maximum(c - options.sum(alpha), least * c)
             curvature = losses.Coupled(options, alpha, rest)
             scaling = cone.scaling(cone.barrier_gradient(z), z)
-            solve = operator.newton_solver(curvature, scaling)
+            solve = operator.solver(operator.gram(curvature), scaling)
             for _ in range(ROUNDS):
                 x = solve(operator.rmatvec(alpha) + cone.rmatvec(z))
                 alpha = np.maximum(alpha - curvature.matvec(operator.matvec(x)), 0)

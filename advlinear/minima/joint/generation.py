@@ -237,7 +237,7 @@ def _interior(part: Part, tol: float, complete: bool) -> Solution | None:
 
     number_of_steps = 0
 
-    def stopping_rule(point: interior.Point, number: int) -> tuple[bool, float]:
+    def stopping_rule(point: interior.Iterate, number: int) -> tuple[bool, float]:
         nonlocal number_of_steps
         number_of_steps = number
         margins = operator.matvec(point.theta)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -163,8 +164,25 @@ class Coupled:
         return gram
 
 
+class _State:
+    """What both states share."""
+
+    options: Options
+    sample_weight: Array
+    alpha: Array
+    loss: ClassVar[str]
+
+    @property
+    def dual_value(self) -> float:
+        return dual_value(self.loss, self.options, self.sample_weight, self.alpha)
+
+    def part(self, rows: slice) -> Self:
+        """Itself: the operators of several classes have all samples in one block."""
+        return self
+
+
 @dataclass(frozen=True)
-class Hinge:
+class Hinge(_State):
     """c max(0, 1 - m) of the least margin m of a sample: m - 1 = over - under, (31).
 
     alpha over = mu for each option, and rest under = mu for each sample.
@@ -181,6 +199,8 @@ class Hinge:
     over: Array
     under: Array
     residual: Array | float = 0.0
+
+    loss = "hinge"
 
     @staticmethod
     def start(options: Options, sample_weight: Array, alpha: Array, margins: Array) -> Hinge:
@@ -219,6 +239,7 @@ class Hinge:
     def target(self, mu: float, predicted: SampleStep | None = None) -> Target:
         over, under = mu - self.alpha * self.over, mu - self.rest * self.under
         if predicted is not None:
+            assert predicted.rest is not None
             over -= predicted.alpha * predicted.over
             under -= predicted.rest * predicted.under
         over, under = over / self.alpha, under / self.rest  # (34)
@@ -232,7 +253,7 @@ class Hinge:
         under = target.under + mean
         primal = min(longest_step(self.over, over), longest_step(self.under, under))
         dual = min(longest_step(self.alpha, alpha), longest_step(self.rest, rest))
-        return SampleStep(alpha, rest, over, under, primal, dual)
+        return SampleStep(alpha, over, under, primal, dual, rest)
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Hinge:
         """Of sum alpha and rest, the larger one follows from the other, so that errors stay small.
@@ -240,6 +261,7 @@ class Hinge:
         Where over is nearly 0 for two options of a sample, the alpha of each feels rounding in the
         margins much more than their sum does.
         """
+        assert step.rest is not None
         alpha, rest, c = (
             self.alpha + dual * step.alpha,
             self.rest + dual * step.rest,
@@ -259,7 +281,7 @@ class Hinge:
 
 
 @dataclass(frozen=True)
-class Logistic:
+class Logistic(_State):
     """c log(1 + sum exp(-m)): alpha = c exp(-m) / (1 + sum exp(-m)), (36). It has no products."""
 
     options: Options
@@ -267,6 +289,7 @@ class Logistic:
     alpha: Array
     rest: Array
 
+    loss = "logistic"
     n_products = 0
     products = np.float64(0)
 
@@ -294,10 +317,11 @@ class Logistic:
     def step(self, target: Target, d_margins: Array) -> SampleStep:
         change = target.margins - d_margins
         alpha, rest = self.curvature.matvec(change), -self.rest * self.curvature.mean(change)
-        return SampleStep(alpha, rest, target.over, target.under, np.inf, np.inf)
+        return SampleStep(alpha, target.over, target.under, np.inf, np.inf, rest)
 
     def move(self, step: SampleStep, primal: float, dual: float) -> Logistic:
         """alpha moves linearly, for a proof: that of the new margins would miss the constraints."""
+        assert step.rest is not None
         alpha, rest = (
             np.maximum(one + dual * change, 0)
             for one, change in ((self.alpha, step.alpha), (self.rest, step.rest))

@@ -6,16 +6,17 @@ of docs/theory.md, "The interior point".
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advlinear.minima import Array, Indices
-from advlinear.minima.cones import Scaling
 from advlinear.minima.curvatures import Curvature, Diagonal
 from advlinear.minima.joint.losses import Coupled, Options
-from advlinear.minima.operators import Solve, factorised
+from advlinear.minima.operators import Direct
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,23 @@ class ColumnSet:
         return W
 
 
-class Columns:
+class InOneBlock(Direct):
+    """What the operators of several classes share."""
+
+    def matvec(self, theta: Array) -> Array:
+        raise NotImplementedError
+
+    def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
+        return self.matvec(tight)
+
+    def loaded(self) -> Self:
+        return self
+
+    def blocks(self) -> Iterator[tuple[slice, Self]]:
+        yield slice(None), self
+
+
+class Columns(InOneBlock):
     """theta = (lambda, b): the margin is entries lambda + b_own - b_rival. p = m + K - 1.
 
     The last class has the bias 0, as one number may be added to all biases. The cone is `Orthant`,
@@ -70,13 +87,11 @@ class Columns:
     def rmatvec(self, alpha: Array) -> Array:
         return alpha @ self.matrix
 
-    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
-        gram = curvature.gram(self.matrix)
-        scaling.add_hessian(gram)
-        return factorised(gram)
+    def gram(self, curvature: Curvature) -> Array:
+        return curvature.gram(self.matrix)
 
 
-class Classes:
+class Classes(InOneBlock):
     """theta = (t, (w_p, b_p) of each class p but the last, which has the weights and the bias 0).
 
     There is a t_pq >= eps ||w_p - w_q||* for each pair p < q, and the options are all those of all
@@ -117,8 +132,9 @@ class Classes:
         np.put_along_axis(signed, self.y[:, None], every.sum(axis=1)[:, None], axis=1)
         return np.append(-mass, signed[:, :-1].T @ self.x)
 
-    def gram(self, curvature: Coupled) -> Array:
+    def gram(self, curvature: Curvature) -> Array:
         """A^T D A (p, p), by pairs of classes, (38) to (40)."""
+        assert isinstance(curvature, Coupled)
         n_pairs, K, size = len(self.first), self.n_classes, self.x.shape[1]
         shares = np.zeros(self.others.shape)
         shares[self.others] = curvature.d
@@ -146,9 +162,3 @@ class Classes:
             flat[np.ix_(pairs, pairs)] += laplacian[np.ix_(rivals, rivals)][:, :, -1]
         flat[n_pairs:, :n_pairs] = flat[:n_pairs, n_pairs:].T
         return flat[:-size, :-size]
-
-    def newton_solver(self, curvature: Curvature, scaling: Scaling) -> Solve:
-        assert isinstance(curvature, Coupled)
-        gram = self.gram(curvature)
-        scaling.add_hessian(gram)
-        return factorised(gram)
