@@ -36,6 +36,8 @@ class Diagonal:
         return self.diagonal * margins
 
     def gram(self, matrix: Array) -> Array:
+        if not isinstance(matrix, np.ndarray):  # `Columns` of working_sets.py
+            return matrix.gram(self)
         gram, roots = np.zeros((matrix.shape[1],) * 2), np.sqrt(self.diagonal)[:, None]
         for k in range(0, len(matrix), GRAM_BLOCK):
             part = matrix[k : k + GRAM_BLOCK] * roots[k : k + GRAM_BLOCK]
