@@ -181,8 +181,8 @@ def _joined(features: Indices, missing: Indices, ratios: Array) -> Indices:
 class SparseSplit(Split):
     """`Split` with a CSR array yx; its parts are `Columns`."""
 
-    def subset(self, samples: Indices, columns: Indices | None = None) -> Split:
-        features = np.arange(len(self.price)) if columns is None else columns[: len(columns) // 2]
+    def restricted(self, samples: Indices, columns: Indices) -> Split:
+        features = columns[: len(columns) // 2]
         part: Any = Columns(self.yx[samples][:, features])
         return Split(part, self.y[samples], self.price[features])
 
@@ -210,6 +210,9 @@ class Columns:
         self.heavy = matrix[:, np.flatnonzero(heavy)].toarray()
         self.light = matrix[:, np.flatnonzero(~heavy)]
         self.light_rows = self.light.T.tocsr()
+
+    def __getitem__(self, rows: slice) -> Columns:
+        return Columns(self.matrix[rows])
 
     def __matmul__(self, w: Array) -> Array:
         return self.matrix @ w
