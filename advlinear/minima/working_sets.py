@@ -1,7 +1,7 @@
 """The least robust loss of a sparse X in the L-infinity ball: features on demand.
 
 Of 74,000 words some hundreds have a weight at the minimum. The interior point is given a working
-set of features. Then X^T (alpha y) shows which constraints its alpha misses; docs/theory.md,
+set of features. Then X^T (alpha y) shows which constraints its alpha misses, (W) of docs/theory.md,
 "Working sets". Their features join, and none leaves. When none is missing, the solution is that of
 all features. X stays sparse, and so does its part of the features in the working set.
 """
@@ -54,10 +54,11 @@ def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) 
     proofs: list[tuple] = []
     for theta, alphas in _solutions(whole):
         theta, alphas = program._simplest(whole.program, theta, alphas)
-        proofs += [prove(theta, alpha) for alpha in alphas]
-        proof = program.best_proved(proofs, tol)[-1]
-        if proof["gap"] <= tol and not proof["violation"]:
-            break
+        for alpha in alphas:
+            proofs.append(prove(theta, alpha))
+            proof = proofs[-1][-1]
+            if proof["gap"] <= tol and not proof["violation"]:
+                return proofs[-1]
     return program.best_proved(proofs, tol)
 
 
