@@ -21,10 +21,10 @@ from advlinear.minima.rounding import U
 from advlinear.samples import Problem
 
 FEWEST_AT_FIRST, MOST_AT_FIRST = 100, 1000  # features
-ROUND_TOL = 1e-2  # of the rounds that look for features
+SEARCH_TOL = 1e-2  # of the rounds that look for features
 FEW_MISSING = 0.05  # of the working set: if no more are missing, the tolerance is that of the end
 MOST_FEATURES = 8000  # in the working set: 512 MB for the matrix of Newton's system
-MOST_AT_VERTEX = 600  # weights other than 0; with more the simplex method would take longer
+MOST_AT_VERTEX = 600  # weights other than 0; the simplex method took 16 s with 1,000
 HEAVY = 0.06  # a column with a larger share of numbers other than 0 is multiplied as an array
 
 
@@ -133,7 +133,7 @@ def _solutions(whole: Whole) -> Iterator[tuple[Array, list]]:
     """theta (2 d + 1,) and alphas to try as proofs, until one is."""
     inner = whole.program
     n, d = len(inner.sample_weight), len(whole.span)
-    features, tol = _first(whole), max(ROUND_TOL, inner.tol)
+    features, tol = _first(whole), max(SEARCH_TOL, inner.tol)
     while True:
         columns = np.append(features, features + d)
         point = program._interior(inner, np.arange(n), np.zeros(n), tol, columns)
