@@ -4,9 +4,10 @@ To read it from the top: operators.py, the worst-case margins as a linear map; c
 the norm of the weights; losses.py, the hinge and the logistic loss, and curvatures.py, how they
 bend; interior.py, the method; vertex.py, the last step of a linear program. The Protocols Operator,
 Cone, Loss and Curvature say what a new one has to provide. program.py picks the operator and the
-cone for a ball and a box. certificate.py uses nothing of these, but rounding.py alone. joint/ has
-the same for more than two classes. path.py has the minima at all radii of an interval, walk.py
-finds those in the L-infinity ball, and pieces.py holds what proves them.
+cone for a ball and a box; working_sets.py gives it some features of many, and keeps a sparse X
+sparse; roads.py chooses between them. certificate.py uses nothing of these, but rounding.py alone.
+joint/ has the same for more than two classes. path.py has the minima at all radii of an interval,
+walk.py finds those in the L-infinity ball, and pieces.py holds what proves them.
 """
 
 import numpy as np

@@ -28,7 +28,8 @@ def total(values: np.ndarray) -> float:
 
 def exact_bias(centre: np.ndarray, w: np.ndarray, b: float) -> float:
     """b + c.w, rounded once; infinite where it overflows."""
-    pairs = zip(centre.tolist(), w.tolist(), strict=True)
+    used = (centre != 0) & (w != 0)  # of sparse samples the centre is 0
+    pairs = zip(centre[used].tolist(), w[used].tolist(), strict=True)
     try:
         return float(sum((Fraction(c) * Fraction(v) for c, v in pairs), Fraction(b)))
     except OverflowError:

@@ -1,7 +1,7 @@
 """The least robust loss of a sparse X in the L-infinity ball: features on demand.
 
 Of 74,000 words some hundreds have a weight at the minimum. The interior point is given a working
-set of features. Then X^T (alpha y) shows which constraints its alpha misses; docs/theory.md,
+set of features. Then X^T (alpha y) shows which constraints its alpha misses, (W) of docs/theory.md,
 "Working sets". Their features join, and none leaves. When none is missing, the solution is that of
 all features. X stays sparse, and so does its part of the features in the working set.
 """
@@ -21,10 +21,10 @@ from advlinear.minima.rounding import U
 from advlinear.samples import Problem
 
 FEWEST_AT_FIRST, MOST_AT_FIRST = 100, 1000  # features
-ROUND_TOL = 1e-2  # of the rounds that look for features
+SEARCH_TOL = 1e-2  # of the rounds that look for features
 FEW_MISSING = 0.05  # of the working set: if no more are missing, the tolerance is that of the end
 MOST_FEATURES = 8000  # in the working set: 512 MB for the matrix of Newton's system
-MOST_AT_VERTEX = 600  # weights other than 0; with more the simplex method would take longer
+MOST_AT_VERTEX = 600  # weights other than 0; the simplex method took 16 s with 1,000
 HEAVY = 0.06  # a column with a larger share of numbers other than 0 is multiplied as an array
 
 
@@ -54,10 +54,11 @@ def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) 
     proofs: list[tuple] = []
     for theta, alphas in _solutions(whole):
         theta, alphas = program._simplest(whole.program, theta, alphas)
-        proofs += [prove(theta, alpha) for alpha in alphas]
-        proof = program.best_proved(proofs, tol)[-1]
-        if proof["gap"] <= tol and not proof["violation"]:
-            break
+        for alpha in alphas:
+            proofs.append(prove(theta, alpha))
+            proof = proofs[-1][-1]
+            if proof["gap"] <= tol and not proof["violation"]:
+                return proofs[-1]
     return program.best_proved(proofs, tol)
 
 
@@ -132,7 +133,7 @@ def _solutions(whole: Whole) -> Iterator[tuple[Array, list]]:
     """theta (2 d + 1,) and alphas to try as proofs, until one is."""
     inner = whole.program
     n, d = len(inner.sample_weight), len(whole.span)
-    features, tol = _first(whole), max(ROUND_TOL, inner.tol)
+    features, tol = _first(whole), max(SEARCH_TOL, inner.tol)
     while True:
         columns = np.append(features, features + d)
         point = program._interior(inner, np.arange(n), np.zeros(n), tol, columns)
