@@ -6,7 +6,7 @@ bend; interior.py, the method; vertex.py, the last step of a linear program. The
 Cone, Loss and Curvature say what a new one has to provide. program.py picks the operator and the
 cone for a ball and a box. certificate.py uses nothing of these, but rounding.py alone. joint/ has
 the same for more than two classes. path.py has the minima at all radii of an interval, walk.py
-finds those in the L-infinity ball, and pieces.py holds what proves them.
+finds those in the L-infinity ball, from samples as of signed.py, and pieces.py proves them.
 """
 
 import numpy as np
