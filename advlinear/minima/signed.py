@@ -56,6 +56,10 @@ class Signed:
         entries: np.ndarray = self._data[np.ix_(samples, places)]
         return entries
 
+    def reach(self, moved: np.ndarray) -> float:
+        """A bound of how far any margin moves, of the change (1 + d,) of bias and weights."""
+        return float(self.size @ np.abs(moved))
+
     def widen(self) -> None:
         """Take more features and lower `least`. Columns keep their places."""
 
@@ -81,6 +85,7 @@ class SignedSparse:
         self._known = np.empty((0, n))
         self._places = np.full(1 + x.shape[1], -1)  # of the columns in `_known`
         self._count = 0
+        self._longest = float(np.sqrt(yx.power(2).sum(axis=1).max()))  # of the samples
         self.least = float(self._bounds[0])
         self.widen()
 
@@ -104,6 +109,10 @@ class SignedSparse:
     def pulls(self, samples: list[int], *alphas: np.ndarray) -> list[np.ndarray]:
         rows, y = self._x[samples].T, self._y[samples]
         return [np.append(alpha @ y, rows @ alpha) for alpha in alphas]
+
+    def reach(self, moved: np.ndarray) -> float:
+        by_length = abs(moved[0]) + self._longest * np.linalg.norm(moved[1:])
+        return float(min(self.size @ np.abs(moved), by_length))
 
     def columns(self, places: list[int]) -> np.ndarray:
         self._make(places)

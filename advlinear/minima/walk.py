@@ -160,7 +160,7 @@ class Walk:
             time = min(arrivals[k], times[position])
             if time < np.inf:
                 moved = self._point(weights + time * rate) - self.centre
-                if self.size @ np.abs(moved) <= self.reach:
+                if self.signed.reach(moved) <= self.reach:
                     break
         if time == np.inf:
             raise ValueError("no path: rounding is too large; scale the features to a range of 1")
