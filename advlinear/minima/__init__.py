@@ -7,7 +7,7 @@ Cone, Loss and Curvature say what a new one has to provide. program.py picks the
 cone for a ball and a box; working_sets.py gives it some features of many, and keeps a sparse X
 sparse; roads.py chooses between them. certificate.py uses nothing of these, but rounding.py alone.
 joint/ has the same for more than two classes. path.py has the minima at all radii of an interval,
-walk.py finds those in the L-infinity ball, and pieces.py holds what proves them.
+walk.py finds those in the L-infinity ball, from samples as of signed.py, and pieces.py proves them.
 """
 
 import numpy as np

@@ -214,7 +214,9 @@ def path(
     bounds agree.
 
     Args:
-        X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers.
+        X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers. A SciPy
+            sparse X stays one in the L-infinity ball. In the others it is made an array of at most
+            5e7 numbers.
         y: labels (n,) of two values; the lower one counts as -1.
         eps_min, eps_max: the interval of radii, in the units of X.
         norm: "inf", "2" or "1", or np.inf, 2 or 1.
@@ -229,8 +231,9 @@ def path(
         weights.
 
     Raises:
-        ValueError: an argument is not as described; tol is 0 in the L2 or L1 ball; or the bounds
-            do not agree to `tol` (with tol=0: to 1e-6).
+        ValueError: an argument is not as described; tol is 0 in the L2 or L1 ball; a sparse X has
+            too many numbers, or too many features in use, for an array of them; or the bounds do
+            not agree to `tol` (with tol=0: to 1e-6).
 
     Example:
 

@@ -15,14 +15,13 @@ import numpy as np
 
 from advlinear.balls import exponent_of
 from advlinear.minima.pieces import SAME
-from advlinear.samples import MOST_DENSE
+from advlinear.minima.signed import Signed, SignedSparse
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 SHIFT = 1e-9  # the largest shift of a sample's target, so that no two of them tie
 WATCHED, CLOSE = 2000, 0.01  # watched: so many samples, and all that are so close to the kink
-WIDER = 4.0  # features are looked at that may come into use until c is so much smaller
 ZERO = 1e-10  # relative to the largest rate; a smaller one is rounding
 
 
@@ -42,140 +41,16 @@ class Corner(NamedTuple):
     eps: float
 
 
-class _Rows:
-    """y (1, x) of each sample (n, 1 + d), of an array x (n, d). Column 0 is that of the bias.
-
-    Attributes:
-        size: (1 + d,) the largest number of each column, in absolute value.
-        features: (d,) which features they are of.
-        least: as long as c is not below it, no other feature comes into use.
-    """
-
-    least = 0.0
-
-    def __init__(self, x: np.ndarray, y: np.ndarray):
-        self._data = np.hstack([y[:, None], y[:, None] * x])
-        self._columns = self._data.T.copy()  # the same, column by column: some of many are needed
-        self.size = np.abs(self._data).max(axis=0)
-        self.features = np.arange(x.shape[1])
-
-    def row(self, sample: int) -> np.ndarray:
-        """The row (1 + d,) of a sample."""
-        row: np.ndarray = self._data[sample]
-        return row
-
-    def total(self, chosen: np.ndarray) -> np.ndarray:
-        """The sum (1 + d,) of the rows that are chosen (n,)."""
-        total: np.ndarray = self._data[chosen].sum(axis=0)
-        return total
-
-    def pulls(self, samples: list[int], *alphas: np.ndarray) -> list[np.ndarray]:
-        """The sum (1 + d,) of some rows, times each of the alphas (m,)."""
-        rows = self._data[samples]
-        return [alpha @ rows for alpha in alphas]
-
-    def columns(self, places: list[int]) -> np.ndarray:
-        """Some columns (k, n)."""
-        columns: np.ndarray = self._columns[places]
-        return columns
-
-    def entries(self, samples: list[int], places: list[int]) -> np.ndarray:
-        """The numbers (m, k) of some samples and columns."""
-        entries: np.ndarray = self._data[np.ix_(samples, places)]
-        return entries
-
-    def widen(self) -> None:
-        """Take more features and lower `least`. Columns keep their places."""
-
-
-class _SparseRows:
-    """The same of a CSR array x, of the features that may come into use.
-
-    As 0 <= alpha_i <= 1/n, the pull of feature j, sum_i alpha_i y_i x_ij, is at most
-    bound_j = max(sum_i max(y_i x_ij, 0), sum_i max(-y_i x_ij, 0)) / n. Features come into use with
-    a pull of c, and c only falls. So few features of text matter at radii that are not tiny.
-
-    Columns that are asked for become arrays, and stay.
-    """
-
-    def __init__(self, x: Any, y: np.ndarray):
-        n = len(y)
-        yx = x.multiply(y[:, None]).tocsr()
-        sums = [(sign * yx).maximum(0).sum(axis=0) for sign in (1, -1)]
-        bounds = np.maximum(*sums) / n
-        order = np.argsort(-bounds, kind="stable")
-        self._bounds, self._order, self._y = bounds[order], order, y
-        self._every = yx[:, order].tocsc()
-        self._known = np.empty((0, n))
-        self._places = np.full(1 + x.shape[1], -1)  # of the columns in `_known`
-        self._count = 0
-        self.least = float(self._bounds[0])
-        self.widen()
-
-    def widen(self) -> None:
-        self.least /= WIDER
-        if not self._bounds[-1] >= self.least:
-            m = int(np.count_nonzero(self._bounds >= self.least))
-        else:
-            m, self.least = len(self._bounds), 0.0
-        self.features = self._order[:m]
-        self._x = self._every[:, :m].tocsr()
-        self.size = np.append(1.0, abs(self._x).max(axis=0).toarray().ravel())
-
-    def row(self, sample: int) -> np.ndarray:
-        row, part = np.zeros(len(self.size)), slice(*self._x.indptr[sample : sample + 2])
-        row[0], row[1 + self._x.indices[part]] = self._y[sample], self._x.data[part]
-        return row
-
-    def total(self, chosen: np.ndarray) -> np.ndarray:
-        return np.append(self._y[chosen].sum(), self._x.T @ chosen.astype(np.float64))
-
-    def pulls(self, samples: list[int], *alphas: np.ndarray) -> list[np.ndarray]:
-        rows, y = self._x[samples].T, self._y[samples]
-        return [np.append(alpha @ y, rows @ alpha) for alpha in alphas]
-
-    def columns(self, places: list[int]) -> np.ndarray:
-        self._make(places)
-        columns: np.ndarray = self._known[self._places[places]]
-        return columns
-
-    def entries(self, samples: list[int], places: list[int]) -> np.ndarray:
-        self._make(places)
-        return self._known[np.ix_(self._places[places], samples)].T
-
-    def _make(self, places: list[int]) -> None:
-        """Make arrays of the columns that are none yet. Raises ValueError: they are too many."""
-        for place in places:
-            if self._places[place] < 0:
-                self._places[place] = self._add(place)
-
-    def _add(self, place: int) -> int:
-        if self._count == len(self._known):
-            more = np.empty((max(self._count, 64), len(self._y)))
-            if self._known.size + more.size > MOST_DENSE:
-                raise ValueError(
-                    f"the path has had {self._count - 1} features of a sparse X in use, and more "
-                    f"would not fit an array of {MOST_DENSE:g} numbers: raise eps_min"
-                )
-            self._known = np.concatenate([self._known, more])
-        column = self._known[self._count]
-        column[:] = 0 if place else self._y
-        if place:
-            part = slice(*self._every.indptr[place - 1 : place + 1])
-            column[self._every.indices[part]] = self._every.data[part]
-        self._count += 1
-        return self._count - 1
-
-
 class Walk:
     """The parametric simplex method for P(s): from w = 0 on, a step for each change of the basis.
 
-    The bias is column 0 of `rows`, and feature j column j + 1. In use are the bias and k features;
-    k samples are at the kink, where the margin is 1. These two sets are the basis. While it stays,
-    k + 1 equations (a margin of 1 at the kink, ||w'|| = s) give the weights, which are linear in s.
-    The transposed equations give alpha at the kink, and c, minus the slope of P; alpha is 1/n below
-    the kink and 0 above. Where a weight or another sample's slack reaches 0, P has a corner. There
-    alpha moves along a line until a sample may leave the kink or a feature may come into use.
+    The bias is column 0 of `signed`, and each feature a column after it. In use are the bias and k
+    features; k samples are at the kink, where the margin is 1. These two sets are the basis. While
+    it stays, k + 1 equations (a margin of 1 at the kink, ||w'|| = s) give the weights, which are
+    linear in s. The transposed equations give alpha at the kink, and c, minus the slope of P; alpha
+    is 1/n below the kink and 0 above. Where a weight or another sample's slack reaches 0, P has a
+    corner. There alpha moves along a line until a sample may leave the kink or a feature may come
+    into use, as its pull, sum_i alpha_i y_i x_ij, reaches c or -c.
 
     Many samples may reach the kink at once. So each margin is compared to a target of its own, by
     at most SHIFT above 1, which decides the order. The corners are computed without the shifts.
@@ -184,17 +59,21 @@ class Walk:
     two, which makes no error; w, s and eps of a corner are in the unit of x again.
     """
 
+    signed: Signed | SignedSparse
+    centre: np.ndarray
+    watched: np.ndarray
+    below: np.ndarray
+
     def __init__(self, x: Any, y: np.ndarray):
         """x (n, d) is an array or a CSR array."""
-        self.rows: _Rows | _SparseRows
         if isinstance(x, np.ndarray):
             self.exponent = exponent_of(x)
-            self.rows = _Rows(np.ldexp(x, -self.exponent), y)
+            self.signed = Signed(np.ldexp(x, -self.exponent), y)
         else:
             self.exponent, x = exponent_of(x.data), x.copy()
             x.data = np.ldexp(x.data, -self.exponent)
-            self.rows = _SparseRows(x, y)
-        self.y, self.size, self.n_features = y, self.rows.size, x.shape[1]
+            self.signed = SignedSparse(x, y)
+        self.y, self.size, self.n_features = y, self.signed.size, x.shape[1]
         self.target = 1 + SHIFT * np.random.default_rng(0).random(len(y))
         # With w = 0 the slope of the loss in b is (-(y > 0).sum() + passed targets y b) / n.
         first = int(np.argsort(y * self.target)[np.count_nonzero(y > 0)])
@@ -213,9 +92,9 @@ class Walk:
         point[0] = self.y[self.kink[0]]
         alpha = -self.below[:1] / n / point[0]  # balances the samples below
         while True:
-            pull = self.below / n + self.rows.pulls(self.kink, alpha)[0]
+            pull = self.below / n + self.signed.pulls(self.kink, alpha)[0]
             feature = int(np.argmax(np.abs(pull)))
-            if np.abs(pull[feature]) >= self.rows.least:
+            if np.abs(pull[feature]) >= self.signed.least:
                 break
             self._widen()
         if np.abs(pull[feature]) <= ZERO * self.size[feature]:  # classes of the same mean
@@ -223,7 +102,7 @@ class Walk:
             return
         self._use(feature, np.sign(pull[feature]))
         while True:
-            matrix = np.vstack([self.rows.entries(self.kink, self.used), self.signs])
+            matrix = np.vstack([self.signed.entries(self.kink, self.used), self.signs])
             factors = lu_factor(matrix, check_finite=False)
             sides = np.zeros((len(self.used), 3))
             sides[:-1, 0], sides[:-1, 1], sides[-1, 2] = self.target[self.kink], 1, 1
@@ -238,7 +117,7 @@ class Walk:
                 exact_s = -exact[position] / rate[position]
                 direction[position] = -self.signs[position]
             else:
-                row = self.rows.entries([sample], self.used)[0]
+                row = self.signed.entries([sample], self.used)[0]
                 exact_s = (1 - row @ exact) / (row @ rate)
                 direction = -self.side[sample] * row
             *alpha_rate, slope_rate = lu_solve(factors, direction, 1, check_finite=False)
@@ -281,7 +160,7 @@ class Walk:
             time = min(arrivals[k], times[position])
             if time < np.inf:
                 moved = self._point(weights + time * rate) - self.centre
-                if self.size @ np.abs(moved) <= self.reach:
+                if self.signed.reach(moved) <= self.reach:
                     break
         if time == np.inf:
             raise ValueError("no path: rounding is too large; scale the features to a range of 1")
@@ -304,7 +183,7 @@ class Walk:
         while True:
             enters = self._entering(alpha, alpha_rate, c, c_rate, tiny)
             time = min(enters.min(), leaves.min(), end)
-            if not self.rows.least or c + time * c_rate >= self.rows.least:
+            if not self.signed.least or c + time * c_rate >= self.signed.least:
                 break
             self._widen()
         if end * (1 - ZERO) <= min(enters.min(), leaves.min()):
@@ -319,7 +198,7 @@ class Walk:
 
     def _entering(self, alpha, alpha_rate, c: float, c_rate: float, tiny: float) -> np.ndarray:
         """How long until each feature that is not in use has a pull of c, or of -c (2, 1 + d)."""
-        pull, pull_rate = self.rows.pulls(self.kink, alpha, alpha_rate)
+        pull, pull_rate = self.signed.pulls(self.kink, alpha, alpha_rate)
         pull += self.below / len(self.y)
         enters = np.stack(
             [
@@ -332,21 +211,21 @@ class Walk:
 
     def _widen(self) -> None:
         """Look at more features from now on. The weights of new ones are 0."""
-        self.rows.widen()
-        self.size = self.rows.size
+        self.signed.widen()
+        self.size = self.signed.size
         self.centre = np.append(self.centre, np.zeros(len(self.size) - len(self.centre)))
-        self.below = self.rows.total(self.side < 0)
+        self.below = self.signed.total(self.side < 0)
 
     def _use(self, feature: int, sign: float) -> None:
         """Take a feature into use, whose weight will have this sign."""
         self.used.append(feature)
         self.signs.append(sign)
-        column = self.rows.columns([feature])[:, self.near]
+        column = self.signed.columns([feature])[:, self.near]
         self.watched = np.concatenate([self.watched, column])
 
     def _put(self, sample: int, side: int) -> None:
         """Note on which side of the kink a sample now is."""
-        self.below += ((side < 0) - float(self.side[sample] < 0)) * self.rows.row(sample)
+        self.below += ((side < 0) - float(self.side[sample] < 0)) * self.signed.row(sample)
         self.side[sample] = side
 
     def _watch(self, weights: np.ndarray, count: int) -> None:
@@ -357,13 +236,13 @@ class Walk:
         """
         n = len(self.y)
         self.centre = self._point(weights)
-        columns = self.rows.columns(self.used)
+        columns = self.signed.columns(self.used)
         distance = np.abs(weights @ columns - self.target)
         furthest = max(np.partition(distance, min(count, n) - 1)[min(count, n) - 1], CLOSE)
         self.near = np.flatnonzero(distance <= furthest)
         self.watched = columns[:, self.near]
         self.reach = np.inf if n <= WATCHED else furthest if count < n else 0.0
-        self.below = self.rows.total(self.side < 0)
+        self.below = self.signed.total(self.side < 0)
 
     def _point(self, weights: np.ndarray) -> np.ndarray:
         """The bias and weights of all features, (1 + d,)."""
@@ -378,7 +257,7 @@ class Walk:
         eps = c / total if c > 0 else 0.0
         near = np.where(np.abs(point[1:]) > SAME * s, point[1:], 0.0)  # what rounding leaves of 0
         w = np.zeros(self.n_features)
-        w[self.rows.features[: len(near)]] = np.ldexp(near, -self.exponent)
+        w[self.signed.features[: len(near)]] = np.ldexp(near, -self.exponent)
         scaled = np.ldexp([s, eps], [-self.exponent, self.exponent])
         return Corner(w, point[0], scaled[0], total - c * s, every, total, scaled[1])
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.optimize
+import scipy.sparse
 import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
@@ -401,12 +402,18 @@ def found_of(x, y, norm="inf", low=0.0, high=1.0):
     return pieces.Found(x, y, np.array([-1, 1]), norm, low, high, 0.0)
 
 
-@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+FORMS = pytest.mark.parametrize(
+    ("norm", "form"),
+    [*((norm, np.array) for norm in ("inf", "2", "1")), ("inf", scipy.sparse.csr_array)],
+)
+
+
+@FORMS
 @pytest.mark.parametrize("seed", range(100))
-def test_bounds_of_a_model_hold_in_exact_arithmetic(norm, seed):
+def test_bounds_of_a_model_hold_in_exact_arithmetic(norm, form, seed):
     """Of any weights, and of those that `at` returns, whose margins cancel."""
     x, y, random = cancelling(seed, random_size(seed, 9), random_size(seed + 1, 6))
-    found = found_of(x, y, norm)
+    found = found_of(form(x), y, norm)
     span = np.ptp(x, axis=0).max() or 1.0
     for _ in range(20):
         w = random.normal(size=x.shape[1]) / span * 10.0 ** random.uniform(-9, 3)
@@ -479,12 +486,12 @@ def test_the_plain_hinge_is_an_upper_bound_for_small_weights(seed):
     assert mean_hinge(margins) <= Fraction(p)
 
 
-@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+@FORMS
 @pytest.mark.parametrize("seed", range(100))
-def test_bounds_of_a_dual_solution_hold_in_exact_arithmetic(norm, seed):
+def test_bounds_of_a_dual_solution_hold_in_exact_arithmetic(norm, form, seed):
     """alpha is exactly balanced; r and D are on the safe side of its size and sum."""
     x, y, random = cancelling(seed, random_size(seed, 9), random_size(seed + 1, 6))
-    n, found = len(y), found_of(x, y, norm)
+    n, found = len(y), found_of(form(x), y, norm)
     alphas = random.uniform(-0.1, 1.1, (20, n)) * random.integers(0, 2, (20, n))
     alphas = alphas * 10.0 ** random.choice([0, -9, -15], (20, 1))
     for alpha in alphas / n:
