@@ -19,34 +19,33 @@ import numpy as np
 from advlinear.minima import certificate, program
 from advlinear.samples import Problem
 
-SMALLEST_FEATURE = 1e-14  # relative to the samples: a feature that is smaller is rounding
+ROUNDED = 8  # a new feature below so many U, times d, of the largest one is rounding
 
 
 def takes(problem: Problem) -> bool:
-    """Whether the problem is one of an array with more features than samples of a weight."""
-    n = np.count_nonzero(problem.weights)
-    return (problem.norm == "2" or problem.eps == 0) and n < problem.x.shape[1]
+    """Whether the problem is one of more features than samples in the L2 ball, or at eps = 0."""
+    n, d = problem.x.shape
+    return n < d and (problem.norm == "2" or problem.eps == 0)
 
 
 def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) -> tuple:
-    """w (d,), b, alpha (n,), and what the certificate says of them."""
+    """w (d,), b, alpha (n,), and what the certificate says of them; x is an array."""
     import scipy.linalg  # here, as `attack` does not need it
 
-    used = problem.weights > 0
-    centre = problem.x[used].mean(axis=0)
-    away = (problem.x[used] - centre).T  # in the order that LAPACK overwrites
+    centre, unit = problem.x.mean(axis=0), np.ones(problem.x.shape[1])
+    if problem.eps == 0:  # any units will do, and those of similar ranges lose nothing
+        unit = np.ptp(problem.x, axis=0)
+        unit[unit == 0] = 1
+    away = ((problem.x - centre) / unit).T  # in the order that LAPACK overwrites
     (reflections, tau), r = scipy.linalg.qr(away, mode="raw", overwrite_a=True, check_finite=False)
     z = np.ascontiguousarray(r.T)
     sizes = np.abs(z).max(axis=0)
-    z[:, sizes <= SMALLEST_FEATURE * sizes.max()] = 0
-    of_used = dict(x=z, y=problem.y[used], weights=problem.weights[used])
-    v, b, inner, _ = program.solve(replace(problem, **of_used), tol, report)
+    z[:, sizes <= ROUNDED * certificate.U * len(centre) * sizes.max()] = 0
+    v, b, alpha, _ = program.solve(replace(problem, x=z), tol, report)
     w = np.zeros((len(centre), 1), order="F")
     w[: len(v), 0] = v
     multiply = scipy.linalg.lapack.dormqr
     size = int(multiply("L", "N", reflections, tau, w, lwork=-1)[1][0])
-    w = multiply("L", "N", reflections, tau, w, lwork=size)[0][:, 0]
+    w = multiply("L", "N", reflections, tau, w, lwork=size)[0][:, 0] / unit
     b -= float(centre @ w)
-    alpha = np.zeros(len(used))
-    alpha[used] = inner
     return w, b, alpha, certificate.bounds(problem, w, b, alpha)
