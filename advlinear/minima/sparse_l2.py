@@ -181,7 +181,8 @@ class Search:
         self.gram = self.gram or newton.Gram(self.samples)
         bias, largest = self.without_weights()
         best = largest, np.zeros(len(piece.pull)), bias
-        pieces, alpha, dual, proof = [], piece.alpha, 0.0, np.zeros(self.n)
+        pieces: list[Piece] = []
+        alpha, dual, proof = piece.alpha, 0.0, np.zeros(self.n)
         penalty = float(piece.pull @ piece.pull) / (2 * piece.total)
         w = piece.pull / penalty
         scores = self.problem.x @ w
@@ -250,9 +251,9 @@ def mixture(one: Piece, other: Piece, eps: float) -> tuple[Array, float]:
     a = pull @ pull - (eps * total) ** 2
     half = best.pull @ pull - eps**2 * best.total * total
     constant = best.pull @ best.pull - (eps * best.total) ** 2
-    root = np.sqrt(max(half * half - a * constant, 0.0))
+    root = np.sqrt(np.maximum(half * half - a * constant, 0))
     share = -constant / (half + root) if half + root > 0 else 0.0
-    share = min(max(share, 0.0), 1.0)
+    share = float(np.clip(share, 0, 1))
     return best.alpha + share * (high.alpha - best.alpha), best.total + share * total
 
 

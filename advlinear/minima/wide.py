@@ -6,7 +6,7 @@ column i of R. docs/theory.md, "Wide and sparse samples in the L2 ball", has the
 attack (eps = 0) all balls are the same, and so the L2 ball, too.
 
 Q stays a product of Householder's reflections, which is exact to rounding even where the samples
-depend on each other, as centred ones always do. Their Gram matrix would lose half of the digits.
+depend on each other. Their Gram matrix would lose half of the digits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from advlinear.minima import certificate, program
 from advlinear.samples import Problem
 
-ROUNDED = 8  # a new feature below so many U, times d, of the largest one is rounding
+WIDE_ROUNDING = 8  # a new feature below so many U, times d, of the largest one is rounding
 
 
 def takes(problem: Problem) -> bool:
@@ -32,20 +32,22 @@ def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) 
     """w (d,), b, alpha (n,), and what the certificate says of them; x is an array."""
     import scipy.linalg  # here, as `attack` does not need it
 
-    centre, unit = problem.x.mean(axis=0), np.ones(problem.x.shape[1])
-    if problem.eps == 0:  # any units will do, and those of similar ranges lose nothing
-        unit = np.ptp(problem.x, axis=0)
-        unit[unit == 0] = 1
-    away = ((problem.x - centre) / unit).T  # in the order that LAPACK overwrites
-    (reflections, tau), r = scipy.linalg.qr(away, mode="raw", overwrite_a=True, check_finite=False)
-    z = np.ascontiguousarray(r.T)
+    used, centre, span, eps = program.unit_ranges(problem.x, problem.eps)
+    unit = span if eps == 0 else np.ones(len(used))  # at eps = 0 any units will do
+    away = (np.take(problem.x, used, axis=1) - centre) / unit
+    (reflections, tau), r = scipy.linalg.qr(
+        away.T, mode="raw", overwrite_a=True, check_finite=False
+    )
+    reflections = reflections[:, : len(tau)]
+    z = np.ascontiguousarray(r[: len(problem.y)].T)
     sizes = np.abs(z).max(axis=0)
-    z[:, sizes <= ROUNDED * certificate.U * len(centre) * sizes.max()] = 0
+    z[:, sizes <= WIDE_ROUNDING * certificate.U * len(centre) * sizes.max()] = 0
     v, b, alpha, _ = program.solve(replace(problem, x=z), tol, report)
-    w = np.zeros((len(centre), 1), order="F")
-    w[: len(v), 0] = v
+    inner = np.zeros((len(used), 1), order="F")
+    inner[: len(v), 0] = v
     multiply = scipy.linalg.lapack.dormqr
-    size = int(multiply("L", "N", reflections, tau, w, lwork=-1)[1][0])
-    w = multiply("L", "N", reflections, tau, w, lwork=size)[0][:, 0] / unit
-    b -= float(centre @ w)
+    size = int(multiply("L", "N", reflections, tau, inner, lwork=-1)[1][0])
+    w = np.zeros(problem.x.shape[1])
+    w[used] = multiply("L", "N", reflections, tau, inner, lwork=size)[0][:, 0] / unit
+    b -= float(centre @ w[used])
     return w, b, alpha, certificate.bounds(problem, w, b, alpha)
