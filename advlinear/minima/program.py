@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -81,18 +81,6 @@ def advice(problem: Problem | JointProblem) -> str:
 
 
 def solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
-    """What `_solve` returns; samples of weight 0 are left out of the solver, not of the proof."""
-    used = problem.weights > 0
-    if used.all():
-        return _solve(problem, tol, report)
-    of_weight = {name: getattr(problem, name)[used] for name in ("x", "y", "weights")}
-    w, b, inner, _ = _solve(replace(problem, **of_weight), tol, report)
-    alpha = np.zeros(len(used))
-    alpha[used] = inner
-    return w, b, alpha, certificate.bounds(problem, w, b, alpha)
-
-
-def _solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
     """w (d,), b, alpha (n,), and what `certificate` says of them."""
     n, d = problem.x.shape
     program, used, centre, span = _program(problem, tol, report)

@@ -1,4 +1,15 @@
-"""Which solver takes a problem of two classes."""
+"""Which solver takes a problem of two classes.
+
+| X | ball | solver |
+|---|---|---|
+| array, more features than samples | L2, and every ball at eps = 0 | wide.py |
+| array, more features than samples, more than 300 | L-infinity, no box, eps > 0 | working_sets.py |
+| array | any other | program.py |
+| sparse, of more than 2e4 numbers as an array | L-infinity, eps > 0 | working_sets.py |
+| sparse, of more than 1e6 numbers as an array | L2, eps > 0 | sparse_l2.py |
+| sparse, of at most 5e7 numbers as an array | any other | as an array |
+| sparse | any other | refused |
+"""
 
 from __future__ import annotations
 
@@ -8,28 +19,64 @@ from dataclasses import replace
 import numpy as np
 
 from advlinear import samples
-from advlinear.minima import certificate, program, working_sets
+from advlinear.minima import certificate, program, sparse_l2, wide, working_sets
 from advlinear.samples import Problem
 
-FEW_NUMBERS = 2e4  # n d up to which a sparse X is solved for as an array
 FEW_FEATURES = 300  # up to which an array is given to the interior point with all its features
+SMALL = {"inf": 2e4, "2": 1e6}  # numbers up to which a sparse X is solved for as an array
+MOST_BYTES = 2e9  # of the matrix that the interior point factors
 
 
 def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) -> tuple:
-    """w (d,), b, alpha (n,), and what the certificate says of them."""
-    n, d = problem.x.shape
-    dense = isinstance(problem.x, np.ndarray)
-    many = d > max(n, FEW_FEATURES) if dense else n * d > FEW_NUMBERS
-    if many and problem.norm == "inf" and problem.box is None and _attacked(problem):
-        return working_sets.solve(problem, tol, report)
-    if dense:
-        return program.solve(problem, tol, report)
-    x = samples.as_array(problem.x, "this problem")
-    w, b, alpha, _ = program.solve(replace(problem, x=x), tol, report)
+    """w (d,), b, alpha (n,), and what the certificate says of them.
+
+    Samples of weight 0 are left out of the solver, not of the proof.
+
+    Raises:
+        ValueError: the problem is too large for the solver that takes it.
+    """
+    used = problem.weights > 0
+    if used.all():
+        return _solve(problem, tol, report)
+    of_weight = {name: getattr(problem, name)[used] for name in ("x", "y", "weights")}
+    w, b, inner, _ = _solve(replace(problem, **of_weight), tol, report)
+    alpha = np.zeros(len(used))
+    alpha[used] = inner
     return w, b, alpha, certificate.bounds(problem, w, b, alpha)
 
 
-def _attacked(problem: Problem) -> bool:
-    """Whether eps is not so small that it is solved as 0."""
-    ranges = problem.x.max(axis=0) - problem.x.min(axis=0)
-    return problem.eps > program.LEAST_EPS * ranges.max()
+def _solve(problem: Problem, tol: float, report: Callable[[str], object] | None) -> tuple:
+    (n, d), norm = problem.x.shape, problem.norm
+    low, high = samples.extremes(problem.x)
+    attacked = problem.eps > program.LEAST_EPS * (high - low).max()  # else it is solved as 0
+    if isinstance(problem.x, np.ndarray):
+        if wide.takes(problem):
+            return wide.solve(problem, tol, report)
+        if norm == "inf" and attacked and problem.box is None and d > max(n, FEW_FEATURES):
+            return working_sets.solve(problem, tol, report)
+        _refuse_matrix(problem)
+        return program.solve(problem, tol, report)
+    if norm in SMALL and attacked and n * d > SMALL[norm]:
+        return (working_sets if norm == "inf" else sparse_l2).solve(problem, tol, report)
+    x = samples.as_array(problem.x, _where(problem))
+    w, b, alpha, _ = _solve(replace(problem, x=x), tol, report)
+    return w, b, alpha, certificate.bounds(problem, w, b, alpha)
+
+
+def _where(problem: Problem) -> str:
+    """What needs a sparse X as an array, for the message of `samples.as_array`."""
+    if problem.eps == 0:
+        return "eps = 0"
+    return f"the L{problem.norm.replace('inf', '-infinity')} ball"
+
+
+def _refuse_matrix(problem: Problem) -> None:
+    """Raise ValueError if the matrix of the interior point is too large for memory."""
+    d = problem.x.shape[1]
+    size = 8 * float((2 * d + 1 if problem.box else d + 2) ** 2)
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"{d} features need a matrix of {size:.2g} bytes in this ball, and at most "
+            f"{MOST_BYTES:g} are taken: leave out features, or take the L2 ball without a box, if "
+            "the samples are fewer"
+        )

@@ -9,7 +9,7 @@ all features. X stays sparse, and so does its part of the features in the workin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,24 +32,22 @@ def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) 
     """w (d,), b, alpha (n,), and what the certificate says of them.
 
     Args:
-        problem: in the L-infinity ball with eps > 0, without a box; x is a CSR array or an array.
+        problem: in the L-infinity ball, without a box; x is a CSR array or an array. eps and all
+            weights are above 0.
         tol, report: as of `minimise`.
 
     Raises:
         ValueError: more than MOST_FEATURES features would join the working set.
     """
-    weighted = problem.weights > 0
-    of_weight = {name: getattr(problem, name)[weighted] for name in ("x", "y", "weights")}
-    whole = _whole(replace(problem, **of_weight), tol, report)
+    whole = _whole(problem, tol, report)
 
     def prove(theta: Array, alpha: Array) -> tuple:
         w = whole.program.operator.weights(theta) / whole.span
         b = float(theta[-1] - w @ whole.centre)
         if not (np.isfinite(w).all() and np.isfinite(b)):
             raise ValueError("no certificate: the steps overflow: " + program.advice(problem))
-        spread = np.zeros(len(weighted))
-        spread[weighted] = alpha / len(alpha)
-        return w, b, spread, certificate.bounds(problem, w, b, spread)
+        alpha = alpha / len(alpha)
+        return w, b, alpha, certificate.bounds(problem, w, b, alpha)
 
     proofs: list[tuple] = []
     for theta, alphas in _solutions(whole):
@@ -87,7 +85,7 @@ class Whole:
 
 
 def _whole(problem: Problem, tol: float, report: Callable | None) -> Whole:
-    """The program of a problem whose weights are all positive."""
+    """The program over all features."""
     x, (n, d) = problem.x, problem.x.shape
     low, high = x.min(axis=0), x.max(axis=0)
     if isinstance(x, np.ndarray):
