@@ -2,10 +2,11 @@
 
 To read it from the top: operators.py, the worst-case margins as a linear map; cones.py, what bounds
 the norm of the weights; losses.py, the hinge and the logistic loss, and curvatures.py, how they
-bend; interior.py, the method; vertex.py, the last step of a linear program. The Protocols Operator,
-Cone, Loss and Curvature say what a new one has to provide. program.py picks the operator and the
-cone for a ball and a box. certificate.py uses nothing of these, but rounding.py alone. joint/ has
-the same for more than two classes.
+bend; interior.py, the method; vertex.py, the last step of a linear program. scaled.py is what
+operators have in place of an array of large samples, spread.py of a dask array. The Protocols
+Operator, Cone, Loss and Curvature say what a new one has to provide. program.py picks the operator
+and the cone for a ball and a box. certificate.py uses nothing of these, but rounding.py alone.
+joint/ has the same for more than two classes.
 """
 
 import numpy as np
