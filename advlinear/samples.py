@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advlinear import chunks
 from advlinear.balls import ball, blocks, exponent_of, shown
 
 if TYPE_CHECKING:
@@ -439,11 +440,15 @@ def units(scale: ArrayLike | None, form: Form) -> np.ndarray | None:
 def matrix(X: Any) -> Any:
     """X as (n, d) float64: an array or, for a sparse X, a CSR array without stored zeros.
 
-    A large array, and one on disk, is not copied, and keeps its type.
+    A large array, one on disk and a dask array are not copied, and keep their type.
 
     Raises:
         ValueError: it is not n finite real numbers each of d.
     """
+    if chunks.is_chunked(X):
+        x = chunks.of_rows(X)
+        chunks.each(x, require_finite, ["X"] * len(x.chunks[0]))
+        return x
     if hasattr(X, "tocsr"):
         return _csr(X)
     refuse_other_columns(X)
@@ -462,6 +467,9 @@ def _stays(X: Any) -> bool:
 
 def extremes(x: Any) -> tuple[np.ndarray, np.ndarray]:
     """The least and the largest number (d,) of each feature of x, of `matrix`, as float64."""
+    if chunks.is_chunked(x):
+        lows, highs = zip(*chunks.each(x, extremes), strict=True)
+        return np.min(lows, axis=0), np.max(highs, axis=0)
     if not isinstance(x, np.ndarray):
         return x.min(axis=0).toarray().ravel(), x.max(axis=0).toarray().ravel()
     low, high = np.full((2, x.shape[1]), ((np.inf,), (-np.inf,)))
@@ -499,11 +507,14 @@ def as_array(x: Any, what_for: str) -> np.ndarray:
     """
     if isinstance(x, np.ndarray):
         return x.astype(np.float64, copy=False)
+    kind = "a dask array" if chunks.is_chunked(x) else "sparse"
     if not fits_array(x):
         raise ValueError(
-            f"X is sparse, and {what_for} needs it as an array, which would hold "
+            f"X is {kind}, and {what_for} needs it as an array, which would hold "
             f"{math.prod(x.shape):.2g} numbers: at most {MOST_DENSE:g} are taken"
         )
+    if chunks.is_chunked(x):
+        return np.asarray(x, np.float64)
     dense: np.ndarray = x.toarray()
     return dense
 
@@ -598,8 +609,8 @@ class Problem:
     """The robust loss of two classes, sum_i a_i l(worst margin of sample i) / sum_i a_i.
 
     Attributes:
-        x: (n, d) samples, inside the box; an array, or without a box a CSR array. float64, or of
-            a large array as it came.
+        x: (n, d) samples, inside the box; an array, or without a box a CSR array or a dask array
+            in chunks of rows. float64, or of a large array or a dask array as it came.
         y: (n,) -1 or +1, int8.
         classes: (2,) the labels that stand for -1 and +1.
         weights: (n,) a_i: sample_weight times a power of two, the largest below 1; or ones.
@@ -676,7 +687,7 @@ def problem(
     if box is not None:
         if norm != "inf":
             raise ValueError(f"a box needs the norm inf, not {norm}: leave one of the two out")
-        X = as_array(x, "a box") if hasattr(X, "tocsr") else X
+        X = X if isinstance(x, np.ndarray) else as_array(x, "a box")
         # The type of X says by how much rounding may leave the box.
         form = Form(array(X, "X"), *names(X))
         box = bounds(box, form)

@@ -42,13 +42,14 @@ they would no longer be sparse.)
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advlinear import samples
+from advlinear import chunks, samples
 from advlinear.balls import shown
 from advlinear.minima import rounding
 from advlinear.minima.joint import certificate as joint
@@ -175,7 +176,7 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
 
 def _centre_and_ranges(x: Any) -> tuple[np.ndarray, np.ndarray]:
     """A c (d,) amid the samples, and the range (d,) of each feature; c is 0 for a sparse x."""
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) or chunks.is_chunked(x):
         low, high = samples.extremes(x)
         return low + (high - low) / 2, high - low
     low, high = x.min(axis=0), x.max(axis=0)
@@ -187,6 +188,9 @@ def _centre_and_ranges(x: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total: float) -> float:
     """An upper bound of F(w, b); total: the sum of the weights."""
+    if chunks.is_chunked(problem.x):
+        bound = functools.partial(_upper_of_chunk, centre=centre, w=w, b=b, total=total)
+        return math.fsum(chunks.each(problem.x, bound, _in_chunks(problem))) * (1 + FEW)
     dense = isinstance(problem.x, np.ndarray)
     used = np.flatnonzero(w) if dense else np.arange(len(w))  # columns of a CSR array take long
     n_terms = len(used) if dense else int(np.diff(problem.x.indptr).max())
@@ -204,6 +208,19 @@ def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total:
             margins = y * (_product(x, w) + bias) - cost - (n_terms + 8) * 2 * U * terms
             losses[rows] = problem.weights[rows] * _losses(problem.loss, margins)
     return rounding.total(losses) / total * (1 + FEW)
+
+
+def _upper_of_chunk(x: np.ndarray, problem: Problem, **given: Any) -> float:
+    """Of the terms of the samples of a chunk."""
+    return _upper(replace(problem, x=x), **given)
+
+
+def _in_chunks(problem: Problem) -> list[Problem]:
+    """For each chunk of a dask array the problem of its samples, but for x."""
+    return [
+        replace(problem, x=None, y=problem.y[rows], weights=problem.weights[rows])
+        for rows in chunks.rows_of(problem.x)
+    ]
 
 
 def _losses(loss: str, margins: np.ndarray) -> np.ndarray:
@@ -251,6 +268,7 @@ def _misses(
     if not total:
         return np.zeros(d)
     in_blocks = _in_blocks if isinstance(problem.x, np.ndarray) else _of_columns
+    in_blocks = _of_chunks if chunks.is_chunked(problem.x) else in_blocks
     g, terms, n_terms, moves = in_blocks(problem, centre, alpha, factors)
     terms = 3 * (n_terms + 12) * U * terms + 3 * n * SMALLEST
     if problem.box is not None:
@@ -282,6 +300,22 @@ def _in_blocks(
                 for against, side in enumerate(sides):
                     moves[against] += factors[sign] * np.dot(part, np.minimum(problem.eps, side))
     return g, terms, 2 * block, moves
+
+
+def _of_chunks(
+    problem: Problem, centre: np.ndarray, alpha: np.ndarray, factors: dict[int, float]
+) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray]:
+    """The same of a dask array: of all chunks, one after the other."""
+    parts = [alpha[rows] for rows in chunks.rows_of(problem.x)]
+    of_chunk = functools.partial(_blocks_of_chunk, centre=centre, factors=factors)
+    g, terms, n_terms, _ = zip(
+        *chunks.each(problem.x, of_chunk, _in_chunks(problem), parts), strict=True
+    )
+    return sum(g), sum(terms), max(n_terms) + len(parts), np.zeros((2, 0))
+
+
+def _blocks_of_chunk(x: np.ndarray, problem: Problem, alpha: np.ndarray, **given: Any) -> tuple:
+    return _in_blocks(replace(problem, x=x), alpha=alpha, **given)
 
 
 def _of_columns(

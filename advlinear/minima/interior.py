@@ -55,6 +55,7 @@ def solve(
     start: Callable[[Array], Loss],
     theta: Array,
     stopping_rule: Callable[[Iterate, int], tuple[bool, float]],
+    begin: Callable[..., tuple[Array, Samples]] | None = None,
 ) -> Point:
     """The iterate at which the rule stops, or the last one that rounding or MOST_STEPS allow.
 
@@ -68,8 +69,9 @@ def solve(
         theta: (p,) with K theta inside the cone, from which to start.
         stopping_rule: given an iterate and its number, says whether to stop, and the smallest sum
             of complementary products that is wanted.
+        begin: `in_memory`, or what takes its place for samples that are elsewhere.
     """
-    first = _first(operator, cone, start, theta)
+    first = start_from(cone, *(begin or in_memory)(operator, start, theta))
     return descend(operator, cone, linear_term, first, stopping_rule).point
 
 
@@ -96,11 +98,14 @@ def descend(
     return iterate
 
 
-def _first(operator: Operator, cone: Cone, start: Callable[[Array], Loss], theta: Array) -> Iterate:
+def in_memory(
+    operator: Operator, start: Callable[[Array], Loss], theta: Array
+) -> tuple[Array, Samples]:
+    """theta, scaled down to margins of at most 1, and the samples at its margins."""
     margins = operator.matvec(theta)
     size = max(1.0, np.abs(margins).max())  # further off, losses are flat
     margins /= size
-    return start_from(cone, theta / size, Samples.of(operator, start(margins), margins))
+    return theta / size, Samples.of(operator, start(margins), margins)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ interior point".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from advlinear.minima import Array
 from advlinear.minima.cones import longest_step
@@ -33,15 +34,33 @@ def losses_of(loss: str, margins: Array) -> Array:
     return BY_NAME[loss].values(margins)
 
 
-def first_state(loss: str, sample_weight: Array, y: Array, margins: Array) -> Loss:
-    """The state of the first iterate, of the loss of this name, at these margins (n,).
+@dataclass(frozen=True)
+class First:
+    """Makes the state of the first iterate, of the loss of this name, from its margins (n,).
 
     alpha is half of c for the lighter class, with the same sum for the other class, (27).
+
+    sums: of c (n,) where y (n,) is -1, and where it is 1, of all samples.
     """
-    ones = y > 0
-    sums = np.where(ones, sample_weight[ones].sum(), sample_weight[~ones].sum())
-    alpha = 0.5 * sample_weight * sums.min() / sums
-    return BY_NAME[loss].start(sample_weight, alpha, margins)
+
+    loss: str
+    sample_weight: Array
+    y: NDArray[Any]
+    sums: tuple[float, float]
+
+    @classmethod
+    def of(cls, loss: str, sample_weight: Array, y: NDArray[Any]) -> Self:
+        negative, positive = (float(sample_weight[y == sign].sum()) for sign in (-1, 1))
+        return cls(loss, sample_weight, y, (negative, positive))
+
+    def part(self, rows: slice) -> Self:
+        """That of some samples."""
+        return replace(self, sample_weight=self.sample_weight[rows], y=self.y[rows])
+
+    def __call__(self, margins: Array) -> Loss:
+        shares = 0.5 * min(self.sums) / np.array(self.sums)
+        alpha = self.sample_weight * np.where(self.y > 0, shares[1], shares[0])
+        return BY_NAME[self.loss].start(self.sample_weight, alpha, margins)
 
 
 class Target(NamedTuple):

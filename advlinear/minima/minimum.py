@@ -6,13 +6,14 @@ alpha. Those of more than two classes are in joint/.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advlinear import samples
+from advlinear import chunks, samples
 from advlinear.balls import shown
 from advlinear.minima import program, roads, threads
 from advlinear.minima.joint import solver as joint
@@ -36,6 +37,7 @@ class Minimum:
             sample in the mean that is not 0: 1 / n without weights.
         violation: 0 where the lower bound is one for all weights; see `certificate`.
         alpha: (n,) the dual solution; for K > 2 classes (n, K), 0 for the own class of a sample.
+            Of a dask array X a dask array with its chunks.
         classes: (2,) the labels that stand for -1 and +1; or (K,) those of the rows of w.
         names: (d,) the names of the features, the columns of a DataFrame X; None without names.
         flow: for K > 2 classes in the L2 and L1 balls, and at eps = 0, (K, K, d), a part of the
@@ -104,7 +106,10 @@ def minimise(
     L-infinity ball, with eps > 0, the most common weight of each feature is made 0.
 
     Args:
-        X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers.
+        X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers. An
+            array of more than 2e7 numbers, an np.memmap, and a dask array are read block by block,
+            several times, and not copied: they may be larger than the memory. A dask array is read
+            by its workers, chunk by chunk of rows; call X.persist() if it fits their memory.
         y: labels (n,) of 2 to 16 values, by place and not by index; of two the lower counts as -1.
             With more than two, the hinge in the L-infinity ball with eps > 0 takes any number d of
             features, and all else K (d + 1) <= 1000.
@@ -153,6 +158,9 @@ def minimise(
             f"no certificate: the duality gap is {proof['gap']:.1e}, above tol {tol:g}: "
             + program.advice(problem)
         )
+    x: Any = problem.x
+    if chunks.is_chunked(x):
+        alpha = sys.modules["dask.array"].from_array(alpha, chunks=x.chunks[:1])
     named, _ = samples.names(X)
     return Minimum(
         w,

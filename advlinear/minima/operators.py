@@ -21,6 +21,7 @@ from advlinear.minima.curvatures import Curvature
 from advlinear.minima.scaled import Scaled, in_blocks
 
 Solve = Callable[[Array], Array]
+Matrix = Any  # an array, or what has its products and indices: see scaled.py
 
 
 class Operator(Protocol):
@@ -122,10 +123,10 @@ class InBlocks:
     yx: (n, n_columns). It and y may be of any real type.
     """
 
-    def __init__(self, yx: Array | Scaled, y: NDArray[Any]):
+    def __init__(self, yx: Matrix, y: NDArray[Any]):
         self.yx, self.y, self.n_columns = yx, y, yx.shape[1]
 
-    def of(self, yx: Array | Scaled, y: NDArray[Any]) -> Self:
+    def of(self, yx: Matrix, y: NDArray[Any]) -> Self:
         """The same operator of other samples."""
         return type(self)(yx, y)
 
@@ -154,11 +155,11 @@ class Plain(Direct, InBlocks):
     yx: (n, d), y x. price: 1; or 0 where t is in the linear term instead, and margins are plain.
     """
 
-    def __init__(self, yx: Array | Scaled, y: NDArray[Any], price: float = 1.0):
+    def __init__(self, yx: Matrix, y: NDArray[Any], price: float = 1.0):
         super().__init__(yx, y)
         self.price = price
 
-    def of(self, yx: Array | Scaled, y: NDArray[Any]) -> Plain:
+    def of(self, yx: Matrix, y: NDArray[Any]) -> Plain:
         return Plain(yx, y, self.price)
 
     def matvec(self, theta: Array) -> Array:
@@ -191,11 +192,11 @@ class Split(InBlocks):
     price: (d,) of each feature: eps in its unit.
     """
 
-    def __init__(self, yx: Array | Scaled, y: NDArray[Any], price: Array):
+    def __init__(self, yx: Matrix, y: NDArray[Any], price: Array):
         super().__init__(yx, y)
         self.price = price
 
-    def of(self, yx: Array | Scaled, y: NDArray[Any]) -> Split:
+    def of(self, yx: Matrix, y: NDArray[Any]) -> Split:
         return Split(yx, y, self.price)
 
     def matvec(self, theta: Array) -> Array:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from advlinear.minima import certificate, cones, interior, operators, vertex
-from advlinear.minima.losses import first_state, losses_of
+from advlinear import chunks
+from advlinear.minima import certificate, cones, interior, operators, spread, vertex
+from advlinear.minima.losses import First, losses_of
 from advlinear.minima.scaled import Scaled, Sides
 from advlinear.samples import LARGE, JointProblem, Problem, extremes
 
@@ -63,6 +64,11 @@ class Program:
     exact: bool
     report: Callable[[str], object] | None
     penalty: float = 0.0
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether the samples are in a dask array."""
+        return isinstance(self.operator.yx, spread.ScaledChunks)
 
     @property
     def ends_on_vertex(self) -> bool:
@@ -169,7 +175,7 @@ def unit_ranges(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.n
 
     Where none varies it is the first one, with a range of 1.
     """
-    centre = x.mean(axis=0, dtype=np.float64)
+    centre = np.asarray(x.mean(axis=0, dtype=np.float64))
     low, high = extremes(x)
     span = high - low
     used = np.flatnonzero(span > 0)  # a feature that does not vary does nothing that b does not
@@ -219,8 +225,12 @@ def _scaled(
     y, norm, scale, d, sides = problem.y, problem.norm, eps / span, len(used), None
     if problem.box is not None and eps > 0:
         sides = Sides(problem.box[0][used], problem.box[1][used], eps)
-    scaled = Scaled(problem.x, y, used, centre, span, sides)
-    yx = scaled.array() if math.prod(scaled.shape) <= LARGE else scaled
+    yx: np.ndarray | Scaled | spread.ScaledChunks
+    if chunks.is_chunked(problem.x):
+        yx = spread.ScaledChunks.of(problem.x, y, used, centre, span)
+    else:
+        scaled = Scaled(problem.x, y, used, centre, span, sides)
+        yx = scaled.array() if math.prod(scaled.shape) <= LARGE else scaled
     if norm == "inf" and eps > 0:
         operator: operators.Split | operators.Boxed = operators.Split(yx, y, scale)
         if sides is not None:
@@ -243,11 +253,12 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
     """
     operator, ball, sample_weight = program.operator, program.ball, program.sample_weight
     n = len(sample_weight)
-    if program.ends_on_vertex and n * len(program.start) <= AT_ONCE:
+    if program.ends_on_vertex and n * len(program.start) <= AT_ONCE and not program.is_spread:
         found = _at_once(program, prove)
         if found and found[-1]["gap"] <= program.tol and not found[-1]["violation"]:
             return found
-    if program.loss == "logistic" or n * operator.n_columns**2 <= SMALL:
+    small = program.is_spread or n * operator.n_columns**2 <= SMALL
+    if program.loss == "logistic" or small:
         point = _interior(program, None, None, program.tol)
         plain = program.loss == "hinge" and not program.penalty
         if plain and operator.matvec(ball.tightest(point.theta)).min() > 0:
@@ -367,8 +378,9 @@ def _interior(
         separated = separated and operator.matvec(theta).min() > 0  # not by rounding alone
         return done or separated or primal < -1, 0.1 * tol * max(primal * n, lightest)
 
-    first = functools.partial(first_state, program.loss, sample_weight, operator.y)
-    point = interior.solve(operator, cone, linear_term, first, start, stopping_rule)
+    first = First.of(program.loss, sample_weight, operator.y)
+    given = operator, cone, linear_term, first, start, stopping_rule
+    point = interior.solve(*given, begin=spread.Spread.start if program.is_spread else None)
     if samples is None or alpha_outside is None:
         return point
     alpha = alpha_outside.copy()

@@ -9,6 +9,7 @@
 | sparse, of more than 1e6 numbers as an array | L2, eps > 0 | sparse_l2.py |
 | sparse, of at most 5e7 numbers as an array | any other | as an array |
 | sparse | any other | refused |
+| dask array | any | program.py |
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from advlinear import samples
+from advlinear import chunks, samples
 from advlinear.minima import certificate, program, sparse_l2, wide, working_sets
 from advlinear.samples import Problem
 
@@ -35,32 +36,37 @@ def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) 
     Raises:
         ValueError: the problem is too large for the solver that takes it.
     """
-    used = problem.weights > 0
-    if used.all():
+    used = np.flatnonzero(problem.weights)
+    if len(used) == len(problem.weights):
         return _solve(problem, tol, report)
     of_weight = {name: getattr(problem, name)[used] for name in ("x", "y", "weights")}
     w, b, inner, _ = _solve(replace(problem, **of_weight), tol, report)
-    alpha = np.zeros(len(used))
+    alpha = np.zeros(len(problem.weights))
     alpha[used] = inner
     return w, b, alpha, certificate.bounds(problem, w, b, alpha)
 
 
 def _solve(problem: Problem, tol: float, report: Callable[[str], object] | None) -> tuple:
-    (n, d), norm = problem.x.shape, problem.norm
-    low, high = samples.extremes(problem.x)
-    attacked = problem.eps > program.LEAST_EPS * (high - low).max()  # else it is solved as 0
+    (n, d), in_linf = problem.x.shape, problem.norm == "inf"
     if isinstance(problem.x, np.ndarray):
         if wide.takes(problem):
             return wide.solve(problem, tol, report)
-        if norm == "inf" and attacked and problem.box is None and d > max(n, FEW_FEATURES):
+        if in_linf and problem.box is None and d > max(n, FEW_FEATURES) and _attacked(problem):
             return working_sets.solve(problem, tol, report)
+    if isinstance(problem.x, np.ndarray) or chunks.is_chunked(problem.x):
         _refuse_matrix(problem)
         return program.solve(problem, tol, report)
-    if norm in SMALL and attacked and n * d > SMALL[norm]:
-        return (working_sets if norm == "inf" else sparse_l2).solve(problem, tol, report)
+    if n * d > SMALL.get(problem.norm, np.inf) and _attacked(problem):
+        return (working_sets if in_linf else sparse_l2).solve(problem, tol, report)
     x = samples.as_array(problem.x, _where(problem))
     w, b, alpha, _ = _solve(replace(problem, x=x), tol, report)
     return w, b, alpha, certificate.bounds(problem, w, b, alpha)
+
+
+def _attacked(problem: Problem) -> bool:
+    """Whether eps is not so small that it is solved as 0."""
+    low, high = samples.extremes(problem.x)
+    return bool(problem.eps > program.LEAST_EPS * (high - low).max())
 
 
 def _where(problem: Problem) -> str:
