@@ -28,25 +28,34 @@ SMALL = {"inf": 2e4, "2": 1e6}  # numbers up to which a sparse X is solved for a
 MOST_BYTES = 2e9  # of the matrix that the interior point factors
 
 
-def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) -> tuple:
+def solve(
+    problem: Problem,
+    tol: float,
+    report: Callable[[str], object] | None,
+    solver: Callable[..., tuple] | None = None,
+) -> tuple:
     """w (d,), b, alpha (n,), and what the certificate says of them.
 
     Samples of weight 0 are left out of the solver, not of the proof.
 
+    Args:
+        solver: which one to take, in place of that of the table.
+
     Raises:
-        ValueError: the problem is too large for the solver that takes it.
+        ValueError: the problem is too large for the solver.
     """
+    solver = solver or _by_table
     used = np.flatnonzero(problem.weights)
     if len(used) == len(problem.weights):
-        return _solve(problem, tol, report)
+        return solver(problem, tol, report)
     of_weight = {name: getattr(problem, name)[used] for name in ("x", "y", "weights")}
-    w, b, inner, _ = _solve(replace(problem, **of_weight), tol, report)
+    w, b, inner, _ = solver(replace(problem, **of_weight), tol, report)
     alpha = np.zeros(len(problem.weights))
     alpha[used] = inner
     return w, b, alpha, certificate.bounds(problem, w, b, alpha)
 
 
-def _solve(problem: Problem, tol: float, report: Callable[[str], object] | None) -> tuple:
+def _by_table(problem: Problem, tol: float, report: Callable[[str], object] | None) -> tuple:
     (n, d), in_linf = problem.x.shape, problem.norm == "inf"
     if isinstance(problem.x, np.ndarray):
         if wide.takes(problem):
@@ -59,7 +68,7 @@ def _solve(problem: Problem, tol: float, report: Callable[[str], object] | None)
     if n * d > SMALL.get(problem.norm, np.inf) and _attacked(problem):
         return (working_sets if in_linf else sparse_l2).solve(problem, tol, report)
     x = samples.as_array(problem.x, _where(problem))
-    w, b, alpha, _ = _solve(replace(problem, x=x), tol, report)
+    w, b, alpha, _ = _by_table(replace(problem, x=x), tol, report)
     return w, b, alpha, certificate.bounds(problem, w, b, alpha)
 
 

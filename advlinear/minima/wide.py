@@ -35,6 +35,8 @@ def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) 
     used, centre, span, eps = program.unit_ranges(problem.x, problem.eps)
     unit = span if eps == 0 else np.ones(len(used))  # at eps = 0 any units will do
     away = (np.take(problem.x, used, axis=1) - centre) / unit
+    rest = away.mean(axis=0)  # the rounding of the centre would be one more new feature
+    away -= rest
     (reflections, tau), r = scipy.linalg.qr(
         away.T, mode="raw", overwrite_a=True, check_finite=False
     )
@@ -49,5 +51,5 @@ def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) 
     size = int(multiply("L", "N", reflections, tau, inner, lwork=-1)[1][0])
     w = np.zeros(problem.x.shape[1])
     w[used] = multiply("L", "N", reflections, tau, inner, lwork=size)[0][:, 0] / unit
-    b -= float(centre @ w[used])
+    b -= float((centre + unit * rest) @ w[used])
     return w, b, alpha, certificate.bounds(problem, w, b, alpha)

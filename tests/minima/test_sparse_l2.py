@@ -59,7 +59,7 @@ def test_random_problems_have_the_minimum_of_their_dense_twins(seeds, loss):
     for seed in seeds:
         x, y, eps, weights = random_problem(seed)
         sparse = samples.problem(scipy.sparse.csr_array(x), y, eps, "2", loss, None, weights)
-        w, b, alpha, found = sparse_l2.solve(sparse, TOL, None)
+        w, b, alpha, found = roads.solve(sparse, TOL, None, sparse_l2.solve)
         assert 0 <= found["gap"] <= TOL, seed
         assert found["violation"] == 0, seed
         twin = samples.problem(x, y, eps, "2", loss, None, weights)
@@ -90,7 +90,7 @@ def test_random_problems_against_a_conic_solver(seed, loss):
     if conic is None or conic.status != "optimal":
         pytest.skip("the conic solver does not find a minimum")
     problem = samples.problem(scipy.sparse.csr_array(x), y, eps, "2", loss, None, weights)
-    _, _, _, found = sparse_l2.solve(problem, TOL, None)
+    _, _, _, found = roads.solve(problem, TOL, None, sparse_l2.solve)
     assert found["primal"] <= conic.value + 1e-5
     assert found["dual"] >= conic.value - 1e-5
 

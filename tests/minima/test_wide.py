@@ -7,7 +7,7 @@ from test_minimum import objective
 
 import advlinear
 from advlinear import samples
-from advlinear.minima import program, wide
+from advlinear.minima import program, roads, wide
 
 SAME = 2e-6  # relative to the minimum or the smallest share: two gaps of at most 1e-6
 
@@ -46,7 +46,7 @@ def random_problem(seed):
 def test_few_samples_have_the_minimum_of_all_features(seed):
     X, y, eps, norm, loss, box, weights = random_problem(seed)
     problem = samples.problem(X, y, eps, norm, loss, box, weights)
-    _, _, _, wanted = program.solve(problem, 1e-6, None)
+    _, _, _, wanted = roads.solve(problem, 1e-6, None, program.solve)
     found = advlinear.minimise(X, y, eps, norm, loss, box, weights)
     lightest = weights[weights > 0].min() / weights.sum()
     assert abs(found.primal - wanted["primal"]) <= SAME * max(wanted["primal"], lightest)
@@ -87,7 +87,8 @@ def test_without_an_attack_all_balls_are_the_same(norm, loss):
     X[15:] = X[:15]  # with other labels, so that no weights separate them
     problem = samples.problem(X, y, 0, norm, loss)
     assert wide.takes(problem)
-    found, wanted = advlinear.minimise(X, y, 0, norm, loss), program.solve(problem, 1e-6, None)[3]
+    found = advlinear.minimise(X, y, 0, norm, loss)
+    wanted = roads.solve(problem, 1e-6, None, program.solve)[3]
     assert found.primal == pytest.approx(wanted["primal"], rel=SAME)
 
 

@@ -56,7 +56,7 @@ def random_problem(seed):
 def solve(X, y, eps, loss, weights=None):
     """What the working sets find, whatever roads.py would choose; of a sparse X as it is."""
     problem = samples.problem(X, y, eps, "inf", loss, None, weights)
-    return working_sets.solve(problem, TOL, None)
+    return roads.solve(problem, TOL, None, working_sets.solve)
 
 
 @LOSSES
@@ -73,7 +73,7 @@ def test_random_minima_are_those_of_all_features(seeds, sparse, loss, few_at_fir
         X = scipy.sparse.csr_array(x) if sparse else x
         w, b, alpha, proof = solve(X, y, eps, loss, weights)
         twin = samples.problem(x, y, eps, "inf", loss, None, weights)
-        wanted = program.solve(twin, TOL, None)[-1]["primal"]
+        wanted = roads.solve(twin, TOL, None, program.solve)[-1]["primal"]
         share = twin.weights / twin.weights.sum()
         largest = TOL * max(wanted, share[share > 0].min())
         assert proof["primal"] == pytest.approx(wanted, rel=0, abs=largest), seed
@@ -136,7 +136,7 @@ def test_features_join_until_none_is_missing(loss, monkeypatch):
         monkeypatch.setattr(working_sets, name, 20)
     lines = []
     problem = samples.problem(X, y, 0.003, "inf", loss)
-    _, _, _, proof = working_sets.solve(problem, TOL, lines.append)
+    _, _, _, proof = roads.solve(problem, TOL, lines.append, working_sets.solve)
     sizes = [
         [int(word) for word in line.split() if word.isdecimal()]
         for line in lines
@@ -172,7 +172,7 @@ def test_an_array_with_more_features_than_samples_takes_this_road(loss):
     best = advlinear.minimise(x, y, 0.45, loss=loss, report=lines.append)
     assert lines[-1].endswith("0 missing")
     twin = samples.problem(x, y, 0.45, "inf", loss)
-    wanted = program.solve(twin, TOL, None)[-1]["primal"]
+    wanted = roads.solve(twin, TOL, None, program.solve)[-1]["primal"]
     assert best.primal == pytest.approx(wanted, rel=2 * TOL)
     assert best.violation == 0
 
@@ -183,7 +183,7 @@ def test_separable_classes_have_loss_0(loss):
     X, y = text(300, 5000, 40, 2)
     lines = []
     problem = samples.problem(X, y, 1e-4, "inf", loss)
-    _, _, alpha, proof = working_sets.solve(problem, TOL, lines.append)
+    _, _, alpha, proof = roads.solve(problem, TOL, lines.append, working_sets.solve)
     assert proof["primal"] <= TOL / 300
     assert proof["dual"] == 0
     assert not alpha.any()
