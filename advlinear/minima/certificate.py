@@ -259,7 +259,8 @@ def _misses(
     """|e| (d,): by how much alpha, times the factor of its class, misses the constraints; or 0.
 
     Let t be the sum of the terms of g, in absolute value, and M the other side: eps D, or the moves
-    in the box. Either is computed to at most k u of t or M, with k = 2 block + 12; for a sparse x,
+    in the box. Either is computed to at most k u of t or M, with k = 2 block + 12; for a dask array
+    k is that of the largest chunk plus the number of chunks, which are added up; for a sparse x,
     where SciPy adds up the numbers of a column one after the other, k is their number plus 12. What
     is added to g is 3 k u t. If M >= 2 t, then |g| <= t < M whatever rounding does. Else the error
     of M is at most 2 k u t, and that of g k u t: so |g| + 3 k u t <= M in float64 proves |g| <= M.

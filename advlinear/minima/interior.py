@@ -71,8 +71,13 @@ def solve(
             of complementary products that is wanted.
         begin: `in_memory`, or what takes its place for samples that are elsewhere.
     """
-    first = start_from(cone, *(begin or in_memory)(operator, start, theta))
-    return descend(operator, cone, linear_term, first, stopping_rule).point
+    return descend(
+        operator,
+        cone,
+        linear_term,
+        start_from(cone, *(begin or in_memory)(operator, start, theta)),  # no name keeps its memory
+        stopping_rule,
+    ).point
 
 
 def descend(

@@ -58,7 +58,8 @@ class First:
         return replace(self, sample_weight=self.sample_weight[rows], y=self.y[rows])
 
     def __call__(self, margins: Array) -> Loss:
-        shares = 0.5 * min(self.sums) / np.array(self.sums)
+        sums = np.where(np.array(self.sums) > 0, self.sums, np.inf)  # a part may be of one class
+        shares = 0.5 * sums.min() / sums
         alpha = self.sample_weight * np.where(self.y > 0, shares[1], shares[0])
         return BY_NAME[self.loss].start(self.sample_weight, alpha, margins)
 

@@ -74,10 +74,11 @@ class Scaled:
     def block(self) -> Array:
         """The whole as an array: to be used of few samples."""
         x = self.x if len(self.used) == self.x.shape[1] else self.x[:, self.used]
-        sign, d = self.y[:, None], len(self.used)
-        scaled: Array = np.subtract(x, self.centre, dtype=np.float64)
-        scaled *= sign
+        sign, d = self.y[:, None].astype(np.float64), len(self.used)
+        scaled: Array = x.astype(np.float64)
+        scaled -= self.centre
         scaled /= self.span
+        scaled *= sign
         if self.box is None:
             return scaled
         both, below, above = np.empty(self.shape), x - self.box.low, self.box.high - x

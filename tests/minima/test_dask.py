@@ -99,6 +99,22 @@ def test_threads_find_the_minimum_of_the_array(norm, loss, eps, threads):
     check(norm, loss, eps)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_both_bounds_of_chunks_hold_in_rational_arithmetic(seed, threads):
+    """Of any weights and any alpha, in chunks of one row and of more."""
+    random = np.random.default_rng(seed)
+    x, y = random.normal(size=(40, 3)) + 1e3, random.integers(0, 2, 40)
+    w, b, alpha = random.normal(size=3), random.normal(), random.random(40) / 40
+    given = y, w, b, alpha, 0.05 * seed
+    exact = advlinear.certificate(x, *given, exact=True)
+    for size in (1, 7, 40):
+        found = advlinear.certificate(array.from_array(x, chunks=(size, 3)), *given)
+        assert found["primal"] >= exact["primal"]
+        assert found["dual"] <= exact["dual"]
+        assert found["violation"] >= exact["violation"]
+        assert found["primal"] == pytest.approx(exact["primal"], rel=1e-11)
+
+
 def test_samples_without_weight_are_left_out(threads):
     x, y = data()
     weight = np.where(np.arange(N) < 200, 1.0, 0.0)

@@ -273,6 +273,20 @@ def test_values_of_the_losses():
     assert logistic[0] == 800
 
 
+@pytest.mark.parametrize("loss", ["hinge", "logistic"])
+def test_the_first_alpha_has_the_same_sum_in_both_classes(loss):
+    """Half of c in the lighter one; and where there is one class alone, half of c."""
+    first = losses.First.of(loss, WEIGHTS, Y)
+    alpha = first(np.zeros(N)).alpha
+    sums = WEIGHTS[Y > 0].sum(), WEIGHTS[Y < 0].sum()
+    assert alpha @ Y == pytest.approx(0, abs=1e-14)
+    assert alpha.sum() == pytest.approx(min(sums), rel=1e-14)
+    np.testing.assert_array_equal(first.part(slice(2, 5))(np.zeros(3)).alpha, alpha[2:5])
+    one = losses.First.of(loss, WEIGHTS[Y > 0], Y[Y > 0])
+    found = one(np.zeros(len(one.y))).alpha
+    np.testing.assert_allclose(found, WEIGHTS[Y > 0] / 2, rtol=1e-15)
+
+
 def test_the_hinge_solves_the_linearised_equations_six():
     """Each equation of (6) after a full step misses by the second-order terms alone."""
     random = np.random.default_rng(7)
