@@ -145,7 +145,8 @@ def certificate(
         return bounds(problem, w, b, alpha)
     from advlinear.minima import rational  # here, as few ask for it
 
-    problem = replace(problem, x=samples.as_array(problem.x, "exact"))
+    if chunks.is_chunked(problem.x):
+        problem = replace(problem, x=samples.as_array(problem.x, "exact"))
     return rational.bounds(problem, w, b, alpha, REACH)
 
 

@@ -24,7 +24,7 @@ from advlinear.minima import certificate, program, sparse_l2, wide, working_sets
 from advlinear.samples import Problem
 
 FEW_FEATURES = 300  # up to which an array is given to the interior point with all its features
-SMALL = {"inf": 2e4, "2": 1e6}  # numbers up to which a sparse X is solved for as an array
+AS_ARRAY = {"inf": 2e4, "2": 1e6}  # numbers up to which a sparse X is solved for as an array
 MOST_BYTES = 2e9  # of the matrix that the interior point factors
 
 
@@ -65,7 +65,7 @@ def _by_table(problem: Problem, tol: float, report: Callable[[str], object] | No
     if isinstance(problem.x, np.ndarray) or chunks.is_chunked(problem.x):
         _refuse_matrix(problem)
         return program.solve(problem, tol, report)
-    if n * d > SMALL.get(problem.norm, np.inf) and _attacked(problem):
+    if n * d > AS_ARRAY.get(problem.norm, np.inf) and _attacked(problem):
         return (working_sets if in_linf else sparse_l2).solve(problem, tol, report)
     x = samples.as_array(problem.x, _where(problem))
     w, b, alpha, _ = _by_table(replace(problem, x=x), tol, report)

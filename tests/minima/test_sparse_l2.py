@@ -185,7 +185,7 @@ def test_what_needs_an_array_that_is_too_large_is_refused(norm, eps, message):
 @pytest.mark.parametrize("norm", ["inf", "2", "1"])
 @pytest.mark.parametrize("eps", [0, 0.05])
 def test_small_sparse_samples_go_as_an_array(norm, eps):
-    x, y = text(200, 500)
+    x, y = text(200, 90 if norm == "inf" else 500)
     found, wanted = (advlinear.minimise(one, y, eps, norm) for one in (x, x.toarray()))
     assert found.primal == pytest.approx(wanted.primal, rel=1e-9, abs=1e-12)
     np.testing.assert_array_equal(found.w, wanted.w)

@@ -232,7 +232,7 @@ def test_too_many_features_are_refused(monkeypatch):
 
 @pytest.mark.parametrize("eps", [1e-110, 1e-320, 0])
 def test_an_eps_of_nearly_0_is_left_to_the_solver_for_0(eps, monkeypatch):
-    monkeypatch.setattr(roads, "FEW_NUMBERS", 0)
+    monkeypatch.setattr(roads, "AS_ARRAY", {"inf": 0})
     x, digit = load_digits(return_X_y=True, n_class=2)
     best = advlinear.minimise(scipy.sparse.csr_array(x), digit, eps)
     assert best.primal == 0
