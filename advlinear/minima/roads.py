@@ -2,7 +2,7 @@
 
 | X | ball | solver |
 |---|---|---|
-| array, more features than samples | L2, and every ball at eps = 0 | wide.py |
+| array, more features than samples | L2, eps > 0 | wide.py |
 | array | any other | program.py |
 | sparse, of at most 1e6 numbers as an array | any | as an array |
 | sparse | L2, eps > 0 | sparse_l2.py |
