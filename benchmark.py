@@ -580,9 +580,9 @@ def _any_data(split: data.Dataset, folder: Path):
         if (norm, loss) == ("2", "hinge"):
             others = ("liblinear",)
         yield f"{name}, {norm} {loss}, {eps:g}", (x, y, eps, _how(norm, loss)), others
-    x, y = text.zipf(*sized(11_000, 130_000), 100, seed=0)
+    x, y = text.zipf(*sized(11_000, 130_000), 120, seed=0)
     for loss, others in ("hinge", ("liblinear", "HiGHS")), ("logistic", ("liblinear", "saga")):
-        yield f"Zipf, inf {loss}, 0.001", (x, y, 0.001, _how("inf", loss)), others
+        yield f"Zipf, inf {loss}, 0.00055", (x, y, 0.00055, _how("inf", loss)), others
     x, y = noisy(*sized(600, 20_000))
     for norm, loss, eps in ("2", "hinge", 5), ("2", "logistic", 5), ("inf", "hinge", 0.1):
         yield f"wide, {norm} {loss}, {eps:g}", (x, y, eps, _how(norm, loss)), ("liblinear",)

@@ -2,7 +2,7 @@
 
 | X | ball | solver |
 |---|---|---|
-| array, more features than samples | L2, and every ball at eps = 0 | wide.py |
+| array, more features than samples | L2, eps > 0 | wide.py |
 | array, more features than samples, more than 300 | L-infinity, no box, eps > 0 | working_sets.py |
 | array | any other | program.py |
 | sparse, of more than 2e4 numbers as an array | L-infinity, eps > 0 | working_sets.py |
@@ -58,7 +58,7 @@ def solve(
 def _by_table(problem: Problem, tol: float, report: Callable[[str], object] | None) -> tuple:
     (n, d), in_linf = problem.x.shape, problem.norm == "inf"
     if isinstance(problem.x, np.ndarray):
-        if wide.takes(problem):
+        if wide.takes(problem) and _attacked(problem):
             return wide.solve(problem, tol, report)
         if in_linf and problem.box is None and d > max(n, FEW_FEATURES) and _attacked(problem):
             return working_sets.solve(problem, tol, report)

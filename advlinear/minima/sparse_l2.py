@@ -23,6 +23,7 @@ from advlinear.minima import Array, certificate, newton, program
 from advlinear.samples import Problem
 
 MOST_MACHINES = 80  # machines
+MOST_UNTRUSTED = 8  # machines in a row, before the search is given up
 SHARPER = 3.0  # by which the smoothed hinge is sharper in each round
 SHARPEST = 1e5
 TRUSTED = 0.1  # of |log(r / eps)|: the gap of a machine below which its r says how to go on
@@ -183,7 +184,7 @@ class Search:
         penalty = float(piece.pull @ piece.pull) / (2 * piece.total)
         w = piece.pull / penalty
         scores = self.problem.x @ w
-        sharpness, gap = 1.0, 1.0
+        sharpness, gap, untrusted = 1.0, 1.0, 0
         penalties = Penalties(penalty)
         for number in range(MOST_MACHINES):
             loss = Smoothed(self.c, alpha, sharpness)
@@ -207,6 +208,9 @@ class Search:
             away = np.log(piece.radius / eps)
             sharpness = min(sharpness * SHARPER, SHARPEST)
             trusted = self.machine_gap(state, penalty) <= TRUSTED * min(abs(away), 1)
+            untrusted = 0 if trusted else untrusted + 1
+            if untrusted == MOST_UNTRUSTED:
+                break
             if trusted and piece.total > 0:
                 step = penalties.move(away)
                 penalty *= np.exp(step)

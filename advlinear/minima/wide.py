@@ -3,7 +3,7 @@
 The weights lie in the span of the centred samples, and their length is kept by an orthogonal
 factor. With X_c^T = Q R, where Q (d, n) has orthonormal columns, sample i is c + Q z_i with z_i
 column i of R. docs/theory.md, "Wide and sparse samples in the L2 ball", has the proof. Without an
-attack (eps = 0) all balls are the same, and so the L2 ball, too.
+attack (eps = 0) large weights cost nothing: there what rounding leaves of a feature would be used.
 
 Q stays a product of Householder's reflections, which is exact to rounding even where the samples
 depend on each other. Their Gram matrix would lose half of the digits.
@@ -23,20 +23,19 @@ WIDE_ROUNDING = 8  # a new feature below so many U, times d, of the largest one 
 
 
 def takes(problem: Problem) -> bool:
-    """Whether the problem is one of more features than samples in the L2 ball, or at eps = 0."""
+    """Whether the problem is one of more features than samples in the L2 ball, with eps > 0."""
     n, d = problem.x.shape
-    return n < d and (problem.norm == "2" or problem.eps == 0)
+    return n < d and problem.norm == "2" and problem.eps > 0
 
 
 def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) -> tuple:
     """w (d,), b, alpha (n,), and what the certificate says of them; x is an array."""
     import scipy.linalg  # here, as `attack` does not need it
 
-    used, centre, span, eps = program.unit_ranges(problem.x, problem.eps)
-    unit = span if eps == 0 else np.ones(len(used))  # at eps = 0 any units will do
-    away = (np.take(problem.x, used, axis=1) - centre) / unit
-    rest = away.mean(axis=0)  # the rounding of the centre would be one more new feature
-    away -= rest
+    used, centre, _, _ = program.unit_ranges(problem.x, problem.eps)
+    away = np.take(problem.x, used, axis=1) - centre
+    mean = away.mean(axis=0)  # without it z would have a direction in which only rounding varies
+    away -= mean
     (reflections, tau), r = scipy.linalg.qr(
         away.T, mode="raw", overwrite_a=True, check_finite=False
     )
@@ -50,6 +49,6 @@ def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) 
     multiply = scipy.linalg.lapack.dormqr
     size = int(multiply("L", "N", reflections, tau, inner, lwork=-1)[1][0])
     w = np.zeros(problem.x.shape[1])
-    w[used] = multiply("L", "N", reflections, tau, inner, lwork=size)[0][:, 0] / unit
-    b -= float((centre + unit * rest) @ w[used])
+    w[used] = multiply("L", "N", reflections, tau, inner, lwork=size)[0][:, 0]
+    b -= float((centre + mean) @ w[used])
     return w, b, alpha, certificate.bounds(problem, w, b, alpha)

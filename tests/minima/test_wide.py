@@ -79,31 +79,6 @@ def test_few_samples_against_a_conic_solver(seed):
     assert found.dual >= program.value - 1e-5
 
 
-@pytest.mark.parametrize("norm", ["inf", "2", "1"])
-@pytest.mark.parametrize("loss", ["hinge", "logistic"])
-def test_without_an_attack_all_balls_are_the_same(norm, loss):
-    random = np.random.default_rng(0)
-    X, y = random.normal(size=(30, 100)), random.integers(0, 2, 30)
-    X[15:] = X[:15]  # with other labels, so that no weights separate them
-    problem = samples.problem(X, y, 0, norm, loss)
-    assert wide.takes(problem)
-    found = advlinear.minimise(X, y, 0, norm, loss)
-    wanted = roads.solve(problem, 1e-6, None, program.solve)[3]
-    assert found.primal == pytest.approx(wanted["primal"], rel=SAME)
-
-
-def test_without_an_attack_units_do_not_matter():
-    """Features in units from 1e-8 to 1e8: those of a tiny range are not taken for rounding."""
-    random = np.random.default_rng(1)
-    X, y = random.normal(size=(30, 100)), np.arange(30) % 2
-    X[:, 1:] = X[:1, 1:]  # only the first feature tells the classes apart
-    X[:, 2:50] += random.normal(size=(30, 48))
-    X[15:, 2:50] = X[:15, 2:50]
-    units = 10.0 ** random.integers(-8, 9, 100)
-    found, wanted = (advlinear.minimise(one, y, 0, "2") for one in (X * units, X))
-    assert found.primal == pytest.approx(wanted.primal, rel=SAME, abs=1e-12)
-
-
 def test_samples_of_weight_0_do_not_count(monkeypatch):
     """20 samples of a weight have fewer than 30 features, 40 samples have not."""
     taken = []
