@@ -47,7 +47,9 @@ def random_problem(seed):
     x *= 10.0 ** random.integers(-3, 4)
     weights = random.choice([0.5, 1, 7], n) if random.random() < 0.3 else np.ones(n)
     means = [np.average(x[y == sign], axis=0, weights=weights[y == sign]) for sign in (-1, 1)]
-    apart = np.linalg.norm(means[1] - means[0]) / 2 or 1.0
+    apart = np.linalg.norm(means[1] - means[0]) / 2
+    if apart < 1e-9 * np.abs(x).max():  # equal means, but for rounding
+        apart = 1.0
     eps = apart * float(random.choice([0.01, 0.1, 0.3, 0.6, 0.9, 0.99, 1.01, 3]))
     return x, y, eps, weights
 
