@@ -40,6 +40,7 @@ RADII = 101  # from 0 to 0.5
 PARTS = ("epoch", "attack", "minimum", "threads", "classes", "classes-minimum", "data")
 LIMIT = 20.0  # seconds that a rival is given for a minimum of two classes
 LONG_LIMIT = 600.0  # and for one of several classes
+MEDIUM_LIMIT = 60.0  # and for one of sparse samples
 FEW_RUNS, SHORT = 15, 3.0  # turns of a task: at most so many, and until so many seconds are over
 LARGEST = 2e7  # numbers in the samples that rivals are given, of each option for several classes
 
@@ -520,7 +521,7 @@ def minima_of_any_data(split: data.Dataset) -> dict:
     One thread. `numbers` are those that X holds, without the zeros of a sparse one, and `weights`
     are other than 0. scikit-learn's solvers minimise a penalised loss instead, four times, with
     penalties a factor of 4 apart around that of our minimum; the best of the four counts, and the
-    seconds are of all. HiGHS is stopped after LONG_LIMIT seconds. The columns are else those of
+    seconds are of all. HiGHS is stopped after MEDIUM_LIMIT seconds. The columns are else those of
     `joint_minima`.
     """
     names = "what runs seconds ratio wall n d numbers minimum gap violation weights megabytes"
@@ -597,7 +598,7 @@ def _by_another(solver: str, x, y, found: advlinear.Minimum) -> float:
     """The robust loss of the weights of another solver on the problem of this minimum."""
     known = found.eps, found.norm, found.loss
     if solver == "HiGHS":
-        return rivals.whole_program(x, y, found.eps, limit=LONG_LIMIT)
+        return rivals.whole_program(x, y, found.eps, limit=MEDIUM_LIMIT)
     C = 1 / (found.eps * max(len(y) * found.alpha.sum(), 1))
     if found.norm == "2":
         C *= np.linalg.norm(found.w)

@@ -18,6 +18,9 @@ from scipy import sparse
 import advlinear
 
 
+MOST_ROUNDS = 200  # of scikit-learn's solvers
+
+
 def loss_of(x, y, w, b, eps: float, norm: str, loss: str) -> float:
     """The robust loss of the weights, by the upper bound of `advlinear.certificate`."""
     nothing = np.zeros(np.shape(y) if np.ndim(w) == 1 else (len(y), len(w)))
@@ -175,11 +178,11 @@ def penalised(x, y, eps: float, norm: str, loss: str, solver: str, C: float) -> 
 
     if loss == "logistic":
         share = 1.0 if norm == "inf" else 0.0
-        model = LogisticRegression(C=C, l1_ratio=share, solver=solver, max_iter=1000)
+        model = LogisticRegression(C=C, l1_ratio=share, solver=solver, max_iter=MOST_ROUNDS)
     elif norm == "inf":
-        model = LinearSVC(C=C, penalty="l1", loss="squared_hinge", dual=False, max_iter=10_000)
+        model = LinearSVC(C=C, penalty="l1", loss="squared_hinge", dual=False, max_iter=MOST_ROUNDS)
     else:
-        model = LinearSVC(C=C, loss="hinge", dual=True, max_iter=10_000)
+        model = LinearSVC(C=C, loss="hinge", dual=True, max_iter=MOST_ROUNDS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged
         model.fit(x, y)
