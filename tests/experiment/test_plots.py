@@ -49,12 +49,39 @@ def quick(monkeypatch):
         return HEADER
 
     monkeypatch.setattr(plots, "render", render)
+    monkeypatch.setattr(plots, "PER_PROCESS", 1000)  # another process would draw
 
 
 def copy_numbers(dataset, results):
     """A data set's folder without its figures, copied into another results folder."""
     without = shutil.ignore_patterns("figures")
     return shutil.copytree(dataset, results / dataset.name, ignore=without)
+
+
+def test_pictures_of_the_same_numbers_are_not_drawn_again(tmp_path, drawn, monkeypatch, capsys):
+    dataset, rendered = copy_numbers(drawn, tmp_path), []
+
+    def render(function, given, *rest):
+        rendered.append(function.__name__)
+        return HEADER + bytes(len(rendered))
+
+    monkeypatch.setattr(plots, "render", render)
+    monkeypatch.setattr(plots, "PER_PROCESS", 1000)
+    first = plots.main(results=tmp_path)
+    count = len(rendered)
+    assert count == len(first) > 10
+    capsys.readouterr()
+    assert plots.main(results=tmp_path) == first
+    assert len(rendered) == count
+    assert f"{count} of them were there already, of the same numbers" in capsys.readouterr().out
+    first[0].unlink()
+    plots.main(results=tmp_path)
+    assert len(rendered) == count + 1
+    attack = runs.read(dataset).attacks["linf"]["regular-epochs5"]
+    attack.correct[0] -= 1
+    runs.save_attack(dataset, "regular-epochs5", attack)
+    plots.main(["accuracy_noise"], results=tmp_path)
+    assert rendered[count + 1 :] == ["accuracy_noise"]
 
 
 # --- which are drawn -----------------------------------------------------------------------------
