@@ -234,11 +234,10 @@ def accuracy_noise(models: list[Model]) -> Figure:
     axes.axhline(constant, color=NOTE, lw=0.8)
     axes.text(1.005 * end, constant, "a constant\nanswer", color=NOTE, va="center", fontsize=9)
     pixels = "pixels kept in [0, 1]" if attacked.facts["box"] else "pixels may leave [0, 1]"
-    ball = r"$\Vert\delta\Vert_\infty \leq \epsilon$"
     axes.set(
         xlim=(0, end),
         ylim=(0, 1.01),
-        xlabel=rf"radius $\epsilon$ of the perturbation, {ball}, {pixels} (dot: training radius)",
+        xlabel=f"radius ε of the perturbation in the L∞ ball, {pixels} (dot: training radius)",
         ylabel=f"accuracy on {len(labels)} test images",
     )
     layout.headline(
@@ -286,7 +285,7 @@ def misclassified_noise(models: list[Model]) -> Figure:
         rows.append(row)
         at, look = list(first.values()), style.line(run.settings)
         axes.plot(near["eps"][at], np.abs(near["logit"][at]), **look, label=model.label)
-    axes.set(xlim=(0, radii[-1]), ylim=(0, None), xlabel=r"radius $\epsilon$", ylabel="|logit|")
+    axes.set(xlim=(0, radii[-1]), ylim=(0, None), xlabel="radius ε", ylabel="|logit|")
     axes.set_title("The same for more radii:\n|logit| of the nearest image", fontsize=10)
     axes.legend(loc="upper left")
     labels = [model.label.replace(" ε", "\nε") for model in models]
@@ -380,7 +379,7 @@ def training(models: list[Model]) -> Figure:
         "loss": "training loss",
         "active": "share active: worst-case margin below 1",
     }
-    exact = {"w_l1": r"$\Vert w\Vert_1$", "pixels": f"pixels above {PIXEL_IN_USE:.0%} of max |w|"}
+    exact = {"w_l1": "‖w‖₁", "pixels": f"pixels above {PIXEL_IN_USE:.0%} of max |w|"}
     place = dict(left=0.65, top=0.7, width=3.35, height=1.95)
     panels = layout.panels(figure, 2, 2, gap=(0.55, 0.4), sharex=True, **place)
     for axes, (name, title) in zip(panels.T.flat, (averaged | exact).items(), strict=True):
@@ -391,8 +390,10 @@ def training(models: list[Model]) -> Figure:
                 steps, values = by_log_step(values)
             axes.plot(steps, values, **style.line(model.run.settings), lw=1.4, label=model.label)
         axes.set(xscale="log", title=title)
+        axes.xaxis.set_major_formatter("{x:g}")
         if name in averaged:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
         else:
             axes.set_ylim(0, None)
         axes.minorticks_off()

@@ -120,7 +120,7 @@ def optimum(results: Results) -> Figure:
         axes.plot(at, found, "o", color=shade, mfc="white", label=names[1])
         axes.set(xlim=(0, 0.5), ylim=(0, 1.02), ylabel="test accuracy")
     curves[2].legend(loc="lower left", handlelength=3.2, fontsize=8)
-    curves[-1].set_xlabel(r"radius $\epsilon$ (dot: training radius)")
+    curves[-1].set_xlabel("radius ε (dot: training radius)")
     scale(figure, 1.25, 6.75, recipe.run.facts["digits"])
     head = "Three stages of minimising the robust loss"
     layout.headline(figure, f"{head}: weights (each scaled to its max |w|), accuracy")
@@ -359,7 +359,7 @@ def ten_digits(results: Results) -> Figure:
     norm = next(norm for norm in NORMS if threat(norm, True) == ball)
     layout.headline(
         figure,
-        "Ten digits, pixels kept in [0, 1]: gradient attacks can miss the worst case by far\n"
+        "Ten digits, pixels kept in [0, 1]: gradient attacks can miss the worst case by far:\n"
         f"{labels[name]} in the {NORMS[norm]} ball of radius {eps:g}: FGM reports {fgm}, "
         f"PGD {pgd}; exact is {exact}",
     )

@@ -57,7 +57,7 @@ def hinge_loss() -> Figure:
     axes.axvline(0, color=NOTE, lw=0.8)
     axes.text(-0.08, 2.6, "wrong", ha="right", color=NOTE)
     axes.text(0.08, 2.6, "correct", color=NOTE)
-    axes.set(xlabel=r"margin $y\hat y$", ylabel="loss", title=r"Hinge loss $\max(0, 1 - y\hat y)$")
+    axes.set(xlabel="margin y ŷ", ylabel="loss", title="Hinge loss max(0, 1 − y ŷ)")
     return figure
 
 
@@ -74,9 +74,9 @@ def hinge_margin() -> Figure:
     axes.axvspan(-1, 1, color="#eeeeee", lw=0)
     for y in (1, -1):
         axes.plot(f, hinge(y * f), color="black")
-        axes.text(-2 * y, 3.3, f"$y = {y:+d}$", ha="left" if y > 0 else "right")
+        axes.text(-2 * y, 3.3, f"y = {y:+d}".replace("-", "−"), ha="left" if y > 0 else "right")
     axes.text(0, 3.6, "soft margin", ha="center", color=NOTE)
-    axes.set(xlabel=r"logit $\hat y$", ylabel="loss", title="The two hinges and the soft margin")
+    axes.set(xlabel="logit ŷ", ylabel="loss", title="The two hinges and the soft margin")
     return figure
 
 
@@ -101,7 +101,7 @@ def landscape_complex() -> Figure:
     axes = figure.subplots()
     axes.plot(inputs[:, 0], hinge(logits), color="black")
     axes.set(
-        xlabel="one of 8 inputs, $x_i$",
+        xlabel="one of 8 inputs, xᵢ",
         ylabel="loss",
         title="Hinge loss of a random network (two layers of 64 sines)",
         ylim=(-0.05, None),
@@ -128,6 +128,7 @@ def landscape_simple(models: list[Model]) -> Figure:
         raise Missing("no sample is misclassified at any radius")
     sample, y = int(nearest["index"][0]), int(nearest["label"][0])
     margin, image = y * model.attack.logits[sample], stored.image(sample).ravel()
+    digit = model.run.facts["digits"][int(y > 0)]
     value, width = np.linspace(0, 1, 201), model.run.facts["image_shape"][1]
     figure = Figure(figsize=(8, 3.6))
     (axes,) = layout.panels(figure, 1, 1, left=0.7, top=0.35, width=4.6, height=2.7).flat
@@ -136,7 +137,7 @@ def landscape_simple(models: list[Model]) -> Figure:
     for pixel, dash in zip((np.argmax(w), np.argmin(w), halfway), dashes, strict=True):
         row, column = divmod(int(pixel), width)
         loss = hinge(margin + y * w[pixel] * (value - image[pixel]))
-        label = f"$w$ = {signed(w[pixel])} (row {row}, column {column})"
+        label = f"w = {signed(w[pixel])} (row {row}, column {column})"
         axes.plot(value, loss, color="black", ls=(0, dash) if dash else "-", label=label)
         axes.plot(image[pixel], hinge(margin), "o", color="black")
     axes.plot([], [], "o", color="black", label="value in the image")
@@ -144,7 +145,7 @@ def landscape_simple(models: list[Model]) -> Figure:
     axes.set(
         xlabel=f"value of one pixel of test image {sample}, others as they are",
         ylabel="loss",
-        title=f"Loss of the regular linear model for $y = {y:+d}$: lines of slope $-y w$",
+        title=f"Loss of the regular linear model for a digit {digit}: lines of slope −y w",
         xlim=(-0.02, 1.02),
     )
     return figure
@@ -179,12 +180,12 @@ def perturbation_boxes() -> Figure:
         axes.plot(*point[:, None], "o", color="black", ms=5, zorder=2 * z + 1)
     x, y, z = np.array(points[-1]) - eps  # a lower edge of the cube in front
     axes.plot([x, x + 2 * eps], [y, y], [z, z], color="black", zorder=2 * len(points))
-    axes.text(x + eps, y, z - 0.09, r"$2\epsilon$", ha="center")
-    axes.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), xlabel="$x_1$", ylabel="$x_2$", zlabel="$x_3$")
+    axes.text(x + eps, y, z - 0.09, "2ε", ha="center")
+    axes.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), xlabel="x₁", ylabel="x₂", zlabel="x₃")
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_ticks([0.5, 1])
         axis.set_pane_color("white")
-    layout.headline(figure, r"The L∞ ball of allowed perturbations: a cube of side $2\epsilon$")
+    layout.headline(figure, "The L∞ ball of allowed perturbations: a cube of side 2ε")
     return figure
 
 
@@ -214,16 +215,16 @@ def hinge_robust(models: list[Model]) -> Figure:
         arrow = dict(arrowstyle="->", color=NOTE, shrinkA=0, shrinkB=0)
         axes.annotate("", (y * (1 + shift), height), (y, height), arrowprops=arrow)
         middle = y * (1 + shift / 2)
-        label = rf"$\epsilon\Vert w\Vert_1$ = {shift:.2f}"
+        label = f"ε‖w‖₁ = {shift:.2f}"
         axes.text(middle, 1.4 * height, label, ha="center", va="top")
-        axes.set(xlabel=r"logit $\hat y$", title=f"digit {digit}: $y = {y:+d}$")
+        axes.set(xlabel="logit ŷ", title=f"digit {digit}: y = {y:+d}".replace("-", "−"))
     axes.set_ylim(3.2 * height, None)
     axes.set_yticks([tick for tick in axes.get_yticks() if tick >= 0])
     axes.legend(loc="upper left")
     panels[0].set_ylabel("loss")
     layout.headline(
         figure,
-        rf"The kink moves outward, from margin 1 to $1 + \epsilon\Vert w\Vert_1$ = {1 + shift:.2f} "
+        f"The kink moves outward, from margin 1 to 1 + ε‖w‖₁ = {1 + shift:.2f} "
         f"({model.label}, {trained_by(models)})",
     )
     return figure
@@ -287,7 +288,7 @@ def landscape_robust(models: list[Model]) -> Figure:
         look = dict(title=title, title_fontsize=11, alignment="left", borderaxespad=0)
         loss.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.01), **look)
         loss.set_ylim(0, 2.5)
-        slope.set(xlabel="its weight $w_i$", ylim=(-2.5 * jump, 2.5 * jump))
+        slope.set(xlabel="its weight wᵢ", ylim=(-2.5 * jump, 2.5 * jump))
     panels[0, 0].set_ylabel("mean loss,\nrelative to weight 0")
     panels[1, 0].set_ylabel("slope of the line above")
     head = f"The mean training loss over one weight, others as trained ({model.label}"
