@@ -55,6 +55,11 @@ def accuracy(models: list[Model]) -> Figure:
     return figure
 
 
+def in_two_lines(model: Model) -> str:
+    """The label of a model for a narrow place."""
+    return model.label.replace(" ε", "\nε")
+
+
 def _digit(model: Model, label: float) -> int:
     return model.run.facts["digits"][int(label > 0)]
 
@@ -105,15 +110,15 @@ def misclassified_regular(models: list[Model]) -> Figure:
     rows, labels = [], []
     for model, count in zip(models, wrong, strict=True):
         shown = f"the {columns} nearest\nto 0 of " if count > columns else ""
-        labels.append(f"{model.label}\n{shown}{count} wrong")
+        labels.append(f"{in_two_lines(model)}\n{shown}{count} wrong")
         stored = model.illustrated()
         near = stored.nearest
         at = np.flatnonzero(near["eps"] == 0)[:columns]
         found = zip(*(near[name][at] for name in ("index", "label", "logit")), strict=True)
         rows.append([(stored.image(i), _words(model, *of)) for i, *of in found])
-    side = min(0.875, 6.5 / (1.1 * columns))
+    side = min(0.875, 6.2 / (1.1 * columns))
     figure = Figure(figsize=(8, 0.45 + 1.55 * side * len(models)))
-    mosaic(figure, rows, labels, left=1.4, top=0.45, side=side, ends=(0, 1))
+    mosaic(figure, rows, labels, left=1.7, top=0.45, side=side, ends=(0, 1))
     head = "Clean test images that each model gets wrong: digit and logit"
     layout.headline(figure, f"{head} ({trained_by(models)})")
     return figure
@@ -151,7 +156,7 @@ def scale(
     dots = np.linspace(-0.95, -0.25, 15)
     axes.plot(dots, 0.5 + 0 * dots, ".", color=style.DOT, ms=2, mew=0)
     ticks = shades(np.array([-1, -0.25, 0, 0.25, 1]))
-    white = f"≤ {least:.0%}" if least else "0"
+    white = f"≤ {100 * least:g} %" if least else "0"
     axes.set_xticks(ticks, ["max |w|", "25 %", white, "25 %", "max |w|"], fontsize=9)
     axes.text(-1.06, 0.5, f"dots: for {digits[0]}", ha="right", va="center", fontsize=9)
     axes.text(1.06, 0.5, f"for {digits[1]}", ha="left", va="center", fontsize=9)
@@ -224,7 +229,7 @@ def accuracy_noise(models: list[Model]) -> Figure:
 
     Numbers: `attacks/linf/*.npz`.
     """
-    figure = Figure(figsize=(8, 5))
+    figure = Figure(figsize=(8, 4.6 + 0.2 * -(-len(models) // 2)))  # two in each line of the legend
     (axes,) = layout.panels(figure, 1, 1, left=0.65, top=0.6, width=6.5, height=3.35).flat
     attacked = models[0].attack
     end, labels = attacked.eps[-1], attacked.labels
@@ -268,7 +273,7 @@ def misclassified_noise(models: list[Model]) -> Figure:
     radii = _shown(models)
     ends, rows = (-radii[-1], 1 + radii[-1]), []
     figure = Figure(figsize=(8, 1 + 1.085 * len(models)))
-    place = dict(left=5.4, top=1, width=2.45, height=1.085 * len(models) - 0.55)
+    place = dict(left=5.7, top=1, width=2.15, height=1.085 * len(models) - 0.55)
     (axes,) = layout.panels(figure, 1, 1, **place).flat
     for model in models:
         stored, run, row = model.illustrated(), model.run, []
@@ -287,10 +292,10 @@ def misclassified_noise(models: list[Model]) -> Figure:
         axes.plot(near["eps"][at], np.abs(near["logit"][at]), **look, label=model.label)
     axes.set(xlim=(0, radii[-1]), ylim=(0, None), xlabel="radius ε", ylabel="|logit|")
     axes.set_title("The same for more radii:\n|logit| of the nearest image", fontsize=10)
-    axes.legend(loc="upper left")
-    labels = [model.label.replace(" ε", "\nε") for model in models]
+    axes.legend(loc="upper left", fontsize=8)
     heads = [f"ε = {eps:g}" for eps in radii]
-    mosaic(figure, rows, labels, left=0.75, top=0.9, side=0.7, ends=ends, heads=heads)
+    labels = list(map(in_two_lines, models))
+    mosaic(figure, rows, labels, left=1.2, top=0.9, side=0.7, ends=ends, heads=heads)
     layout.headline(
         figure,
         f"For each ε, the misclassified image nearest to the boundary ({trained_by(models)})\n"
@@ -374,12 +379,12 @@ def training(models: list[Model]) -> Figure:
     """
     if not all(model.run.steps for model in models):
         raise Missing("an exact minimum has no steps")
-    figure = Figure(figsize=(8, 5.9))
+    figure = Figure(figsize=(8, 5.7 + 0.2 * -(-len(models) // 4)))
     averaged = {
         "loss": "training loss",
         "active": "share active: worst-case margin below 1",
     }
-    exact = {"w_l1": "‖w‖₁", "pixels": f"pixels above {PIXEL_IN_USE:.0%} of max |w|"}
+    exact = {"w_l1": "‖w‖₁", "pixels": f"pixels above {100 * PIXEL_IN_USE:g} % of max |w|"}
     place = dict(left=0.65, top=0.7, width=3.35, height=1.95)
     panels = layout.panels(figure, 2, 2, gap=(0.55, 0.4), sharex=True, **place)
     for axes, (name, title) in zip(panels.T.flat, (averaged | exact).items(), strict=True):

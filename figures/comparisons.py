@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from figures import layout, style
-from figures.article import STAMP, curve, draw_curve, scale, stamp
+from figures.article import STAMP, curve, draw_curve, in_two_lines, scale, stamp
 from figures.style import BLUE, GREEN, NOTE, ORANGE
 from recipes import NORMS
 from runs import Model, Results, threat
@@ -60,7 +60,7 @@ def attack(results: Results) -> Figure:
             axes.text(1.12, 0.5, sign, transform=axes.transAxes, ha="center", va="center", size=14)
         if left <= 0:
             row[3].spines[:].set(linewidth=3, color="black")
-        row[0].set_ylabel(model.label.replace(" ε", "\nε"), size=9, weight="bold")
+        row[0].set_ylabel(in_two_lines(model), size=9, weight="bold")
         radius = model.attack.radii[shown["index"]]
         numbers = f"{margin:.2f} − {eps:g} × {size:.2f} = {left:.2f}".replace("-", "−")
         for height, text, weight in (
