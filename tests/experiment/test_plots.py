@@ -188,6 +188,15 @@ def test_other_groups_are_drawn_on_request(tmp_path, quick):
         plots.main(groups=["nonsense"], results=tmp_path)
 
 
+def test_what_repeats_the_articles_figures_is_drawn_on_request(tmp_path, quick):
+    copy_numbers(RESULTS / "mnist-0-1", tmp_path)
+    assert set(plots.ONCE) < set(GROUPED)
+    for groups, wanted in ((None, {"figures"}), (["converged"], {"converged"})):
+        drawn = plots.main(list(plots.ONCE), groups, results=tmp_path)
+        assert {path.parent.name for path in drawn} == wanted
+        assert {path.stem for path in drawn} == set(plots.ONCE)
+
+
 def test_a_group_is_drawn_of_the_data_sets_that_have_it(tmp_path, drawn, quick):
     copy_numbers(RESULTS / "mnist-0-1", tmp_path)
     copy_numbers(drawn, tmp_path)
