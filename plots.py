@@ -29,6 +29,15 @@ from runs import Model, Results, Run
 
 ARTICLE = "article"  # the group of the article's recipe
 GROUPS = (ARTICLE, "converged")
+# Figures that show nothing more of another group beside those of the article's. They are drawn of
+# that group where it is drawn without the article's.
+ONCE = (
+    "landscape_simple",
+    "hinge_robust",
+    "misclassified_regular",
+    "misclassified_noise",
+    "misclassified_logits",
+)
 # Format -> what is left out of its metadata, so that the same numbers give the same bytes.
 FORMATS = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 DPI = 160
@@ -212,7 +221,9 @@ def pictures(stored: Results, groups: dict[str, list[Model]]) -> list[tuple]:
     found += [(folder, function, (stored,)) for function in known["results"]]
     for group, models in groups.items():
         place = folder if group == ARTICLE else folder / group
-        found += [(place, function, (models,)) for function in known["models"]]
+        left_out = ONCE if ARTICLE in groups and group != ARTICLE else ()
+        drawn = [function for function in known["models"] if function.__name__ not in left_out]
+        found += [(place, function, (models,)) for function in drawn]
     return found
 
 
