@@ -562,8 +562,17 @@ for (const box of [false, true]) {
 """
 
 
+def signed_reds(values, largest, least=0.0):
+    share = np.abs(values) / (largest or 1)
+    shade = (share > least) * (0.15 + 0.85 * np.sqrt(share))
+    return 255 + shade * (np.where(values > 0, 27, 217) - 255)
+
+
 def test_pictures_show_weights_image_push_and_attacked_image(results, written, sample, played):
-    """The red of each pixel, to a shade: from 255 over 95 to 0 in green stamps."""
+    """The red of each pixel, to a shade: 255 at 0, and 27 (blue) or 217 (orange) at the largest.
+
+    Weights of trained models are white up to a hundredth of the largest.
+    """
     best = BestModels(results / sample.name, sample)
     for state in played["pictures"]:
         i, eps, box = int(state["index"]), float(state["eps"]), state["box"] == "true"
@@ -575,9 +584,9 @@ def test_pictures_show_weights_image_push_and_attacked_image(results, written, s
             grey = [-over, 1 + over], [255, 0]
             size = np.abs(run.w).max()
             expected = (
-                np.interp(run.w, [-size, 0, size], [255, 95, 0]),
+                signed_reds(run.w, size, 0.01 if run is not models[-1] else 0),
                 np.interp(x[0], *grey),
-                np.interp(delta[0], [-0.5, 0, 0.5], [255, 95, 0]),
+                signed_reds(delta[0], 0.5),
                 np.interp((x + delta)[0], *grey),
             )
             np.testing.assert_allclose(found, expected, atol=1)
@@ -645,7 +654,7 @@ def test_words_marks_and_labels_follow_the_state(results, written, played):
         "margin − ε × ‖w‖₁ = margin left",
         f"Margin left of this 1 (test image {chosen['index']})",
         "Accuracy on all 200 test images at ε = 0.250",
-        "black where ink counts for 1, white where it counts for 0.",
+        "blue where ink counts for 1, orange where it counts for 0.",
         "Choose a test image: 0s from hard to easy, then 1s from hard to easy",
     ]
     assert empty["said"][1:3] == ["margin − what the push takes = margin left", "Margin left"]
