@@ -63,8 +63,8 @@ def main(results: Path = RESULTS, mnist_dir: Path | None = None) -> None:
 def page(stored: runs.Results, split: data.Dataset) -> str:
     """The page as HTML. Raises Missing: a run is not there, or not attacked with and without box.
 
-    Weights are float32 and pixels bytes, both in base64. A pixel is float32(v / 255), as in
-    data.py.
+    Weights are float32, pixels bytes and numbers of images 16 bits, all in base64. A pixel is
+    float32(v / 255), as in data.py.
     """
     stored = dataclasses.replace(stored, runs=runs.trained_on(split, stored.runs, stored.folder))
     free = models_of(stored)
@@ -84,7 +84,7 @@ def page(stored: runs.Results, split: data.Dataset) -> str:
                 w=_base64(free_model.run.w.astype("<f4")),
                 b=free_model.run.b,
                 correct=[
-                    worst_case.withstand(model.attack.radii, np.arange(STEPS) / 1000).tolist()
+                    _counts(worst_case.withstand(model.attack.radii, np.arange(STEPS) / 1000))
                     for model in (free_model, boxed_model)
                 ],
             )
@@ -155,8 +155,12 @@ def best_of(stored: runs.Results, split: data.Dataset) -> dict:
         weights=_base64(table["w_data"][entries].astype("<f4")),
         b=_base64(table["b"][used].astype("<f8")),
         s=_base64(table["s"][used].astype("<f8")),
-        correct=[np.round(grid["test_accuracy"] * len(y)).astype(int).tolist(), boxed],
+        correct=[_counts(np.round(grid["test_accuracy"] * len(y))), _counts(boxed)],
     )
+
+
+def _counts(images) -> str:
+    return _base64(np.asarray(images).astype("<u2"))
 
 
 def _base64(array: np.ndarray) -> str:

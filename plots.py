@@ -14,11 +14,12 @@ README.md there shows all png files, with what to see and the numbers behind eac
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 from pathlib import Path
 
-from lab import cli, store
+from lab import cli, drawn, store
 from lab.cli import RESULTS, ROOT, InputError
 from lab.store import Missing
 
@@ -28,9 +29,19 @@ from runs import Model, Results, Run
 
 ARTICLE = "article"  # the group of the article's recipe
 GROUPS = (ARTICLE, "converged")
+# Figures that show nothing more of another group beside those of the article's. They are drawn of
+# that group where it is drawn without the article's.
+ONCE = (
+    "landscape_simple",
+    "hinge_robust",
+    "misclassified_regular",
+    "misclassified_noise",
+    "misclassified_logits",
+)
 # Format -> what is left out of its metadata, so that the same numbers give the same bytes.
 FORMATS = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 DPI = 160
+PER_PROCESS = 8
 
 
 def main(
@@ -42,6 +53,7 @@ def main(
 ) -> list[Path]:
     """Draw figures from the stored numbers, and the page that shows them; returns their files.
 
+    A picture that is there already, of the same numbers and by the same code, is not drawn again.
     A figure is left out where a run or study that it needs is missing; a notice tells of each run
     that is not attacked yet, and of each figure that is named and left out. If none is named, one
     line lists those that are left out, and the command that says why.
@@ -105,23 +117,34 @@ def draw(
     for stored, found in zip(read, grouped, strict=True):
         todo += pictures(stored, {group: found[group] for group in choose(found, groups)})
     todo = [(*to, f, given) for *to, f, given in todo if not names or f.__name__ in names]
-    written, left_out = [], []
-    for folder, function, given in cli.bar(todo, "drawing"):
-        path = folder / f"{function.__name__}.{format}"
-        try:
-            store.write(path, render(function, given, format, dpi))
-            written.append(path)
-        except Missing as error:
-            path.unlink(missing_ok=True)  # it would show what is no longer there
-            left_out.append(function.__name__)
-            if names:
-                cli.notice(f"left out {path.relative_to(datasets[0].parent)}: {error}")
+    paths = [folder / f"{function.__name__}.{format}" for folder, function, _ in todo]
+    sources = [drawn.source(function, given, format, dpi) for _, function, given in todo]
+    known = {dataset: drawn.Drawn(dataset / "figures") for dataset in datasets}
+    of = [next(known[one] for one in datasets if one in path.parents) for path in paths]
+    new = [k for k, path in enumerate(paths) if not of[k].holds(path, sources[k])]
+    work = functools.partial(_try_to_render, format=format, dpi=dpi)
+    made = cli.side_by_side(work, [todo[k][1:] for k in new], _processes(len(new)), "drawing")
+    left_out = []
+    for k, picture in zip(new, cli.bar(made, "drawing", len(new)), strict=True):
+        if isinstance(picture, bytes):
+            store.write(paths[k], picture)
+            of[k].add(paths[k], sources[k], picture)
+            continue
+        paths[k].unlink(missing_ok=True)  # it would show what is no longer there
+        left_out.append(paths[k])
+        if names:
+            cli.notice(f"left out {paths[k].relative_to(datasets[0].parent)}: {picture}")
     for dataset in datasets:
         if (dataset / "figures").is_dir():
+            known[dataset].save()
             store.write(dataset / "figures" / "README.md", gallery(dataset).encode())
+    written = [path for path in paths if path not in left_out]
+    left_out = [path.stem for path in left_out]
     if names and not written:
         raise Missing("none of these figures can be drawn")
     print(summary(written))
+    if kept := len(paths) - len(new):
+        print(f"{kept} of them were there already, of the same numbers")
     if left_out and not names:
         left_out = list(dict.fromkeys(left_out))
         again = " ".join(["python plots.py", *left_out, *(["--groups", *groups] if groups else [])])
@@ -129,6 +152,21 @@ def draw(
         count = f"{len(left_out)} figure{'s' * (len(left_out) > 1)}"
         print(f"{count} left out: {again} says what is needed")
     return written
+
+
+def _try_to_render(one: tuple, format: str, dpi: int) -> bytes | Missing:
+    function, given = one
+    try:
+        return render(function, given, format, dpi)
+    except Missing as error:
+        return error
+
+
+def _processes(pictures: int) -> int:
+    """How many share so many pictures: starting one takes as long as drawing about ten."""
+    import joblib
+
+    return max(1, min(pictures // PER_PROCESS, joblib.cpu_count()))
 
 
 def figures() -> dict[str, list]:
@@ -183,17 +221,25 @@ def pictures(stored: Results, groups: dict[str, list[Model]]) -> list[tuple]:
     found += [(folder, function, (stored,)) for function in known["results"]]
     for group, models in groups.items():
         place = folder if group == ARTICLE else folder / group
-        found += [(place, function, (models,)) for function in known["models"]]
+        left_out = ONCE if ARTICLE in groups and group != ARTICLE else ()
+        drawn = [function for function in known["models"] if function.__name__ not in left_out]
+        found += [(place, function, (models,)) for function in drawn]
     return found
 
 
 def render(function, given: tuple, format: str = "png", dpi: int = DPI) -> bytes:
     """The figure that the function draws, as the bytes of a file; the same each time."""
     from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    picture = io.BytesIO()
+    picture, known = io.BytesIO(), dict(metadata=FORMATS[format])
     with style.context(ROOT / "figures" / "style.mplstyle"):
-        function(*given).savefig(picture, format=format, dpi=dpi, metadata=FORMATS[format])
+        figure = function(*given)
+        if format == "png":  # savefig would draw it twice
+            figure.dpi = dpi
+            FigureCanvasAgg(figure).print_png(picture, **known)
+        else:
+            figure.savefig(picture, format=format, dpi=dpi, **known)
     return picture.getvalue()
 
 

@@ -15,6 +15,9 @@
     classifier = advlinear.RobustClassifier(eps=0.1)    # the minimum as a scikit-learn estimator
     scoring = advlinear.robust_accuracy(eps=0.1)        # the attack as a scorer for GridSearchCV
 
+    advlinear.RobustnessDisplay.from_found(found)       # the curve as a picture, by Matplotlib
+    advlinear.PathDisplay.from_path(path)               # the minimum and the weights in use
+
 docs/package.md of the repository says what counts as a model and what is promised, docs/theory.md
 why it holds.
 """
@@ -23,6 +26,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from advlinear.attacks.attack import Found, attack
+from advlinear.displays import PathDisplay, RobustnessDisplay
 from advlinear.minima.certificate import certificate
 from advlinear.minima.minimum import Minimum, minimise
 from advlinear.minima.path import Best, Path, path
@@ -34,7 +38,18 @@ if TYPE_CHECKING:
 __version__ = "1.0.0"  # pyproject.toml reads it from here
 
 # Without what needs scikit-learn, which `from advlinear import *` must not import.
-__all__ = ["Best", "Found", "Minimum", "Path", "attack", "certificate", "minimise", "path"]
+__all__ = [
+    "Best",
+    "Found",
+    "Minimum",
+    "Path",
+    "PathDisplay",
+    "RobustnessDisplay",
+    "attack",
+    "certificate",
+    "minimise",
+    "path",
+]
 
 _WITH_SKLEARN = ("RobustClassifier", "robust_accuracy")
 

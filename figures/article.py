@@ -3,22 +3,20 @@
 from lab.store import Missing
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from figures import style
-from figures.method import representative, signed
+from figures import layout, style
+from figures.method import representative, signed, trained_by
 from figures.style import NOTE
-from runs import PIXEL_IN_USE, Model, Run
+from runs import PIXEL_IN_USE, Model
 
-STAMP = LinearSegmentedColormap.from_list("stamp", ["white", "#5f9873", "black"])
+STAMP = LinearSegmentedColormap.from_list("stamp", [style.AGAINST, "white", style.FOR])
+FAINTEST = 0.15  # share of the full colour that the smallest weight shown has
 SHOWN = 8  # at most so many of the clean misclassified images; illustrations.py stores as many
-ROWS = 5  # at most so many radii in misclassified_logits
-
-
-def trained_by(models: list[Model]) -> str:
-    """What a title says of how the models of a group were trained."""
-    return models[0].run.settings.variant or "article's recipe"
+RADII = 5  # at most so many in misclassified_noise and misclassified_logits
 
 
 def _needs_free_pixels(models: list[Model]) -> None:
@@ -36,10 +34,7 @@ def accuracy(models: list[Model]) -> Figure:
 
     Numbers: `runs/*.npz`.
     """
-    figure = Figure(figsize=(8, 0.5 + 0.36 * (len(models) + 1)))
-    axes = figure.subplots()
-    axes.axis("off")
-    rows = []
+    rows = [["model", "train", "test"]]
     for model in models:
         row = [model.label]
         for split in ("train", "test"):
@@ -47,53 +42,59 @@ def accuracy(models: list[Model]) -> Figure:
             n = model.run.facts[f"{split}_samples"]
             row.append(f"{100 * share:.2f} %  ({round((1 - share) * n)} of {n} wrong)")
         rows.append(row)
-    table = axes.table(
-        rows,
-        colLabels=["model", "train", "test"],
-        loc="center",
-        cellLoc="left",
-        colLoc="left",
-        edges="horizontal",
-    )
-    table.auto_set_font_size(False)
-    table.set_fontsize(10)
-    table.scale(1, 1.5)
-    for (row, _), cell in table.get_celld().items():
-        cell.set_edgecolor("#bbbbbb")
-        if row == 0:
-            cell.set_text_props(weight="bold")
-    axes.set_title(f"Accuracy on clean images ({trained_by(models)})")
+    figure = Figure(figsize=(8, 0.5 + 0.32 * len(rows)))
+    place = dict(left=0.1, top=0.4, width=7.8, height=0.32 * len(rows))
+    (axes,) = layout.panels(figure, 1, 1, **place).flat
+    axes.set(xlim=(0, 7.8), ylim=(len(rows), 0))
+    axes.axis("off")
+    for k, row in enumerate(rows):
+        axes.axhline(k + 1, color="#bbbbbb", lw=0.8)
+        for left, text in zip((0.1, 2.4, 5.1), row, strict=True):
+            axes.text(left, k + 0.5, text, va="center", weight="bold" if k == 0 else "normal")
+    layout.headline(figure, f"Accuracy on clean images ({trained_by(models)})")
     return figure
 
 
-def _row_label(axes, text: str) -> None:
-    axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
-
-
-def _image(
-    axes, image: np.ndarray, digit: int, logit: float, low: float = 0.0, high: float = 1.0
-) -> None:
-    """A picture with the true digit and the logit below it."""
-    axes.imshow(image, cmap="gray_r", vmin=low, vmax=high)
-    axes.spines[:].set_visible(True)
-    near = "≈ 0" if abs(logit) < 0.005 else signed(logit)
-    axes.set_xlabel(f"a {digit}\n{near}", fontsize=9, labelpad=2)
+def in_two_lines(model: Model) -> str:
+    """The label of a model for a narrow place."""
+    return model.label.replace(" ε", "\nε")
 
 
 def _digit(model: Model, label: float) -> int:
     return model.run.facts["digits"][int(label > 0)]
 
 
-def _grid(rows: int, columns: int, width: float, title: str):
-    """A figure of small square pictures without ticks."""
-    figure = Figure(figsize=(width, 0.6 + rows * ((width - 1.5) / columns + 0.35)))
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes in panels.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        axes.grid(False)
-    figure.suptitle(title)
-    return figure, panels
+def _words(model: Model, label: float, logit: float) -> str:
+    """The true digit of an image and the logit, in two lines."""
+    return f"a {_digit(model, label)}\n{'≈ 0' if abs(logit) < 0.005 else signed(logit)}"
+
+
+def mosaic(figure: Figure, rows, labels, left, top, side, ends, heads=()) -> None:
+    """Small pictures in rows, all as one image, with words below each and a label left of each row.
+
+    `rows` are lists of (image (n, n), words) from left to right, `heads` stand above the columns;
+    `ends` are the values of white and of black. The side of a picture, and the place of the first
+    one, are in inches.
+    """
+    n = next((len(image) for row in rows for image, _ in row), 1)
+    down, across = round(1.55 * n), round(1.1 * n)
+    whole = np.full((len(rows) * down, max(len(row) for row in rows) * across + 1), float(ends[0]))
+    size = dict(width=side * whole.shape[1] / n, height=side * whole.shape[0] / n)
+    (axes,) = layout.panels(figure, 1, 1, left=left, top=top, **size).flat
+    frames = []
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        axes.text(-0.12 * n, i * down + n / 2, label, ha="right", va="center", fontsize=9)
+        for k, (image, words) in enumerate(row):
+            y, x = i * down, k * across
+            whole[y : y + n, x : x + n] = image
+            frames.append(Rectangle((x, y), n, n))
+            axes.text(x + n / 2, y + 1.05 * n, words, ha="center", va="top", fontsize=9)
+    for k, text in enumerate(heads):
+        axes.text(k * across + n / 2, -0.1 * n, text, ha="center", fontsize=9)
+    edges = (0, whole.shape[1], whole.shape[0], 0)
+    axes.imshow(whole, cmap="gray_r", vmin=ends[0], vmax=ends[1], extent=edges, aspect="auto")
+    axes.add_collection(PatchCollection(frames, fc="none", ec="#bbbbbb", lw=0.8, clip_on=False))
+    axes.axis("off")
 
 
 def misclassified_regular(models: list[Model]) -> Figure:
@@ -106,53 +107,89 @@ def misclassified_regular(models: list[Model]) -> Figure:
     _needs_free_pixels(models)
     wrong = [int(m.run.facts["test_samples"] - m.attack.correct[0]) for m in models]
     columns = max(5, min(SHOWN, max(wrong)))
-    title = f"Clean test images that each model gets wrong: digit and logit ({trained_by(models)})"
-    figure, panels = _grid(len(models), columns, 8, title)
-    for row, model, count in zip(panels, models, wrong, strict=True):
-        shown = f"the {columns} nearest to 0 of " if count > columns else ""
-        _row_label(row[0], f"{model.label}\n{shown}{count} wrong".replace("of ", "of\n"))
+    rows, labels = [], []
+    for model, count in zip(models, wrong, strict=True):
+        shown = f"the {columns} nearest\nto 0 of " if count > columns else ""
+        labels.append(f"{in_two_lines(model)}\n{shown}{count} wrong")
         stored = model.illustrated()
-        nearest = stored.nearest
-        at_zero = np.flatnonzero(nearest["eps"] == 0)[:columns]
-        for axes, i in zip(row, at_zero, strict=False):
-            image = stored.image(nearest["index"][i])
-            _image(axes, image, _digit(model, nearest["label"][i]), nearest["logit"][i])
+        near = stored.nearest
+        at = np.flatnonzero(near["eps"] == 0)[:columns]
+        found = zip(*(near[name][at] for name in ("index", "label", "logit")), strict=True)
+        rows.append([(stored.image(i), _words(model, *of)) for i, *of in found])
+    side = min(0.875, 6.2 / (1.1 * columns))
+    figure = Figure(figsize=(8, 0.45 + 1.55 * side * len(models)))
+    mosaic(figure, rows, labels, left=1.7, top=0.45, side=side, ends=(0, 1))
+    head = "Clean test images that each model gets wrong: digit and logit"
+    layout.headline(figure, f"{head} ({trained_by(models)})")
     return figure
 
 
-def stamp(axes, run: Run):
-    """The weights as a picture, symmetric around 0, up to the largest."""
-    size = np.abs(run.w).max() or 1.0
-    shape = run.facts["image_shape"][:2]
-    return axes.imshow(run.w.reshape(shape) / size, cmap=STAMP, vmin=-1, vmax=1)
+def shades(w: np.ndarray, least: float = PIXEL_IN_USE, largest: float = 0) -> np.ndarray:
+    """Weights as shares of the full colour, -1 to 1: the signed root of their share of the largest.
+
+    A weight of at most the share `least` is white. Others have at least the share FAINTEST of the
+    colour, so that even the smallest can be seen. `largest` is that of w itself if not given.
+    """
+    share = np.abs(w) / (largest or np.abs(w).max() or 1.0)
+    return np.sign(w) * (share > least) * (FAINTEST + (1 - FAINTEST) * np.sqrt(share))
+
+
+def stamp(axes, w: np.ndarray, least: float = PIXEL_IN_USE, largest: float = 0) -> None:
+    """Weights (height, width) as a picture in the colours of `shades`. Dots mark those below 0."""
+    shown = shades(w, least, largest)
+    axes.imshow(shown, cmap=STAMP, vmin=-1, vmax=1)
+    row, column = np.nonzero(shown < 0)
+    dots = 72 * axes.bbox.width / axes.figure.dpi / w.shape[1]  # points for each pixel
+    axes.plot(column, row, ".", color=style.DOT, ms=0.4 * dots, mew=0)
+
+
+def scale(
+    figure: Figure, left, top, digits: tuple, least: float = PIXEL_IN_USE, width: float = 3
+) -> None:
+    """What the colours of weights mean: a bar with words on both sides, placed in inches."""
+    place = dict(left=left, top=top, width=width, height=0.14)
+    (axes,) = layout.pictures(figure, 1, 1, **place).flat
+    w = np.linspace(-1, 1, 401)
+    w = np.sign(w) * np.clip((np.abs(w) - FAINTEST) / (1 - FAINTEST), 0, 1) ** 2
+    look = dict(extent=(-1, 1, 0, 1), aspect="auto")
+    axes.imshow(shades(w, least)[None], cmap=STAMP, vmin=-1, vmax=1, **look)
+    dots = np.linspace(-0.95, -0.25, 15)
+    axes.plot(dots, 0.5 + 0 * dots, ".", color=style.DOT, ms=2, mew=0)
+    ticks = shades(np.array([-1, -0.25, 0, 0.25, 1]))
+    white = f"≤ {100 * least:g} %" if least else "0"
+    axes.set_xticks(ticks, ["max |w|", "25 %", white, "25 %", "max |w|"], fontsize=9)
+    axes.text(-1.06, 0.5, f"dots: for {digits[0]}", ha="right", va="center", fontsize=9)
+    axes.text(1.06, 0.5, f"for {digits[1]}", ha="left", va="center", fontsize=9)
 
 
 def model_weights(models: list[Model]) -> Figure:
-    """The weights of each model as an image: black counts for one digit, white for the other.
+    """The weights of each model as an image: blue for one digit, dotted orange for the other.
 
     Robust training usually leaves few pixels in use; their number is above each picture.
 
-    The scale is symmetric around 0, and reaches to the largest weight of each model.
+    The colour is the signed root of a weight's share of the largest. White are weights of at most
+    1 % of the largest.
 
     Numbers: `runs/*.npz`.
     """
     rows = -(-len(models) // 4)
-    figure = Figure(figsize=(8, 1.05 + 2.2 * rows))
-    panels = figure.subplots(rows, 4, squeeze=False)
-    for axes in panels.flat:
+    figure = Figure(figsize=(8, 0.85 + 2.4 * rows))
+    place = dict(left=0.2, top=0.95, width=1.75, height=1.75)
+    panels = layout.pictures(figure, rows, 4, gap=(0.2, 0.65), **place)
+    for axes in panels.flat[len(models) :]:
         axes.axis("off")
     for axes, model in zip(panels.flat, models, strict=False):
         run = model.run
-        picture, size = stamp(axes, run), np.abs(run.w).max()
+        stamp(axes, run.w.reshape(run.facts["image_shape"][:2]))
+        size = np.abs(run.w).max()
         axes.set_title(
             f"{model.label}\nmax |w| = {size:.3g}\n{run.pixels_in_use} pixels > 1 % of it",
             fontsize=9,
         )
-    low, high = models[0].run.facts["digits"]
-    bar = figure.colorbar(picture, ax=panels, orientation="horizontal", fraction=0.05, aspect=50)
-    bar.set_ticks([-1, 0, 1], labels=[f"−max |w|: digit {low}", "0", f"max |w|: digit {high}"])
-    bar.outline.set_visible(False)
-    figure.suptitle(f"Weights as images, each scaled to its own max |w| ({trained_by(models)})")
+    scale(figure, 2.3, 0.4 + 2.4 * rows, models[0].run.facts["digits"])
+    layout.headline(
+        figure, f"Weights as images, each scaled to its own max |w| ({trained_by(models)})"
+    )
     return figure
 
 
@@ -185,15 +222,15 @@ def kept(models: list[Model], eps: float) -> str:
 def accuracy_noise(models: list[Model]) -> Figure:
     """The accuracy of each model under the worst-case perturbation, over its radius.
 
-    The further right a curve falls, the larger the perturbations that the model withstands; the
-    horizontal line is the accuracy of always giving the more frequent digit.
+    The further right a curve falls, the larger the perturbations that the model withstands.
 
-    The curves are exact: each step is the radius at which one test image flips.
+    The curves are exact: each step is the radius at which one test image flips. The horizontal line
+    is the accuracy of always giving the more frequent digit.
 
     Numbers: `attacks/linf/*.npz`.
     """
-    figure = Figure(figsize=(8, 4.6))
-    axes = figure.subplots()
+    figure = Figure(figsize=(8, 4.6 + 0.2 * -(-len(models) // 2)))  # two in each line of the legend
+    (axes,) = layout.panels(figure, 1, 1, left=0.65, top=0.6, width=6.5, height=3.35).flat
     attacked = models[0].attack
     end, labels = attacked.eps[-1], attacked.labels
     for model in models:
@@ -202,51 +239,68 @@ def accuracy_noise(models: list[Model]) -> Figure:
     axes.axhline(constant, color=NOTE, lw=0.8)
     axes.text(1.005 * end, constant, "a constant\nanswer", color=NOTE, va="center", fontsize=9)
     pixels = "pixels kept in [0, 1]" if attacked.facts["box"] else "pixels may leave [0, 1]"
-    ball = r"$\Vert\delta\Vert_\infty \leq \epsilon$"
     axes.set(
         xlim=(0, end),
         ylim=(0, 1.01),
-        xlabel=rf"radius $\epsilon$ of the perturbation, {ball}, {pixels} (dot: training radius)",
+        xlabel=f"radius ε of the perturbation in the L∞ ball, {pixels} (dot: training radius)",
         ylabel=f"accuracy on {len(labels)} test images",
-        title=f"Accuracy in the worst case ({trained_by(models)})\n{kept(models, 0.4 * end)}",
     )
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    layout.headline(
+        figure, f"Accuracy in the worst case ({trained_by(models)})\n{kept(models, 0.4 * end)}"
+    )
+    medians = [np.median(np.maximum(model.attack.radii, 0)) for model in models]
+    half = [f"{m.label}: half flip below {at:.3f}" for m, at in zip(models, medians, strict=True)]
+    layout.legend(figure, axes, 2, half)
     return figure
 
 
-def misclassified_noise(models: list[Model]) -> Figure:
-    """Misclassified images under attack, one for each model and each of several radii.
+def _shown(models: list[Model]) -> np.ndarray:
+    """The radii above 0 at which misclassified images are shown, at most RADII of them."""
+    radii = np.unique(np.concatenate([model.attack.eps[10::10] for model in models]))
+    every = -(-len(radii) // RADII)
+    return radii[every - 1 :: every]
 
-    Compare the logits at large ε: that of the regular model is far from 0 even for the image
-    nearest to the boundary, those of the robust models are much closer.
+
+def misclassified_noise(models: list[Model]) -> Figure:
+    """Misclassified images under attack, one for each model and radius, and their logits.
+
+    Beyond some radius even the nearest image that the regular model misclassifies has a logit far
+    from 0.
 
     Numbers: `illustrations/*.npz`, `runs/*.npz`.
     """
     _needs_free_pixels(models)
-    radii = np.unique(np.concatenate([model.attack.eps[::10] for model in models]))
-    title = (
-        "Each cell has its own image: the misclassified one that is nearest to the boundary\n"
-        f"Below it: its digit and logit; grey scale from −{radii[-1]:g} (white) to "
-        f"{1 + radii[-1]:g} (black) ({trained_by(models)})"
-    )
-    figure, panels = _grid(len(models), len(radii), 9, title)
-    for axes, eps in zip(panels[0], radii, strict=True):
-        axes.set_title(f"ε = {eps:g}", loc="center", fontsize=9)
-    for row, model in zip(panels, models, strict=True):
-        stored, run = model.illustrated(), model.run
-        nearest = stored.nearest
-        _row_label(row[0], model.label.replace(" ε", "\nε"))
-        for axes, eps in zip(row, radii, strict=True):
-            found = np.flatnonzero((nearest["eps"] == eps) & (nearest["rank"] == 0))
-            if not len(found):
-                axes.text(0.5, 0.5, "none", ha="center", va="center", color=NOTE, fontsize=9)
-                axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    radii = _shown(models)
+    ends, rows = (-radii[-1], 1 + radii[-1]), []
+    figure = Figure(figsize=(8, 1 + 1.085 * len(models)))
+    place = dict(left=5.7, top=1, width=2.15, height=1.085 * len(models) - 0.55)
+    (axes,) = layout.panels(figure, 1, 1, **place).flat
+    for model in models:
+        stored, run, row = model.illustrated(), model.run, []
+        near = stored.nearest
+        first = {near["eps"][i]: i for i in np.flatnonzero(near["rank"] == 0)}
+        for eps in radii:
+            if eps not in first:
+                row.append((np.full(run.facts["image_shape"][:2], ends[0]), "none"))
                 continue
-            image, label, logit = (nearest[name][found[0]] for name in ("index", "label", "logit"))
-            image = stored.image(image)
+            index, label, logit = (near[name][first[eps]] for name in ("index", "label", "logit"))
+            image = stored.image(index)
             delta = -label * eps * np.sign(run.w).reshape(image.shape)
-            ends = -radii[-1], 1 + radii[-1]
-            _image(axes, image + delta, _digit(model, label), logit, *ends)
+            row.append((image + delta, _words(model, label, logit)))
+        rows.append(row)
+        at, look = list(first.values()), style.line(run.settings)
+        axes.plot(near["eps"][at], np.abs(near["logit"][at]), **look, label=model.label)
+    axes.set(xlim=(0, radii[-1]), ylim=(0, None), xlabel="radius ε", ylabel="|logit|")
+    axes.set_title("The same for more radii:\n|logit| of the nearest image", fontsize=10)
+    axes.legend(loc="upper left", fontsize=8)
+    heads = [f"ε = {eps:g}" for eps in radii]
+    labels = list(map(in_two_lines, models))
+    mosaic(figure, rows, labels, left=1.2, top=0.9, side=0.7, ends=ends, heads=heads)
+    layout.headline(
+        figure,
+        f"For each ε, the misclassified image nearest to the boundary ({trained_by(models)})\n"
+        f"Below it: digit and logit; grey scale from −{radii[-1]:g} (white) to {ends[1]:g} (black)",
+    )
     return figure
 
 
@@ -260,38 +314,40 @@ def misclassified(model: Model, eps: float) -> np.ndarray:
 def misclassified_logits(models: list[Model]) -> Figure:
     """Histograms of the logits of misclassified images at several radii, regular and robust.
 
-    As ε grows, the logits of the images that the regular model gets wrong move away from 0, those
-    of the robust model stay much closer; part of the difference is that logits scale with ‖w‖₁.
+    As ε grows, the wrong logits of the regular model move far from 0, those of the robust one much
+    less.
 
-    All histograms have the same bins, with an edge at 0. Smoothing would move mass across 0.
+    A misclassified 1 has a negative logit, a misclassified 0 a positive one. Logits scale with
+    ‖w‖₁, which is part of the difference. All histograms have the same bins, with an edge at 0.
 
     Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
     """
     _needs_free_pixels(models)
     pair = [representative(models, robust=False), representative(models, robust=True)]
-    radii = np.unique(np.concatenate([model.attack.eps[10::10] for model in pair]))
-    every = -(-len(radii) // ROWS)
-    radii = radii[every - 1 :: every]
-    figure = Figure(figsize=(8, 1.2 + 0.95 * len(radii)))
-    panels = figure.subplots(len(radii), 2, sharex=True, sharey=True, squeeze=False)
+    radii, (low, high) = _shown(pair), pair[0].run.facts["digits"]
+    figure = Figure(figsize=(8, 1.5 + 0.95 * len(radii)))
+    place = dict(left=2, top=0.9, width=5.8, height=0.8)
+    shared = dict(sharex=True, sharey=True)
+    panels = layout.panels(figure, len(radii), 1, gap=(0, 0.15), **place, **shared)[:, 0]
     wrong = [[misclassified(model, eps) for model in pair] for eps in radii]
     reach = 1.05 * max(np.abs(logits).max(initial=0) for row in wrong for logits in row) or 1.0
-    bins = np.linspace(-reach, reach, 81)
-    for row, eps, logits in zip(panels, radii, wrong, strict=True):
-        row[0].set_ylabel(f"ε = {eps:g}", rotation=0, ha="right", va="center", labelpad=10)
-        for axes, model, found in zip(row, pair, logits, strict=True):
-            n = len(model.attack.labels)
-            shade = style.colour(model.run.settings)
-            axes.stairs(np.histogram(found, bins)[0] / n, bins, fill=True, color=shade)
-            axes.axvline(0, color=NOTE, lw=0.8)
-            text = f"{len(found)} of {n}\nwrong"
-            axes.text(0.99, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=9)
-    for axes, model in zip(panels[0], pair, strict=True):
-        axes.set_title(model.label)
-    for axes in panels[-1]:
-        axes.set_xlabel("logit of the perturbed image")
-    panels[0, 0].set(xlim=(-reach, reach))
-    panels[0, 0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    bins = np.linspace(-reach, reach, 161)
+    for axes, eps, row in zip(panels, radii, wrong, strict=True):
+        place = dict(transform=axes.transAxes, ha="right")
+        axes.text(-0.1, 0.8, f"ε = {eps:g}", weight="bold", **place)
+        for model, logits, height in zip(pair, row, (0.45, 0.15), strict=True):
+            shade, n = style.colour(model.run.settings), len(model.attack.labels)
+            look = dict(fc=to_rgba(shade, 0.3)) if model.run.settings.robust else dict(fc=shade)
+            share = np.histogram(logits, bins)[0] / max(len(logits), 1)
+            axes.stairs(share, bins, fill=True, ec=shade, lw=0.8, label=model.label, **look)
+            axes.text(-0.1, height, f"{len(logits)} of {n} wrong", color=shade, fontsize=9, **place)
+        axes.axvline(0, color=NOTE, lw=0.8)
+    panels[0].set(xlim=(-reach, reach), ylim=(0, None))
+    panels[0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    panels[0].set_title(f"digit {high}, taken for {low}")
+    panels[0].set_title(f"digit {low}, taken for {high}", loc="right")
+    panels[-1].set_xlabel("logit of the perturbed image")
+    layout.legend(figure, panels[0], 2)
     eps = pair[1].run.settings.eps
     medians = [
         f"{np.median(np.abs(logits)):.2f} ({model.label})"
@@ -299,9 +355,10 @@ def misclassified_logits(models: list[Model]) -> Figure:
         if len(logits := misclassified(model, eps))
     ]
     found = f"Misclassified at ε = {eps:g}: median |logit| {', '.join(medians)}"
-    figure.suptitle(
+    layout.headline(
+        figure,
         f"{found if medians else 'Logits of the misclassified'}\n"
-        f"Heights: share of all test images ({trained_by(models)})"
+        f"Heights: share of the images that the model gets wrong ({trained_by(models)})",
     )
     return figure
 
@@ -322,13 +379,14 @@ def training(models: list[Model]) -> Figure:
     """
     if not all(model.run.steps for model in models):
         raise Missing("an exact minimum has no steps")
-    figure = Figure(figsize=(8, 6))
+    figure = Figure(figsize=(8, 5.7 + 0.2 * -(-len(models) // 4)))
     averaged = {
         "loss": "training loss",
         "active": "share active: worst-case margin below 1",
     }
-    exact = {"w_l1": r"$\Vert w\Vert_1$", "pixels": f"pixels above {PIXEL_IN_USE:.0%} of max |w|"}
-    panels = figure.subplots(2, 2, sharex=True)
+    exact = {"w_l1": "‖w‖₁", "pixels": f"pixels above {100 * PIXEL_IN_USE:g} % of max |w|"}
+    place = dict(left=0.65, top=0.7, width=3.35, height=1.95)
+    panels = layout.panels(figure, 2, 2, gap=(0.55, 0.4), sharex=True, **place)
     for axes, (name, title) in zip(panels.T.flat, (averaged | exact).items(), strict=True):
         for model in models:
             values = model.run.steps[name]
@@ -337,13 +395,15 @@ def training(models: list[Model]) -> Figure:
                 steps, values = by_log_step(values)
             axes.plot(steps, values, **style.line(model.run.settings), lw=1.4, label=model.label)
         axes.set(xscale="log", title=title)
+        axes.xaxis.set_major_formatter("{x:g}")
         if name in averaged:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
         else:
             axes.set_ylim(0, None)
+        axes.minorticks_off()
     for axes in panels[1]:
         axes.set_xlabel("step")
-    handles = panels[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=4)
-    figure.suptitle(f"Training; the left panels are smoothed ({trained_by(models)})")
+    layout.legend(figure, panels[0, 0], 4)
+    layout.headline(figure, f"Training; the left panels are smoothed ({trained_by(models)})")
     return figure

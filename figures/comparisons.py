@@ -9,38 +9,33 @@ import math
 from lab.store import Missing
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from figures import style
-from figures.article import STAMP, curve, draw_curve, stamp
+from figures import layout, style
+from figures.article import STAMP, curve, draw_curve, in_two_lines, scale, stamp
 from figures.style import BLUE, GREEN, NOTE, ORANGE
 from recipes import NORMS
 from runs import Model, Results, threat
 from worst_case import sparsest
 
-FOR_AND_AGAINST = LinearSegmentedColormap.from_list("ten", ["#e0862f", "white", "#1b2a8c"])
 THREATENED = ("regular", "robust-eps0.2", "optimal-eps0.3")
 SHOWN_AT = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3)  # radii of the pictures of the figure path
 MODELS = ("regular", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
 
 
 def _stamp(axes, model: Model, title: str) -> None:
-    stamp(axes, model.run)
+    stamp(axes, model.run.w.reshape(model.run.facts["image_shape"][:2]))
     axes.set_title(f"{title}\n{model.run.pixels_in_use} pixels > 1 %", fontsize=10)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.grid(False)
 
 
 def attack(results: Results) -> Figure:
     """One test image under the worst attack on each of several models, as pictures and in numbers.
 
-    The attack lowers the margin by ε‖w‖₁, and the model is fooled if no margin is left. Pixels with
-    weights near 0 are pushed by the full ε, too: these pushes cost next to nothing of the margin.
+    The attack lowers the margin by ε‖w‖₁, and the model is fooled if no margin is left.
 
-    The image and the attacked image have one grey scale, from -eps to 1 + eps.
+    Pixels with weights near 0 are changed by the full ε, too: this costs next to nothing of the
+    margin. Weights are drawn as in model_weights.
 
     Numbers: `studies/example.npz`, `attacks/linf/*.npz`, `runs/*.npz`.
     """
@@ -49,47 +44,48 @@ def attack(results: Results) -> Figure:
     models, image = results.choose(shown["runs"].tolist()), shown["image"]
     eps, digits = models[1].run.settings.eps, models[0].run.facts["digits"]
     y, (own, other) = -1, digits  # illustrations.py takes an image of the lower digit
-    figure = Figure(figsize=(8, 1 + 1.35 * len(models)))
-    panels = figure.subplots(len(models), 5, width_ratios=(1, 1, 1, 1, 1.9))
+    figure = Figure(figsize=(8, 1.1 + 1.2 * len(models)))
+    place = dict(left=0.6, top=1.05, width=1.05, height=1.05)
+    panels = layout.pictures(figure, len(models), 4, gap=(0.25, 0.15), **place)
     for row, model in zip(panels, models, strict=True):
-        w, size = model.run.w, np.abs(model.run.w)
-        push = -y * eps * np.sign(w).reshape(image.shape)
-        margin = y * model.attack.logits[shown["index"]]
-        left = margin - eps * size.sum()
-        stamp(row[0], model.run)
-        row[1].imshow(image, cmap="gray_r", vmin=-eps, vmax=1 + eps)
-        row[2].imshow(push, cmap=STAMP, vmin=-2 * eps, vmax=2 * eps)
-        row[3].imshow(image + push, cmap="gray_r", vmin=-eps, vmax=1 + eps)
-        for axes in row[:4]:
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(True)
+        w = model.run.w.reshape(image.shape)
+        perturbation = -y * eps * np.sign(w)
+        margin, size = y * model.attack.logits[shown["index"]], np.abs(w).sum()
+        left = margin - eps * size
+        stamp(row[0], w)
+        row[1].imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        row[2].imshow(perturbation, cmap=STAMP, vmin=-eps, vmax=eps)
+        row[3].imshow(image + perturbation, cmap="gray_r", vmin=-eps, vmax=1 + eps)
         for axes, sign in ((row[1], "+"), (row[2], "=")):
             axes.text(1.12, 0.5, sign, transform=axes.transAxes, ha="center", va="center", size=14)
         if left <= 0:
             row[3].spines[:].set(linewidth=3, color="black")
-        row[0].set_ylabel(model.label.replace(" ε", "\nε"), size=10, weight="bold")
+        row[0].set_ylabel(in_two_lines(model), size=9, weight="bold")
         radius = model.attack.radii[shown["index"]]
-        numbers = f"{margin:.2f} − {eps:g} × {size.sum():.2f} = {left:.2f}".replace("-", "−")
-        row[4].axis("off")
-        row[4].set_box_aspect(1 / 1.9)  # as high as the pictures
+        numbers = f"{margin:.2f} − {eps:g} × {size:.2f} = {left:.2f}".replace("-", "−")
         for height, text, weight in (
             (0.78, numbers, "normal"),
             (0.5, f"says {own}: right" if left > 0 else f"says {other}: fooled", "bold"),
             (0.22, f"flips at ε = {radius:.3f}", "normal"),
         ):
-            row[4].text(0, height, text, size=11, weight=weight, va="center")
-    titles = ("weights", f"test image {shown['index']}", f"worst push, ±{eps:g}", "attacked image")
-    for axes, title in zip(panels[0, :4], titles, strict=True):
-        axes.set_title(title, size=10, loc="center")
+            look = dict(size=11, weight=weight, va="center", transform=row[3].transAxes)
+            row[3].text(1.14, height, text, **look)
     shades = f"white {-eps:g}, black {1 + eps:g}".replace("-", "−")
-    notes = "green: near 0", shades, f"dark +{eps:g}, light −{eps:g}", shades
-    for axes, note in zip(panels[-1, :4], notes, strict=True):
-        axes.set_xlabel(note, size=8.5)
-    panels[0, 4].set_title("margin − ε‖w‖₁ = what is left", size=10)
-    figure.suptitle(
-        f"The same {own} under attack: each pixel may change by at most {eps:g}\n"
-        f"Weights: black counts for {digits[1]}, white for {digits[0]}. "
-        "Push: dark adds ink, light removes it."
+    for axes, title, note in zip(
+        panels[0],
+        ("weights", f"test image {shown['index']}", "perturbation", "attacked image"),
+        ("white: near 0", "white 0, black 1", f"±{eps:g}", shades),
+        strict=True,
+    ):
+        axes.set_title(title, size=10, loc="center", pad=18)
+        axes.text(0.5, 1.04, note, size=8, ha="center", transform=axes.transAxes)
+    place = dict(size=10, transform=panels[0, 3].transAxes)
+    panels[0, 3].text(1.14, 1.17, "margin − ε‖w‖₁ = what is left", **place)
+    layout.headline(
+        figure,
+        f"The same {own} under the worst perturbation of at most {eps:g} per pixel\n"
+        f"Weights: blue counts for {digits[1]}, dotted orange for {digits[0]}. "
+        "Perturbation: blue adds ink, orange removes it.",
     )
     return figure
 
@@ -97,90 +93,69 @@ def attack(results: Results) -> Figure:
 def optimum(results: Results) -> Figure:
     """Weights and accuracy after the article's recipe, the converged one, and at the minimum.
 
-    From left to right the training loss falls to its minimum; compare the number of weights above
-    1 % of the largest.
+    From left to right the training loss falls to its minimum, and most weights leave the picture.
+
+    White weights are at most 1 % of the largest; the colour is drawn as in model_weights.
 
     Numbers: `runs/*.npz`, `attacks/linf/*.npz`.
     """
     radii, names = (0.1, 0.2, 0.3), ("article's recipe", "converged recipe", "exact minimum")
-    figure = Figure(figsize=(8, 7.4))
-    figure.set_layout_engine("constrained", w_pad=0.09)
-    panels = figure.subplots(3, 4, width_ratios=(1, 1, 1, 1.7))
-    for row, eps in zip(panels, radii, strict=True):
+    figure = Figure(figsize=(8, 7.3))
+    place = dict(top=1.05, height=1.4)
+    stamps = layout.pictures(figure, 3, 3, left=0.4, width=1.4, gap=(0.15, 0.55), **place)
+    curves = layout.panels(figure, 3, 1, left=5.6, width=2.25, gap=(0, 0.55), **place)[:, 0]
+    for row, axes, eps in zip(stamps, curves, radii, strict=True):
         recipe, converged, minimum = results.choose(
             (f"robust-eps{eps}", f"robust-eps{eps}-converged", f"optimal-eps{eps}")
         )
         row[0].set_ylabel(f"trained for ε = {eps}")
-        for axes, model, name in zip(row, (recipe, converged, minimum), names, strict=False):
+        for panel, model, name in zip(row, (recipe, converged, minimum), names, strict=True):
             head = f"{name}\n" * (eps == radii[0])
-            _stamp(axes, model, f"{head}loss {model.run.history['train_loss'][-1]:.4f}")
+            _stamp(panel, model, f"{head}loss {model.run.history['train_loss'][-1]:.4f}")
         at = np.linspace(0.025, 0.475, 10)
-        draw_curve(row[3], recipe, 0.5, label=names[0], lw=2.6)
-        draw_curve(row[3], minimum, 0.5, label=names[2], lw=1.4)
+        draw_curve(axes, recipe, 0.5, label=names[0], lw=2.6)
+        draw_curve(axes, minimum, 0.5, label=names[2], lw=1.4)
         found = [converged.accuracy(eps) for eps in at]
         shade = style.colour(converged.run.settings)
-        row[3].plot(at, found, "o", color=shade, mfc="white", label=names[1])
-        row[3].set(xlim=(0, 0.5), ylim=(0, 1.02), title="test accuracy")
-        row[3].legend(loc="lower left", handlelength=3.2, fontsize=8)
-    panels[-1, 3].set_xlabel(r"radius $\epsilon$ (dot: training radius)")
-    figure.suptitle(
-        "Three stages of minimising the robust loss: weights (each scaled to its max |w|), accuracy"
-    )
+        axes.plot(at, found, "o", color=shade, mfc="white", label=names[1])
+        axes.set(xlim=(0, 0.5), ylim=(0, 1.02), ylabel="test accuracy")
+    curves[2].legend(loc="lower left", handlelength=3.2, fontsize=8)
+    curves[-1].set_xlabel("radius ε (dot: training radius)")
+    scale(figure, 1.25, 6.75, recipe.run.facts["digits"])
+    head = "Three stages of minimising the robust loss"
+    layout.headline(figure, f"{head}: weights (each scaled to its max |w|), accuracy")
     return figure
 
 
 def init_ablation(results: Results) -> Figure:
     """Weights and accuracy of the regular model, trained from random weights and from zeros.
 
-    Training with the plain hinge keeps the noise of random initial weights, which raises ‖w‖₁ and
-    so lowers the accuracy under attack.
+    Training keeps the noise of random initial weights, which raises ‖w‖₁ and so lowers the accuracy
+    under attack.
 
     Numbers: `runs/regular*.npz`, `attacks/linf/regular*.npz`.
     """
     chosen = results.choose(("regular", "regular-initzeros"))
     names = ("from random weights", "from zeros")
-    figure = Figure(figsize=(8, 3.4))
-    panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.8))
-    for axes, model, name in zip(panels, chosen, names, strict=False):
-        _stamp(axes, model, f"{name}\n‖w‖₁ = {np.abs(model.run.w).sum():.1f}")
-        draw_curve(panels[2], model, 0.5, label=name)
-    panels[2].set(
+    figure = Figure(figsize=(8, 3.5))
+    place = dict(left=0.2, top=1, width=1.75, height=1.75)
+    stamps = layout.pictures(figure, 1, 2, gap=(0.2, 0), **place)[0]
+    place = dict(left=4.75, top=0.7, width=3.1, height=2.2)
+    (axes,) = layout.panels(figure, 1, 1, **place).flat
+    for panel, model, name in zip(stamps, chosen, names, strict=True):
+        _stamp(panel, model, f"{name}\n‖w‖₁ = {np.abs(model.run.w).sum():.1f}")
+        draw_curve(axes, model, 0.5, label=name)
+    axes.set(
         xlim=(0, 0.5),
         ylim=(0, 1.01),
         xlabel="radius ε, pixels may leave [0, 1]",
-        title="test accuracy",
+        ylabel="test accuracy",
     )
-    panels[2].legend()
+    axes.legend(loc="upper right")
+    scale(figure, 0.95, 2.95, chosen[0].run.facts["digits"], width=2.2)
     noise, zeros = (f"{100 * model.accuracy(0.1):.1f} %" for model in chosen)
-    figure.suptitle(
-        f"The regular model keeps {noise} at ε = 0.1; trained from zero weights, {zeros}"
-    )
-    return figure
-
-
-def radii(results: Results) -> Figure:
-    """Histograms, one for each model: the smallest perturbation that flips each test image.
-
-    The further right a histogram lies, the larger the perturbations that the model withstands; the
-    line is the median.
-
-    Numbers: `attacks/linf/*.npz`.
-    """
-    chosen = results.choose(MODELS)
-    figure = Figure(figsize=(8, 6))
-    panels = figure.subplots(len(chosen), 1, sharex=True, sharey=True)
-    bins = np.linspace(0, 0.6, 61)
-    for axes, model in zip(panels, chosen, strict=True):
-        found = np.maximum(model.attack.radii, 0)
-        median, shade = np.median(found), style.colour(model.run.settings)
-        axes.hist(np.minimum(found, 0.6), bins, color=shade, alpha=0.6)
-        axes.axvline(median, color=shade)
-        axes.set_title(f"{model.label}: half flip below ε = {median:.3f}", fontsize=10)
-        axes.set_ylabel("images")
-    panels[-1].set_xlabel("smallest ε that flips the image (L∞, pixels may leave [0, 1])")
-    count = len(chosen[0].attack.radii)
-    figure.suptitle(
-        f"The radius of each of {count} test images (0: misclassified without an attack)"
+    layout.headline(
+        figure, f"The regular model keeps {noise} at ε = 0.1; trained from zero weights, {zeros}"
     )
     return figure
 
@@ -189,6 +164,9 @@ def threats(results: Results) -> Figure:
     """Exact accuracy over the radius in three balls, without the box and with pixels in [0, 1].
 
     A model that is robust in one ball need not be so in another.
+
+    A curve falls vertically where many images flip at the same radius. They do so where a model
+    uses few pixels, which are black or white in most images.
 
     Numbers: `attacks/*/*.npz`.
     """
@@ -201,8 +179,10 @@ def threats(results: Results) -> Figure:
             f"{' or '.join(THREATENED)} is needed, attacked in every ball: run python attack.py "
             "with --box, --norm 2, --norm 2 --box, --norm 1, --norm 1 --box"
         )
-    figure = Figure(figsize=(8, 5.4))
-    panels = figure.subplots(2, 3, sharex="col", sharey=True)
+    figure = Figure(figsize=(8, 5.5))
+    place = dict(left=0.65, top=0.95, width=2.25, height=1.6)
+    shared = dict(sharex="col", sharey=True)
+    panels = layout.panels(figure, 2, 3, gap=(0.2, 0.4), **place, **shared)
     for axes, ((norm, box), found) in zip(panels.flat, attacked.items(), strict=True):
         for name in names:
             model = found[name]
@@ -214,42 +194,53 @@ def threats(results: Results) -> Figure:
         axes.set_xlabel("radius ε (dot: training radius)" if axes is panels[1, 0] else "radius ε")
     for axes in panels[:, 0]:
         axes.set_ylabel("test accuracy")
-    handles = panels[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3)
+    layout.legend(figure, panels[0, 0], 3)
     flat, round_ = (attacked[norm, False][names[-1]] for norm in ("inf", "2"))
-    figure.suptitle(
-        f"{flat.label} keeps {100 * flat.accuracy(0.2):.1f} % in the L∞ ball of radius 0.2, and "
-        f"{100 * round_.accuracy(2):.1f} % in the L2 ball of radius 2"
+    used = flat.run.pixels_in_use
+    layout.headline(
+        figure,
+        f"{flat.label[:1].upper()}{flat.label[1:]} keeps {100 * flat.accuracy(0.2):.1f} % in the "
+        "L∞ ball of radius 0.2, and "
+        f"{100 * round_.accuracy(2):.1f} % in the L2 ball of radius 2\n"
+        f"It uses {used} pixel{'s' * (used > 1)}: where these are the same, images flip together",
     )
     return figure
 
 
 def noise_or_attack(results: Results) -> Figure:
-    """Accuracy under random noise of ±ε in each pixel, beside the worst case of the same size.
+    """Errors under random noise of ±ε in each pixel, beside the worst case of the same size.
 
-    Random noise of the same size hardly lowers the accuracy, so it does not measure robustness.
+    Random noise of the same size hardly raises the share of errors, so it does not measure
+    robustness.
 
     Numbers: `studies/noise.npz`, `attacks/linf/*.npz`.
     """
     table = results.study("noise")
-    figure = Figure(figsize=(8, 3.6))
-    panels = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(8, 3.9))
+    place = dict(left=0.8, top=0.75, width=3.3, height=2.55)
+    (panels,) = layout.panels(figure, 1, 2, gap=(0.3, 0), sharey=True, **place)
     for axes, name in zip(panels, ("regular", "robust-eps0.2"), strict=True):
         rows = table["run"] == name
         (model,) = results.choose([name])
         eps, random = table["eps"][rows], table["random"][rows]
-        axes.plot(*curve(model, eps[-1]), **style.line(model.run.settings), label="worst case")
-        error = 2 * table["error"][rows].max()
-        axes.plot(eps, random, "o", color=ORANGE, ms=5, label=f"random noise (± {error:.4f})")
-        axes.plot(eps, table["normal"][rows], color=ORANGE, lw=1, label="its normal approximation")
-        axes.set(title=model.label, xlabel="ε: each pixel moves by +ε or −ε")
-        axes.set(xlim=(0, eps[-1]), ylim=(0, 1.02))
-        axes.legend(loc="center right" if model.accuracy(eps[-1] / 2) < 0.5 else "center left")
-    panels[0].set_ylabel("test accuracy")
+        at, accuracy = curve(model, eps[-1])
+        axes.plot(at, 1 - accuracy, **style.line(model.run.settings), label="worst case")
+        error = 200 * table["error"][rows].max()
+        look = dict(ms=5, clip_on=False, label=f"random noise (± {error:.2f} %)")
+        axes.plot(eps, 1 - random, "o", color=ORANGE, **look)
+        axes.set(title=model.label, xlabel="ε: each pixel changes by +ε or −ε")
+        axes.set(xlim=(0, eps[-1]), yscale="log", ylim=(2e-4, 1.3))
+        axes.set_yticks([0.001, 0.01, 0.1, 1], ["0.1 %", "1 %", "10 %", "100 %"])
+        axes.minorticks_off()
+    panels[0].legend(loc="center right")
+    panels[1].legend(loc="upper left")
+    panels[0].set_ylabel("share of wrong test images")
     rows = (table["run"] == "regular") & np.isclose(table["eps"], 0.2)
-    worst, random = (f"{100 * table[name][rows][0]:.1f} %" for name in ("worst", "random"))
-    figure.suptitle(
-        f"The regular model at ε = 0.2 keeps {random} under random noise, {worst} in the worst case"
+    worst, random = (f"{100 * (1 - table[name][rows][0]):.2f} %" for name in ("worst", "random"))
+    layout.headline(
+        figure,
+        f"At ε = 0.2 the regular model gets {random} wrong under random noise, "
+        f"{worst} in the worst case",
     )
     return figure
 
@@ -266,8 +257,10 @@ def transfer(results: Results) -> Figure:
     words = {"-eps": " ε = ", "-initzeros": ", from zeros", "-seed": ", seed "}
     for part, word in words.items():
         names = [name.replace(part, word) for name in names]
-    figure = Figure(figsize=(8, 4.8))
-    for axes, eps in zip(figure.subplots(1, 2, sharey=True), (0.1, 0.2), strict=True):
+    figure = Figure(figsize=(8, 4.75))
+    place = dict(left=2.15, top=0.75, width=2.8, height=2.5)
+    (panels,) = layout.panels(figure, 1, 2, gap=(0.15, 0), sharey=True, **place)
+    for axes, eps in zip(panels, (0.1, 0.2), strict=True):
         rows = np.isclose(table["eps"], eps)
         matrix = table["accuracy"][rows].reshape(len(names), len(names))
         axes.imshow(matrix, cmap="gray", vmin=-0.6, vmax=1, aspect="auto")
@@ -276,15 +269,17 @@ def transfer(results: Results) -> Figure:
             shade = "white" if value < 0.25 else "black"
             axes.text(k, i, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=9)
         for i in range(len(names)):
-            axes.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, lw=2.5))
+            frame = Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, lw=2.5, clip_on=False, zorder=3)
+            axes.add_patch(frame)
         axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=9)
         axes.set_yticks(range(len(names)), names, fontsize=9)
         axes.set(title=f"ε = {eps}", xlabel="attacked model")
-    figure.axes[0].set_ylabel("perturbation computed on")
+    panels[0].set_ylabel("perturbation computed on")
     others = np.delete(matrix[:, 0], 0)
-    figure.suptitle(
+    layout.headline(
+        figure,
         f"ε = {eps}: {names[0]} keeps {matrix[0, 0]:.2f} under its own perturbation (framed), "
-        f"{others.min():.2f} to {others.max():.2f} under those of others"
+        f"{others.min():.2f} to {others.max():.2f} under those of others",
     )
     return figure
 
@@ -292,14 +287,16 @@ def transfer(results: Results) -> Figure:
 def masking(results: Results) -> Figure:
     """Accuracy that gradient attacks report on a model of raw 0-255 pixels, and the exact one.
 
-    Attacks on the cross-entropy report an accuracy that is far too high: logits are so large that
-    its gradient is exactly 0, in float64 as in float32, so they see no direction to move in; on the
-    margin, FGSM is exact. One model is shown, of seed 0.
+    Attacks on the cross-entropy report an accuracy that is far too high, as its gradient is exactly
+    0; on the margin, FGSM is exact.
+
+    The logits are so large that the gradient is 0 in float64 as in float32, and gives the attack no
+    direction. One model is shown, of seed 0.
 
     Numbers: `studies/masking.npz`.
     """
     table = results.study("masking")
-    figure = Figure(figsize=(8, 4))
+    figure = Figure(figsize=(8, 3.8))
     axes = figure.subplots()
     axes.plot(table["eps"], table["exact"], color="black", label="exact")
     for name, label, look in (
@@ -314,8 +311,8 @@ def masking(results: Results) -> Figure:
         xlabel="radius ε, as a share of the pixel range",
         ylabel="test accuracy",
         ylim=(0, 1.04),
-        title=f"One model, seed 0: at ε = {table['eps'][at]:g} FGSM reports {fgsm} and PGD {pgd}; "
-        f"exact is {exact}",
+        title=f"At ε = {table['eps'][at]:g} FGSM reports {fgsm} and PGD {pgd} on the "
+        f"cross-entropy; exact is {exact}",
     )
     axes.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
     return figure
@@ -324,8 +321,10 @@ def masking(results: Results) -> Figure:
 def ten_digits(results: Results) -> Figure:
     """Accuracy of three linear classifiers of ten digits in three balls: exact, FGM and PGD.
 
-    Marks above the curve are attacks that miss the worst case; the marks are of some test images,
-    the curve of all.
+    Triangles and crosses above the dashes are attacks that miss the worst case.
+
+    Exact accuracies are those of all test images (line) and of the images that the attacks are
+    computed on (dashes).
 
     Numbers: `studies/ten-digits.npz`.
     """
@@ -333,27 +332,36 @@ def ten_digits(results: Results) -> Figure:
     library = results.study("ten-digits-library", "ten-digits")
     labels = {"logistic": "logistic regression", "svm": "linear SVM", "ridge": "ridge"}
     count = f"{library['images'][0]:.0f} images"
-    figure = Figure(figsize=(8, 7))
-    panels = figure.subplots(3, 3, sharex="col", sharey=True)
+    figure = Figure(figsize=(8, 6.8))
+    place = dict(left=0.65, top=0.85, width=2.25, height=1.35)
+    shared = dict(sharex="col", sharey=True)
+    panels = layout.panels(figure, 3, 3, gap=(0.2, 0.45), **place, **shared)
     for row, name in zip(panels, labels, strict=True):
         for axes, norm in zip(row, NORMS, strict=True):
-            for table, column, look in (
-                (exact, "accuracy", dict(color=NOTE, label="exact")),
-                (library, "fgm", dict(color=ORANGE, ls="", marker="^", label=f"FGM, {count}")),
-                (library, "pgd", dict(color=ORANGE, ls="", marker="x", label=f"PGD, {count}")),
+            for table, column, label, look in (
+                (exact, "accuracy", "exact, all images", dict(color=NOTE)),
+                (library, "exact", f"exact, {count}", dict(color="black", ls="", marker="_")),
+                (library, "fgm", f"FGM, {count}", dict(color=ORANGE, ls="", marker="^")),
+                (library, "pgd", f"PGD, {count}", dict(color=ORANGE, ls="", marker="x")),
             ):
                 rows = (table["model"] == name) & (table["threat"] == threat(norm, True))
-                axes.plot(table["eps"][rows], table[column][rows], ms=8, mfc="white", **look)
+                look |= dict(ms=8, mfc="white", label=label)
+                axes.plot(table["eps"][rows], table[column][rows], **look)
             axes.set(xlim=(0, None), ylim=(0, 1.02), title=f"{labels[name]}, {NORMS[norm]}")
             axes.locator_params(axis="x", nbins=4)
         row[0].set_ylabel("test accuracy")
     for axes in panels[-1]:
         axes.set_xlabel("radius ε")
-    handles = panels[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3)
-    fgm, pgd = (f"{(library[name] - library['exact']).max():.2f}" for name in ("fgm", "pgd"))
-    figure.suptitle(
-        f"Ten digits, pixels kept in [0, 1]: FGM reports up to {fgm} too much, PGD up to {pgd}"
+    layout.legend(figure, panels[0, 0], 4)
+    worst = np.argmax(library["fgm"] - library["exact"])
+    name, ball, eps = (library[column][worst] for column in ("model", "threat", "eps"))
+    exact, fgm, pgd = (f"{library[column][worst]:.2f}" for column in ("exact", "fgm", "pgd"))
+    norm = next(norm for norm in NORMS if threat(norm, True) == ball)
+    layout.headline(
+        figure,
+        "Ten digits, pixels kept in [0, 1]: gradient attacks can miss the worst case by far:\n"
+        f"{labels[name]} in the {NORMS[norm]} ball of radius {eps:g}: FGM reports {fgm}, "
+        f"PGD {pgd}; exact is {exact}",
     )
     return figure
 
@@ -361,12 +369,12 @@ def ten_digits(results: Results) -> Figure:
 def ten_digits_minimum(results: Results) -> Figure:
     """The certified minimum of all ten digits: its weights as images, and what it can do.
 
-    Few pixels are in use. Trained by gradients the same loss gives the same accuracy; ten
-    classifiers of one digit against the rest lose much of it.
+    Trained by gradients the same loss gives the same accuracy; ten classifiers of one digit against
+    the rest lose much of it.
 
-    Of each pixel the weight that most digits have is subtracted, which changes no answer. Weights
-    of more than half of the largest have its colour, and a dot marks those against the digit. The
-    accuracy is in the L∞ ball, and pixels may leave [0, 1].
+    Of each pixel the weight that most digits have is subtracted, which changes no answer. The
+    colour is the signed root of a weight's share of the largest. The accuracy is in the L∞ ball,
+    and pixels may leave [0, 1].
 
     Numbers: `studies/ten-digits.npz`.
     """
@@ -376,25 +384,16 @@ def ten_digits_minimum(results: Results) -> Figure:
     best = "minimum-eps0.05"
     stamps = sparsest(weights[f"{best}_W"])
     size, side = np.abs(stamps).max(), math.isqrt(stamps.shape[1])
-    figure = Figure(figsize=(8, 7.4))
-    above, below = figure.subfigures(2, 1, height_ratios=(1.3, 1))
-    panels = above.subplots(2, 5)
+    figure = Figure(figsize=(8, 7.8))
+    place = dict(left=0.2, top=0.65, width=1.4, height=1.4)
+    panels = layout.pictures(figure, 2, 5, gap=(0.15, 0.35), **place)
     for digit, (axes, w) in enumerate(zip(panels.flat, stamps, strict=True)):
-        picture = axes.imshow(
-            w.reshape(side, side) / size, cmap=FOR_AND_AGAINST, vmin=-0.5, vmax=0.5
-        )
-        row, column = np.nonzero(w.reshape(side, side) < -0.05 * size)
-        axes.plot(column, row, ".", color="#7a3d00", ms=2, mew=0)
-        axes.set(xticks=[], yticks=[])
-        axes.grid(False)
-        axes.spines[:].set_visible(True)
+        stamp(axes, w.reshape(side, side), 0, size)
         axes.set_title(f"{digit}: {np.count_nonzero(w)} weights", size=10, loc="center")
-    bar = above.colorbar(
-        picture, ax=panels, orientation="horizontal", fraction=0.05, shrink=0.7, aspect=40
-    )
-    bar.set_ticks([-0.5, 0, 0.5], labels=["dots: against the digit", "0", "for the digit"])
-    bar.outline.set_visible(False)
-    for axes, eps in zip(below.subplots(1, 2, sharey=True), (0.05, 0.1), strict=True):
+    scale(figure, 2.5, 4.05, ("other digits", "the digit"), 0)
+    place = dict(left=0.65, top=4.95, width=3.45, height=2)
+    (curves,) = layout.panels(figure, 1, 2, gap=(0.3, 0), sharey=True, **place)
+    for axes, eps in zip(curves, (0.05, 0.1), strict=True):
         for name, label, look in (
             (f"minimum-eps{eps}", "certified minimum", dict(color=BLUE, lw=3)),
             (
@@ -411,12 +410,13 @@ def ten_digits_minimum(results: Results) -> Figure:
         axes.axvline(eps, color=NOTE, lw=0.8)
         axes.set(xlim=(0, 1.04 * exact["eps"][rows][-1]), ylim=(0, 1.02), xlabel="radius ε")
         axes.set_title(f"trained for ε = {eps} (vertical line): least loss {least:.4f}", size=10)
-    below.axes[0].set_ylabel("test accuracy")
-    below.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    curves[0].set_ylabel("test accuracy")
+    layout.legend(figure, axes, 4)
     used, kept = (table[name][at[best]] for name in ("pixels", "linf0.05"))
-    figure.suptitle(
+    layout.headline(
+        figure,
         f"All ten digits, ε = 0.05: the model of least loss uses {used} of {stamps.shape[1]} "
-        f"pixels; under attack it is right on {100 * kept:.1f} %"
+        f"pixels; under attack it is right on {100 * kept:.1f} %",
     )
     return figure
 
@@ -425,17 +425,21 @@ def path(results: Results) -> Figure:
     """The best possible model at each radius: its loss, pixels, accuracy, and weights at six radii.
 
     The larger the radius, the fewer pixels the best model uses; beyond the last radius it uses
-    none. No linear model has a smaller robust loss than the blue line in the first panel.
+    none.
+
+    No linear model has a smaller robust loss than the blue line in the first panel. The colour of a
+    weight is the signed root of its share of the largest.
 
     Numbers: `studies/path.npz`, `runs/*.npz`, `attacks/linf/*.npz`.
     """
     grid, table = results.study("path"), results.study("path-models", "path")
     models = results.choose(MODELS)
     converged = results.choose([f"{name}-converged" for name in MODELS[1:]])
+    facts = models[0].run.facts
     eps, margin, end = grid["eps"], table["radii"][0], table["radii"][-1]
-    figure = Figure(figsize=(8, 9.6))
-    panels, stamps = figure.subfigures(2, 1, height_ratios=(7.4, 2))
-    loss, pixels, accuracy = panels.subplots(3, 1, sharex=True, height_ratios=(1, 0.8, 1.1))
+    figure = Figure(figsize=(8, 9.9))
+    place = dict(left=0.65, top=0.65, width=7.15, height=1.85)
+    loss, pixels, accuracy = layout.panels(figure, 3, 1, gap=(0, 0.4), sharex=True, **place)[:, 0]
 
     loss.plot(*_steep(eps, grid["primal"], margin), color=BLUE, label="least possible")
     for group, name, look in (
@@ -493,19 +497,16 @@ def path(results: Results) -> Figure:
     for axes in (loss, pixels, accuracy):
         axes.axvline(end, color=NOTE, lw=1)
 
-    for at, axes in zip(SHOWN_AT, stamps.subplots(1, len(SHOWN_AT)), strict=True):
-        weights = _weights_at(table, at)
-        axes.imshow(weights.reshape(28, 28), cmap=STAMP, vmin=-1, vmax=1)
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        axes.grid(False)
+    place = dict(left=0.5, top=7.95, width=1.05, height=1.05)
+    stamps = layout.pictures(figure, 1, len(SHOWN_AT), gap=(0.2, 0), **place)[0]
+    for at, axes in zip(SHOWN_AT, stamps, strict=True):
+        weights = _weights_at(table, at).reshape(facts["image_shape"][:2])
+        stamp(axes, weights, 0)
         axes.set_title(f"ε = {at:g}\n{np.count_nonzero(weights)} pixels", size=10, loc="center")
-    stamps.supxlabel(
-        "Weights of the best model at the dotted radii (black counts for 1, white for 0),\n"
-        "each scaled to its max |w|; at 0.2 most are too small to be seen",
-        size=10,
-    )
-    figure.suptitle("The best possible linear model for each radius ε, and what it can do")
+    scale(figure, 2.5, 9.2, facts["digits"], 0)
+    words = "Weights of the best model at the dotted radii, each scaled to its max |w|"
+    figure.text(0.5, 0.01, words, ha="center", size=10)
+    layout.headline(figure, "The best possible linear model for each radius ε, and what it can do")
     return figure
 
 
@@ -516,9 +517,9 @@ def _steep(eps, least, margin) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _weights_at(table, eps: float) -> np.ndarray:
-    """The weights (784,) of the best model at a radius, divided by the largest."""
+    """The weights (784,) of the best model at a radius."""
     k = np.searchsorted(table["radii"], eps, side="right")
     chosen = slice(*table["w_indptr"][k : k + 2])
     w = np.zeros(784)
     w[table["w_indices"][chosen]] = table["w_data"][chosen]
-    return w / (np.abs(w).max() or 1)
+    return w

@@ -170,11 +170,11 @@ def tell_progress(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def bar(todo, label: str):
+def bar(todo, label: str, total: int | None = None):
     """Iterate over `todo` with a progress bar on stderr, where that is a terminal."""
     import tqdm
 
-    return tqdm.tqdm(todo, label, leave=False, disable=not sys.stderr.isatty())
+    return tqdm.tqdm(todo, label, total, leave=False, disable=not sys.stderr.isatty())
 
 
 def side_by_side(work, todo: list, jobs: int, label: str) -> Iterator:

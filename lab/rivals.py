@@ -17,7 +17,6 @@ from scipy import sparse
 
 import advlinear
 
-
 MOST_ROUNDS = 200  # of scikit-learn's solvers
 
 

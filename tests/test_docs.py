@@ -14,6 +14,7 @@ from lab.cli import RESULTS, ROOT, InputError
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib import pyplot
 
 import advlinear
 import data
@@ -363,10 +364,12 @@ def example(page: str, section: str) -> str:
     return code
 
 
-def test_the_ten_names_of_the_package_are_on_its_page():
-    (section,) = re.findall(r"^## The ten names\n(.*?)(?=^## )", PAGES["package.md"], re.M | re.S)
+def test_the_twelve_names_of_the_package_are_on_its_page():
+    (section,) = re.findall(
+        r"^## The twelve names\n(.*?)(?=^## )", PAGES["package.md"], re.M | re.S
+    )
     names = re.findall(r"^\| `(\w+)", section, re.MULTILINE)
-    assert len(set(names)) == 10
+    assert len(set(names)) == 12
     for name in names:
         assert len(inspect.getdoc(getattr(advlinear, name))) > 20, name
 
@@ -385,7 +388,7 @@ json.dump(printed, sys.stdout)
 
 def test_every_block_on_the_package_runs_in_an_empty_folder_and_prints_what_it_says(tmp_path):
     """With the package, and no other module of this repository, to be found. (The blocks of the
-    README run in tests/test_package.py.)"""
+    README run in tests/test_package.py.) The pictures that they write are those on the page."""
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "advlinear").symlink_to(ROOT / "advlinear")
     (tmp_path / "empty").mkdir()
@@ -393,7 +396,7 @@ def test_every_block_on_the_package_runs_in_an_empty_folder_and_prints_what_it_s
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", RUN],
         cwd=tmp_path / "empty",
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "package")},
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "package"), "MPLBACKEND": "agg"},
         input=json.dumps(blocks),
         capture_output=True,
         text=True,
@@ -403,6 +406,11 @@ def test_every_block_on_the_package_runs_in_an_empty_folder_and_prints_what_it_s
         lines = [line.strip() for line in block.splitlines()]
         said = [line.rpartition("  # ")[2] for line in lines if line.startswith("print(")]
         assert printed == said, block
+    for path in (tmp_path / "empty").iterdir():  # fonts may differ a little elsewhere
+        drawn, shown = pyplot.imread(path), pyplot.imread(ROOT / "docs" / path.name)
+        again = f"run the block of docs/package.md that writes {path.name} in docs/"
+        assert drawn.shape == shown.shape, again
+        assert np.abs(drawn - shown).mean() < 0.01, again
 
 
 def test_the_callback_in_the_reference_works_as_printed(tmp_path, monkeypatch):

@@ -90,6 +90,21 @@ def in_scikit_learn() -> float:
     return scorer(fitted, SAMPLES, LABELS)
 
 
+def pictures() -> float:
+    """The curve of an attack, one more in its axes, and a path; and what was drawn."""
+    model = [1.0, -2.0], 0.0
+    curve: advlinear.RobustnessDisplay = advlinear.RobustnessDisplay.from_estimator(
+        model, np.array([[3.0, 0.0], [0.0, 3.0]]), [1, 0], norm=2, box=(0, 3), color="black"
+    )
+    found = advlinear.attack(model, np.array([[3.0, 0.0], [0.0, 3.0]]), [1, 0], norm=2)
+    advlinear.RobustnessDisplay(found, name="no box").plot(curve.ax_)
+    path = advlinear.path(SAMPLES, LABELS, 0.1, 0.6)
+    display = advlinear.PathDisplay.from_path(path, coefficients=True, feature_names=["x"])
+    assert len(display.axes_) == 3
+    assert curve.ax_.figure is curve.figure_
+    return curve.median
+
+
 def main() -> None:
     version: str = advlinear.__version__
     names: list[str] = [*advlinear.__all__, version]
@@ -102,6 +117,7 @@ def main() -> None:
     best, proof = least_loss(lines)
     print(len(names), round(radius, 3), round(best.primal, 6), round(proof["dual"], 6))
     print(bool(lines), every_radius().max() < 1e-4, in_scikit_learn())
+    print(round(pictures(), 3))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ class Path:
         dual: (J,) these lower bounds. In between 1 / dual may be interpolated linearly.
         reach: below proved[0] the lower bound holds for weights of norm ||w|| at most this; inf
             where it holds for all, as the minimum is 0 there, or proved[0] is at most eps_min.
+        names: (d,) the names of the features, the columns of a DataFrame X; None without names.
 
     Example, of samples whose minimum is .5 / (1 - eps) up to eps = .5, and from there 1:
 
@@ -128,6 +129,7 @@ class Path:
     proved: np.ndarray
     dual: np.ndarray
     reach: float
+    names: Any = None
 
     def __repr__(self) -> str:
         return (
@@ -269,7 +271,7 @@ def path(
             _keep_corners(found, max(0.999 * tol, FINEST), report or (lambda line: None))
         else:
             _sandwich(found, tol, report or (lambda line: None))
-        whole = Path(**found.known())
+        whole = Path(**found.known(), names=samples.names(X)[0])
     if not whole.gap <= (tol or LARGEST_GAP):
         radii, gaps = whole._gaps()
         raise ValueError(

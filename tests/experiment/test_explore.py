@@ -41,7 +41,7 @@ function note(more = {}) {
   notes.push({ ...document.body.dataset, ...more, rows: rows.map((row) =>
     ({ ...row.dataset, says: said(row, ".verdict"), sum: said(row, ".sum"),
        button: said(row, "button"), title: said(row, "h3"), half: said(row, ".half"),
-       shown: said(row, ".shown"), note: said(row, ".note") })),
+       note: said(row, ".note") })),
     shares: [...document.querySelectorAll("#shares b")].map((share) => share.textContent) });
 }
 function reds(canvas) {  // of each pixel
@@ -63,7 +63,7 @@ REPORT = """<script>
 setTimeout(() => {
   const requests = performance.getEntriesByType("resource").map((entry) => entry.name);
   parent.postMessage({ name: window.name, wrong, requests, notes }, "*");
-}, 2000);
+}, 3000);
 </script>"""
 STAGE = """<!doctype html><meta charset="utf-8"><body><pre id="report"></pre><script>
 const found = [];
@@ -144,12 +144,14 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 @dataclasses.dataclass
 class Scene:
-    """What is done with a page: `steps` in JavaScript, at an address, in a window of a width."""
+    """What is done with a page: `steps` in JavaScript, at an address, in a window of a width, by
+    day or (scheme "dark") by night."""
 
     page: str
     steps: str
     address: str = ""
     width: int = 1280
+    scheme: str = "light"
 
 
 def play(scenes: dict[str, Scene], folder) -> dict[str, list[dict]]:
@@ -165,12 +167,12 @@ def play(scenes: dict[str, Scene], folder) -> dict[str, list[dict]]:
         page = scene.page.replace("<title>", LISTEN + "<title>")
         page = page.replace("</body>", f"<script>{{{scene.steps}}}</script>{REPORT}</body>")
         (folder / f"{name}.html").write_text(page, "utf-8")
-        size = f'width="{scene.width}" height="900" style="border: 0"'
-        stage += f'<iframe name="{name}" src="{name}.html{scene.address}" {size}></iframe>'
+        look = f'width="{scene.width}" height="900" style="border: 0; color-scheme: {scene.scheme}"'
+        stage += f'<iframe name="{name}" src="{name}.html{scene.address}" {look}></iframe>'
     (folder / "stage.html").write_text(stage, "utf-8")
     # Root, as in CI, cannot have a sandbox; and Chromium may still write to its profile.
     flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run"
-    options = "--hide-scrollbars --dump-dom --virtual-time-budget=4000 --window-size=1600,900"
+    options = "--hide-scrollbars --dump-dom --virtual-time-budget=5000 --window-size=1600,900"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [program, *flags.split(), *options.split(), f"--user-data-dir={profile}"]
         address = (folder / "stage.html").as_uri()
@@ -267,9 +269,6 @@ def compare(notes: list[dict], members: list[runs.Run], best: BestModels, split)
             lost = said(clean - margin, 2) if box else f"{eps:.3f} × {said(size, 2)}"
             assert row["sum"] == f"{said(clean, 2)} − {lost} = {said(margin, 2)}"
             if row["run"] == "best":
-                flips = "never flip" if radius == np.inf else f"flip at {said(radius, 4)}"
-                flips = "are wrong at ε = 0" if radius <= 0 else flips
-                assert row["shown"] == f"these weights {flips}"
                 if (i, box) not in first:
                     first[i, box] = best.first_wrong(i, box)
                 goal = first[i, box]
@@ -278,7 +277,8 @@ def compare(notes: list[dict], members: list[runs.Run], best: BestModels, split)
                 count = int(np.count_nonzero(model.w))
                 pixels = f"{count} pixel{'s' * (count != 1)} in use"
                 assert row["half"] == f"{pixels}, ‖w‖₁ = {said(size, 1)}"
-                assert row["title"] == f"best possible for ε\u00a0=\u00a0{step / 1000:.3f}"
+                what = "best without the box, for" if box else "best possible for"
+                assert row["title"] == f"{what} ε\u00a0=\u00a0{step / 1000:.3f}"
             else:
                 never = "never flips" if radius == np.inf else f"flips at {said(radius, 4)}"
                 assert row["button"] == ("wrong at ε = 0" if radius <= 0 else never)
@@ -400,7 +400,7 @@ def test_the_address_follows_the_state_and_the_state_the_address(written, played
     changed, restored = played["follows"]
     assert changed["hash"] == "#digit=7&eps=0.25&box"
     titles = "regular", *(f"robust ε = {name[-3:]}" for name in MODELS[1:])
-    titles += ("best possible for ε\u00a0=\u00a00.250",)
+    titles += ("best without the box, for ε\u00a0=\u00a00.250",)
     for row, label in zip(changed["rows"], titles, strict=True):
         assert f"{label} {row['says']}" in changed["status"]
     chosen = explore.hard_to_easy(runs.read(written.parent).choose(MODELS))
@@ -435,55 +435,121 @@ def test_both_charts_can_be_dragged(written, played):
 CHARTS = """
 for (const box of [false, true]) {
   give("#box", "change", { checked: box });
-  document.querySelectorAll("#digits input")[8].click();
-  note({ charts: ["margins", "accuracy"].map((id) => {
-    const chart = document.getElementById(id);
-    const texts = [...chart.querySelectorAll("text")];
-    const ticks = (kind) => texts.filter((tick) => tick.getAttribute("text-anchor") === kind)
-      .map((tick) => [tick.textContent, tick.getAttribute(kind === "end" ? "y" : "x")]);
-    return { up: ticks("end"), across: ticks("middle"),
-      lines: [...chart.querySelectorAll("polyline")].map((line) =>
-        [line.getAttribute("points"), line.getAttribute("stroke")]) };
-  }) });
+  for (const digit of [0, 8, 12, 20]) {
+    document.querySelectorAll("#digits input")[digit].click();
+    note({ charts: ["margins", "accuracy"].map((id) => {
+      const chart = document.getElementById(id), texts = [...chart.querySelectorAll("text")];
+      const ticks = (kind) => texts.filter((tick) => tick.getAttribute("text-anchor") === kind)
+        .map((tick) => [tick.textContent, tick.getAttribute(kind === "end" ? "y" : "x")]);
+      return { up: ticks("end"), across: ticks("middle"), tall: chart.clientHeight,
+        words: texts.map((text) => text.textContent),
+        lines: [...chart.querySelectorAll("polyline")].map((line) =>
+          [line.getAttribute("points"), line.getAttribute("stroke")]) };
+    }) });
+  }
 }"""
 
 
-def axis(ticks, offset=0.0):
-    """What a place on the screen stands for, by the numbers at the ticks."""
+def ticks_of(ticks, offset=0.0) -> list[tuple[float, float]]:
+    """Places on the screen, and the numbers that stand there."""
     known = []
     for text, place in ticks:
         text = text.removesuffix(" %").replace("−", "-")
         with contextlib.suppress(ValueError):  # the words beside the axis
             known.append((float(place) - offset, float(text)))
+    return known
+
+
+def line_through(known: list[tuple[float, float]]):
+    """Where a number stands, if two others do: the straight line through the first and the last."""
     (one, first), (other, second) = known[0], known[-1]
-    return lambda place: first + (place - one) * (second - first) / (other - one)
+    return lambda number: one + (np.asarray(number) - first) * (other - one) / (second - first)
+
+
+def places(chart) -> np.ndarray:
+    """(lines, 501, 2) on the screen."""
+    return np.array([[p.split(",") for p in line.split()] for line, _ in chart["lines"]], float)
 
 
 SCENES["charts"] = CHARTS
 
 
 def test_charts_show_margins_and_accuracy_over_the_radius(results, sample, played):
+    """Each line whole. Of the margins beyond what the words on the chart say, the logarithms."""
     x, y = sample.flat("test")
-    best = BestModels(results / sample.name, sample)
-    members = members_of(results, sample.name)
+    best, steps = BestModels(results / sample.name, sample), np.arange(0, 501, 20)
+    members = [*members_of(results, sample.name), best]
+    models = [[best.at(k) if run is best else run for k in steps] for run in members]
+    radii = {}
+    for box in (False, True):
+        threat = "inf", box
+        radii[box] = [
+            [worst_case.signed_radii(x, y, one.w, one.b, *threat) for one in every[::10]]
+            for every in models
+        ]
+    beyond = dict(above=0, below=0)
     for state in played["charts"]:
         i, box = int(state["index"]), state["box"] == "true"
         image = x[i : i + 1], y[i : i + 1]
-        for k, run in enumerate([*members, best]):
-            for step in (0, 50, 100, 200, 333, 500):
-                eps, model = step / 1000, best.at(step) if run is best else run
-                (left,) = worst_case.margins(*image, model.w, model.b, eps, "inf", box)
-                radii = worst_case.signed_radii(x, y, model.w, model.b, "inf", box)
-                shown = left, 100 * np.mean(radii > eps)
-                wanted_colour = style.BLUE if run is best else style.colour(run.settings)
-                for chart, wanted in zip(state["charts"], shown, strict=True):
-                    points, colour = chart["lines"][k]
-                    assert (points.count(","), colour) == (501, wanted_colour)
-                    place, height = map(float, points.split()[step].split(","))
-                    across, up = axis(chart["across"]), axis(chart["up"], 4)
-                    dot = abs(up(1) - up(0))  # on the screen
-                    assert across(place) == pytest.approx(eps, abs=1e-3)
-                    assert up(height) == pytest.approx(wanted, abs=0.1 * dot)
+        margins, accuracy = state["charts"]
+        for chart in state["charts"]:
+            colours = [style.colour(run.settings) for run in members[:-1]] + [style.BLUE]
+            assert [colour for _, colour in chart["lines"]] == colours
+            shown = places(chart)
+            assert shown.shape == (5, 501, 2)
+            across = line_through(ticks_of(chart["across"]))
+            np.testing.assert_allclose(shown[0, :, 0], across(np.arange(501) / 1000), atol=0.1)
+            assert shown[..., 1].min() >= 8 - 0.1  # and nothing is cut
+            assert shown[..., 1].max() <= chart["tall"] - 34 + 0.1
+        up = line_through(ticks_of(accuracy["up"], 4))
+        wanted = [
+            [100 * np.mean(one > k / 1000) for one, k in zip(every, steps[::10], strict=True)]
+            for every in radii[box]
+        ]
+        np.testing.assert_allclose(places(accuracy)[:, steps[::10], 1], up(wanted), atol=0.1)
+        left = [
+            [
+                worst_case.margins(*image, one.w, one.b, k / 1000, "inf", box)[0]
+                for one, k in zip(every, steps, strict=True)
+            ]
+            for every in models
+        ]
+        left, shown = np.array(left), places(margins)[:, steps, 1]
+        ticks = ticks_of(margins["up"], 4)
+        (words,) = (words for words in margins["words"] if "log scale" in words)
+        high, low = (int(n) for n in re.findall(r"[-\d]+", words.replace("−", "-")))
+        up = line_through([tick for tick in ticks if low <= tick[1] <= high])
+        even = (low <= left) & (left <= high)
+        np.testing.assert_allclose(shown[even], up(left[even]), atol=0.1)
+        for side, far, edge in (("above", left > high, high), ("below", left < low, low)):
+            there = [(up(edge), 0.0)]
+            there += [(p, np.log(v / edge)) for p, v in ticks if v / edge > 1]
+            there += zip(shown[far], np.log(left[far] / edge), strict=True)
+            there.sort(key=lambda known: known[1])
+            if far.any():
+                place, size = np.array(there).T
+                np.testing.assert_allclose(place, line_through(there)(size), atol=0.2)
+                beyond[side] += len(there) > 2
+    assert min(beyond.values()) > 0
+
+
+SCENES["said of the lines"] = """
+for (const box of [false, true]) {
+  give("#box", "change", { checked: box });
+  const words = (list) => [...list].map((one) => one.textContent);
+  note({ words: words(document.querySelectorAll("svg text, #rows h3, #shares li")) });
+}
+"""
+
+
+def test_the_words_say_once_that_the_best_is_another_model_at_each_radius(played):
+    """And which problem it is the best of, beside each of its numbers where the box is ticked."""
+    for state in played["said of the lines"]:
+        assert state["words"].count("best: another model at each ε") == 1
+        of_best = [words for words in state["words"] if words.startswith("best ")]
+        start = "best without the box" if state["box"] == "true" else "best possible for "
+        assert len(of_best) == 2
+        assert all(words.startswith(start) for words in of_best)
 
 
 SCENES["pictures"] = """
@@ -496,8 +562,17 @@ for (const box of [false, true]) {
 """
 
 
+def signed_reds(values, largest, least=0.0):
+    share = np.abs(values) / (largest or 1)
+    shade = (share > least) * (0.15 + 0.85 * np.sqrt(share))
+    return 255 + shade * (np.where(values > 0, 27, 217) - 255)
+
+
 def test_pictures_show_weights_image_push_and_attacked_image(results, written, sample, played):
-    """The red of each pixel, to a shade: from 255 over 95 to 0 in green stamps."""
+    """The red of each pixel, to a shade: 255 at 0, and 27 (blue) or 217 (orange) at the largest.
+
+    Weights of trained models are white up to a hundredth of the largest.
+    """
     best = BestModels(results / sample.name, sample)
     for state in played["pictures"]:
         i, eps, box = int(state["index"]), float(state["eps"]), state["box"] == "true"
@@ -509,9 +584,9 @@ def test_pictures_show_weights_image_push_and_attacked_image(results, written, s
             grey = [-over, 1 + over], [255, 0]
             size = np.abs(run.w).max()
             expected = (
-                np.interp(run.w, [-size, 0, size], [255, 95, 0]),
+                signed_reds(run.w, size, 0.01 if run is not models[-1] else 0),
                 np.interp(x[0], *grey),
-                np.interp(delta[0], [-0.5, 0, 0.5], [255, 95, 0]),
+                signed_reds(delta[0], 0.5),
                 np.interp((x + delta)[0], *grey),
             )
             np.testing.assert_allclose(found, expected, atol=1)
@@ -561,8 +636,7 @@ const state = () => ({
     const ends = [...chart.querySelectorAll("polyline")].map((line) =>
       line.getAttribute("points").split(" ")[250]);
     return [ends, [...chart.querySelectorAll("circle")].map((mark) =>
-      `${(+mark.getAttribute("cx")).toFixed(1)},${(+mark.getAttribute("cy")).toFixed(1)}`),
-      [...chart.querySelectorAll("circle")].map((mark) => mark.getAttribute("fill"))];
+      `${(+mark.getAttribute("cx")).toFixed(1)},${(+mark.getAttribute("cy")).toFixed(1)}`)];
   }) });
 give("#eps", "input", { value: 0.25 });
 document.querySelectorAll("#digits input")[20].click();
@@ -580,7 +654,7 @@ def test_words_marks_and_labels_follow_the_state(results, written, played):
         "margin − ε × ‖w‖₁ = margin left",
         f"Margin left of this 1 (test image {chosen['index']})",
         "Accuracy on all 200 test images at ε = 0.250",
-        "black where ink counts for 1, white where it counts for 0.",
+        "blue where ink counts for 1, orange where it counts for 0.",
         "Choose a test image: 0s from hard to easy, then 1s from hard to easy",
     ]
     assert empty["said"][1:3] == ["margin − what the push takes = margin left", "Margin left"]
@@ -595,28 +669,10 @@ def test_words_marks_and_labels_follow_the_state(results, written, played):
         heavy = np.cumsum(np.sort(np.abs(run.w))[::-1])
         count = np.flatnonzero(heavy >= heavy[-1] / 2)[0] + 1
         assert row["half"] == f"{count} pixels hold half of ‖w‖₁ = {heavy[-1]:.1f}"
-    for ends, marks, fills in chosen["marks"]:  # on the line, or hollow where it has left the chart
-        for end, mark, fill in zip(ends, marks, fills, strict=True):
+    for ends, marks in chosen["marks"]:
+        for end, mark in zip(ends, marks, strict=True):
             (x, y), (across, up) = (map(float, point.split(",")) for point in (end, mark))
-            assert across == pytest.approx(x, abs=0.1)
-            assert up == pytest.approx(y, abs=0.1) if fill != "#fff" else up < y
-
-
-SCENES["mark"] = """
-const at = (name, bytes) =>
-  new DataView(Uint8Array.from(atob(facts.best[name]), (c) => c.charCodeAt(0)).buffer)
-    .getFloat64(bytes, true);
-give("#eps", "input", { value: Math.ceil(1000 / at("s", 0) - 1) / 1000 });
-const marks = [...document.querySelectorAll("#margins circle")];
-note({ marks: marks.map((mark) => [+mark.getAttribute("cy"), mark.getAttribute("fill")]) });
-"""
-
-
-def test_a_mark_above_the_chart_is_hollow_at_its_rim(played):
-    """Just below the margin of the training set the best weights are very large."""
-    (state,) = played["mark"]
-    assert float(state["rows"][-1]["margin"]) > 10
-    assert state["marks"][-1] == [pytest.approx(8), "#fff"]
+            assert (across, up) == pytest.approx((x, y), abs=0.1)
 
 
 SCENES["proved"] = """
@@ -640,11 +696,13 @@ def test_the_row_of_the_best_model_says_what_is_proved(results, written, sample,
         f"From ε = {best.path.radii[-1]:.4f} on, no weights are better than the same answer for "
         "every image."
     )
-    assert notes[:2] == [f"Found by linear programming. {proved}", useless]
-    boxed = (
-        " This is the minimum without the box. Its margin, push and radius are shown with the box."
-    )
-    assert notes[2:] == [note + boxed for note in notes[:2]]
+    assert notes[:2] == [proved, useless]
+    less, useless = "without the box, no linear model", "without the box, no weights are better"
+    assert notes[2:] == [
+        proved.replace("no linear model", less) + " With the box another model may be better.",
+        notes[1].replace("no weights are better", useless)
+        + " With the box another model may be better.",
+    ]
 
 
 NO_PATH = 'note({ text: document.querySelector("main").innerText, best: facts.best ?? null })'
@@ -656,6 +714,7 @@ def test_without_a_path_the_page_has_four_rows_and_says_nothing_of_a_fifth(playe
     assert len(state["shares"]) == 4
     assert "regular" in state["text"]
     assert "best possible" not in state["text"].lower()
+    assert "another model" not in state["text"].lower()
     assert state["best"] is None
 
 
@@ -725,6 +784,56 @@ def test_nothing_is_wider_than_the_window(played, width):
     assert state["wide"] == width
 
 
+LEGIBLE = """
+document.querySelector("#draws button").click();
+const colour = (text) => text.match(/[\\d.]+/g).map(Number);
+const paper = (element) => {
+  const own = colour(getComputedStyle(element).backgroundColor);
+  return own[3] === 0 ? paper(element.parentElement) : own;
+};
+const speaks = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+const texts = [...document.querySelectorAll("body *")].filter((one) =>
+  !one.closest("svg") && one.checkVisibility() && speaks(one));
+const ink = (one) => colour(getComputedStyle(one).color);
+note({ texts: texts.map((one) => [ink(one), paper(one), one.textContent]),
+  page: paper(document.body), filter: getComputedStyle(document.querySelector("svg")).filter,
+  pad: paper(document.getElementById("pad")) });
+"""
+SCENES |= {s: dict(steps=LEGIBLE, scheme=s) for s in ("light", "dark")}
+
+
+def contrast(one, other) -> float:
+    """Of two colours (r, g, b), each from 0 to 255, as WCAG 2 defines it: from 1 to 21."""
+    channels = np.array([one[:3], other[:3]]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    low, high = sorted(linear @ [0.2126, 0.7152, 0.0722])
+    return (high + 0.05) / (low + 0.05)
+
+
+def by_night(colour: str) -> np.ndarray:
+    """What invert(1) hue-rotate(180deg) makes of it: the matrix of the Filter Effects module."""
+    grey = np.array([0.213, 0.715, 0.072])  # hue-rotate: the part of each colour that is grey stays
+    inverted = 255 - np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])
+    return np.clip(2 * grey @ inverted - inverted, 0, 255)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_is_legible_by_day_and_by_night(results, written, played, scheme):
+    """Texts have a contrast of 4.5, the lines in the charts of 3, as figures/style.py has it."""
+    (state,) = played[scheme]
+    assert (np.mean(state["page"][:3]) < 50) == (scheme == "dark")
+    assert len(state["texts"]) > 50
+    faint = [text for ink, paper, text in state["texts"] if contrast(ink, paper) < 4.5]
+    assert faint == []
+    assert state["pad"][:3] == [255] * 3  # the pen is black
+    night = "invert(1) hue-rotate(180deg)"
+    assert state["filter"] == ("none" if scheme == "light" else night)
+    for run in members_of(results, written.parent.name):
+        assert contrast(by_night(style.colour(run.settings)), (22, 22, 22)) > 3
+    for colour in (style.BLUE, "#333333"):
+        assert contrast(by_night(colour), (22, 22, 22)) > (3 if colour == style.BLUE else 4.5)
+
+
 # --- what is on the page -------------------------------------------------------------------------
 
 
@@ -742,6 +851,11 @@ def unpacked(best: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(np.repeat(values, part["uses"], axis=0) for values in (w, part["b"], part["s"]))
 
 
+def counts(text: str) -> np.ndarray:
+    """How many images are right at each step (501,)."""
+    return np.frombuffer(base64.b64decode(text), "<u2")
+
+
 def check_packed(page: str, best: BestModels) -> None:
     """Every weight and both accuracy curves on the page, against the stored study."""
     packed, steps = facts(page)["best"], np.arange(501)
@@ -751,7 +865,7 @@ def check_packed(page: str, best: BestModels) -> None:
     np.testing.assert_array_equal(w / shrunk[:, None], [model.w for model in models])
     np.testing.assert_array_equal(b / shrunk, [model.b for model in models])
     np.testing.assert_array_equal(best.grid["pixels"], np.count_nonzero(w, axis=1))
-    free, boxed = packed["correct"]
+    free, boxed = map(counts, packed["correct"])
     np.testing.assert_allclose(free, best.grid["test_accuracy"] * len(best.y), atol=1e-9)
     for correct, box in ((free, False), (boxed, True)):
         shown = [best.accuracy(k, box) * len(best.y) for k in steps[::20]]
@@ -771,7 +885,7 @@ def test_the_best_models_of_mnist_are_packed_without_loss(mnist):
 def test_the_page_is_small_and_needs_no_network(written):
     for page in (written, RESULTS / "mnist-0-1" / "explore.html"):
         text = page.read_text("utf-8")
-        assert page.stat().st_size < 250_000
+        assert page.stat().st_size < 190_000
         assert re.findall(r"https?://[^\s\"']+", text) == ["http://www.w3.org/2000/svg"]
         assert "default-src 'none'" in text
 
@@ -788,7 +902,7 @@ def test_curves_are_counted_from_the_stored_radii(written):
     for model, counted in zip(MODELS, facts(written.read_text("utf-8"))["models"], strict=True):
         for threat, correct in zip(("linf", "linf-box"), counted["correct"], strict=True):
             radii = stored.attacks[threat][model].radii
-            assert correct == [int((radii > k / 1000).sum()) for k in range(501)]
+            assert counts(correct).tolist() == [(radii > k / 1000).sum() for k in range(501)]
 
 
 def test_images_are_twelve_of_each_digit_from_hard_to_easy():

@@ -11,6 +11,7 @@ from lab.cli import RESULTS, InputError
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 import attack
 import illustrations
@@ -18,7 +19,7 @@ import plots
 import recipes
 import runs
 import worst_case
-from figures import article, comparisons, method, style
+from figures import article, comparisons, layout, method, style
 
 HEADER = b"\x89PNG\r\n\x1a\n"
 # The figures of the article, which are always drawn. Others may be added without a change here.
@@ -49,12 +50,39 @@ def quick(monkeypatch):
         return HEADER
 
     monkeypatch.setattr(plots, "render", render)
+    monkeypatch.setattr(plots, "PER_PROCESS", 1000)  # another process would draw
 
 
 def copy_numbers(dataset, results):
     """A data set's folder without its figures, copied into another results folder."""
     without = shutil.ignore_patterns("figures")
     return shutil.copytree(dataset, results / dataset.name, ignore=without)
+
+
+def test_pictures_of_the_same_numbers_are_not_drawn_again(tmp_path, drawn, monkeypatch, capsys):
+    dataset, rendered = copy_numbers(drawn, tmp_path), []
+
+    def render(function, given, *rest):
+        rendered.append(function.__name__)
+        return HEADER + bytes(len(rendered))
+
+    monkeypatch.setattr(plots, "render", render)
+    monkeypatch.setattr(plots, "PER_PROCESS", 1000)
+    first = plots.main(results=tmp_path)
+    count = len(rendered)
+    assert count == len(first) > 10
+    capsys.readouterr()
+    assert plots.main(results=tmp_path) == first
+    assert len(rendered) == count
+    assert f"{count} of them were there already, of the same numbers" in capsys.readouterr().out
+    first[0].unlink()
+    plots.main(results=tmp_path)
+    assert len(rendered) == count + 1
+    attack = runs.read(dataset).attacks["linf"]["regular-epochs5"]
+    attack.correct[0] -= 1
+    runs.save_attack(dataset, "regular-epochs5", attack)
+    plots.main(["accuracy_noise"], results=tmp_path)
+    assert rendered[count + 1 :] == ["accuracy_noise"]
 
 
 # --- which are drawn -----------------------------------------------------------------------------
@@ -149,7 +177,8 @@ def test_every_caption_says_what_to_see_and_where_the_numbers_are():
     for function in (one for found in plots.figures().values() for one in found):
         what, see, numbers = plots.caption(function)
         assert what, function.__name__
-        assert see, function.__name__
+        assert re.fullmatch(r"[^.]+([.]\d[^.]*)*[.]", see), f"{function.__name__}: one sentence"
+        assert len(see.split()) <= 25, function.__name__
         assert "`" in numbers or numbers == "computed in the function.", function.__name__
 
 
@@ -184,6 +213,15 @@ def test_other_groups_are_drawn_on_request(tmp_path, quick):
     }
     with pytest.raises(InputError, match="no group nonsense; there are: article, box-converged, "):
         plots.main(groups=["nonsense"], results=tmp_path)
+
+
+def test_what_repeats_the_articles_figures_is_drawn_on_request(tmp_path, quick):
+    copy_numbers(RESULTS / "mnist-0-1", tmp_path)
+    assert set(plots.ONCE) < set(GROUPED)
+    for groups, wanted in ((None, {"figures"}), (["converged"], {"converged"})):
+        drawn = plots.main(list(plots.ONCE), groups, results=tmp_path)
+        assert {path.parent.name for path in drawn} == wanted
+        assert {path.stem for path in drawn} == set(plots.ONCE)
 
 
 def test_a_group_is_drawn_of_the_data_sets_that_have_it(tmp_path, drawn, quick):
@@ -231,7 +269,7 @@ def test_what_is_left_out_is_said_in_one_line_with_a_command_that_says_why(
     options = vars(plots._parser().parse_args(command.removesuffix(" says what is needed").split()))
     names = options["names"]
     assert len(names) == int(count)
-    assert {"radii", "attack"} <= set(names)
+    assert {"optimum", "attack"} <= set(names)
     assert not set(names) & {path.stem for path in made}
     assert options["results"] == tmp_path
     with pytest.raises(InputError, match="none of these"):
@@ -317,10 +355,7 @@ def test_every_colour_stands_out_on_white():
     colours = {name: value for name, value in vars(style).items() if str(value).startswith("#")}
     assert len(colours) > 5
     for value in colours.values():
-        channels = [int(value[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
-        assert 1.05 / (luminance + 0.05) >= 3, value
+        assert 1.05 / (luminance([int(value[k : k + 2], 16) / 255 for k in (1, 3, 5)]) + 0.05) >= 3
 
 
 def test_the_looks_of_the_published_models(published):
@@ -359,47 +394,53 @@ def test_a_model_has_its_colour_and_dash_in_every_figure(published, models):
     assert found == 4 + 4 + 2
 
 
-def test_attack_shows_the_worst_push_and_says_who_is_fooled(published):
+def test_attack_shows_the_worst_perturbation_and_says_who_is_fooled(published):
     shown = published.study("example")
     index, image = int(shown["index"]), shown["image"].astype(np.float64)
     names = ["regular", "robust-eps0.2", "optimal-eps0.2"]
     assert shown["runs"].tolist() == names
-    panels = np.array(comparisons.attack(published).axes).reshape(3, 5)
+    panels = np.array(comparisons.attack(published).axes).reshape(3, 4)
     for row, name in zip(panels, names, strict=True):
         run, found = published.runs[name], published.attacks["linf"][name]
         x, y = image.reshape(1, -1), np.array([-1.0])
         assert found.labels[index] == -1
-        push = worst_case.perturbation(x, y, run.w, 0.2).reshape(28, 28)
-        pictures = [axes.get_images()[0] for axes in row[:4]]
-        for picture, wanted in zip(pictures[1:], (image, push, image + push), strict=True):
+        delta = worst_case.perturbation(x, y, run.w, 0.2).reshape(28, 28)
+        pictures = [axes.get_images()[0] for axes in row]
+        for picture, wanted in zip(pictures[1:], (image, delta, image + delta), strict=True):
             np.testing.assert_allclose(picture.get_array(), wanted, atol=1e-12)
-        assert pictures[1].get_clim() == pictures[3].get_clim() == (-0.2, 1.2)
+        assert pictures[1].get_clim() == (0, 1)
+        assert pictures[3].get_clim() == (-0.2, 1.2)
         (radius,) = worst_case.signed_radii(x, y, run.w, run.b)
         (left,) = worst_case.margins(x, y, run.w, run.b, 0.2)
-        numbers, verdict, flips = (text.get_text() for text in row[4].texts)
+        numbers, verdict, flips = (text.get_text() for text in row[3].texts[:3])
         assert numbers.replace("−", "-").endswith(f"= {left:.2f}")
         assert verdict == ("says 0: right" if radius > 0.2 else "says 1: fooled")
         assert (row[3].spines["top"].get_linewidth() > 2) == (radius <= 0.2)
         assert flips == f"flips at ε = {radius:.3f}"
 
 
-def test_the_knee_of_the_robust_hinge_is_drawn_outward(models):
+def test_the_kink_of_the_robust_hinge_is_drawn_outward(models):
     run = method.representative(models, robust=True).run
     assert run.name == "robust-eps0.2"
-    knee = 1 + 0.2 * np.abs(run.w).sum()
+    kink = 1 + 0.2 * np.abs(run.w).sum()
     logit, loss = lines(method.hinge_robust(models))["robust hinge"].T
-    np.testing.assert_allclose(loss, np.maximum(0, knee - logit), atol=1e-9)
+    np.testing.assert_allclose(loss, np.maximum(0, kink - logit), atol=1e-9)
 
 
 def test_the_loss_of_the_linear_model_is_straight_with_slope_minus_y_w(models):
     regular = method.representative(models, robust=False)
-    label = regular.illustrated().nearest["label"][0]
-    (curve, _) = lines(method.landscape_simple(models)).values()
-    curve = curve[curve[:, 1] > 0]
-    slopes = np.diff(curve[:, 1]) / np.diff(curve[:, 0])
-    heaviest = regular.run.w[np.argmax(np.abs(regular.run.w))]
-    assert len(slopes) > 10
-    np.testing.assert_allclose(slopes, -label * heaviest, atol=1e-9)
+    label, w = regular.illustrated().nearest["label"][0], regular.run.w
+    drawn = [line.get_xydata() for line in method.landscape_simple(models).axes[0].get_lines()]
+    curves = [line for line in drawn if len(line) > 10]
+    assert len(curves) == 3
+    for curve, weight in zip(curves, (w.max(), w.min(), None), strict=True):
+        curve = curve[curve[:, 1] > 0]
+        slopes = np.diff(curve[:, 1]) / np.diff(curve[:, 0])
+        assert len(slopes) > 10
+        if weight is None:
+            weight = -label * slopes[0]
+            assert np.abs(w - weight).min() < 1e-9
+        np.testing.assert_allclose(slopes, -label * weight, atol=1e-9)
 
 
 def test_least_is_said_only_where_the_window_shows_it(models):
@@ -408,11 +449,25 @@ def test_least_is_said_only_where_the_window_shows_it(models):
     assert method.least(weight, (weight - 0.5) ** 2) == 15
     assert method.least(weight, -weight) is None
     assert method.least(weight, np.maximum(0, -weight) + 1e-4 * np.abs(weight)) is None
-    figure = method.landscape_robust(models)
-    _, weak_hinge, strong_robust, weak_robust = (lines(figure, axes) for axes in range(4))
-    assert "least at about −0.93" in weak_hinge
-    assert not any(label.startswith("least") for label in strong_robust)
-    assert "least at exactly 0" in weak_robust
+    strong, weak, *_ = method.landscape_robust(models).axes
+    strong, weak = (axes.get_legend_handles_labels()[1] for axes in (strong, weak))
+    assert "hinge: least at about −0.93" in weak
+    assert "robust hinge: no clear minimum in view" in strong
+    assert "robust hinge: least at exactly 0" in weak
+
+
+def test_the_slope_of_the_robust_hinge_jumps_at_weight_0_by_what_theory_says(models):
+    """By 2 eps times the share of active images; the mean loss at weight 0 is divided out."""
+    model = method.representative(models, robust=True)
+    table, axes = model.illustrated().landscape, method.landscape_robust(models).axes[3]
+    plain, robust = (line.get_xydata() for line in axes.get_lines()[:2])
+    at_zero = (table["pixel"] == "weak") & (table["weight"] == 0)
+    zero = len(robust) // 2  # the first slope right of weight 0
+    jump = (robust[zero, 1] - robust[zero - 1, 1]) * table["robust_hinge"][at_zero][0]
+    assert robust[zero - 1, 1] < 0 < robust[zero, 1]
+    active = model.run.steps["active"][-500:].mean()  # near the end of training, over batches
+    assert jump == pytest.approx(2 * 0.2 * active, rel=0.1)
+    assert plain[zero, 1] - plain[zero - 1, 1] < 0.1 * (robust[zero, 1] - robust[zero - 1, 1])
 
 
 def read_off(curve, eps):
@@ -449,48 +504,52 @@ def test_what_a_boxed_attack_does_not_store_is_not_drawn(published):
             function(boxed)
 
 
-def test_misclassified_noise_shows_every_tenth_radius_and_the_perturbed_image(models):
-    figure = article.misclassified_noise(models)
-    titles = [axes.get_title(loc="center") for axes in figure.axes[:11]]
-    assert titles == [f"ε = {eps:g}" for eps in models[0].attack.eps[::10]]
-    (image,) = figure.axes[4].get_images()  # of the regular model at 0.2
-    attacked = models[0].illustrated()
-    row = np.flatnonzero((attacked.nearest["eps"] == 0.2) & (attacked.nearest["rank"] == 0))[0]
-    clean = attacked.image(attacked.nearest["index"][row]).ravel()
-    label = attacked.nearest["label"][row]
-    delta = -label * 0.2 * np.sign(models[0].run.w)
-    np.testing.assert_allclose(image.get_array().ravel(), clean + delta, atol=1e-6)  # float32
-    logit = f"{attacked.nearest['logit'][row]:+.2f}".replace("-", "−")
-    assert figure.axes[4].get_xlabel() == f"a {(label + 1) // 2:g}\n{logit}"
+def test_misclassified_noise_shows_the_perturbed_images_and_their_logits(models):
+    curves, pictures = article.misclassified_noise(models).axes
+    (image,) = pictures.get_images()
+    regular, words = models[0].illustrated(), [text.get_text() for text in pictures.texts]
+    assert [text for text in words if text.startswith("ε = ")] == [
+        f"ε = {eps}" for eps in (0.1, 0.2, 0.3, 0.4, 0.5)
+    ]
+    near = regular.nearest
+    row = np.flatnonzero((near["eps"] == 0.2) & (near["rank"] == 0))[0]
+    clean = regular.image(near["index"][row]).ravel()
+    delta = -near["label"][row] * 0.2 * np.sign(models[0].run.w)
+    left = round(1.1 * 28)  # the second of the first row
+    shown = image.get_array()[:28, left : left + 28]
+    np.testing.assert_allclose(shown.ravel(), clean + delta, atol=1e-6)  # float32
+    logit = f"{near['logit'][row]:+.2f}".replace("-", "−")
+    assert words[2] == f"a {(near['label'][row] + 1) // 2:g}\n{logit}"
+    for model, line in zip(models, curves.get_lines(), strict=True):
+        near = model.illustrated().nearest
+        for eps, height in line.get_xydata():
+            assert height == np.abs(near["logit"][near["eps"] == eps]).min()
 
 
-def test_histograms_show_the_share_of_all_images_on_equal_axes(models):
+def test_histograms_show_the_share_of_the_wrong_images_on_equal_axes(models):
     figure = article.misclassified_logits(models)
-    panels = np.array(figure.axes).reshape(5, 2)
+    assert len(figure.axes) == 5
     assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1
-    for row, eps in zip(panels, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True):
-        for axes, robust in zip(row, (False, True), strict=True):
+    for axes, eps in zip(figure.axes, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True):
+        for bars, robust in zip(axes.patches, (False, True), strict=True):
             model = method.representative(models, robust)
             y, logits = (model.attack.labels, model.attack.logits)
             logits = logits - y * eps * np.abs(model.run.w).sum()
             wrong = logits[y * logits <= 0]
-            (bars,) = axes.patches
             heights, edges, _ = bars.get_data()
-            assert 0 in edges
-            np.testing.assert_allclose(heights * 2115, np.histogram(wrong, edges)[0])
-            np.testing.assert_allclose(heights.sum(), len(wrong) / 2115)
-            assert f"{len(wrong)} of 2115\nwrong" in [text.get_text() for text in axes.texts]
+            assert np.abs(edges).min() < 1e-12
+            np.testing.assert_allclose(heights * len(wrong), np.histogram(wrong, edges)[0])
+            np.testing.assert_allclose(heights.sum(), 1)
+            assert f"{len(wrong)} of 2115 wrong" in [text.get_text() for text in axes.texts]
+            assert set(y[y * logits <= 0][wrong < 0]) <= {1}  # as the titles say
 
 
-def test_radii_are_counted_on_equal_axes(published, models):
-    figure = comparisons.radii(published)
-    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1
-    for axes, model in zip(figure.axes, models, strict=True):
-        (median,) = axes.get_lines()
-        at = float(median.get_xdata()[0])
-        assert model.accuracy(at) == pytest.approx(0.5, abs=1 / 2115)
-        assert sum(bar.get_height() for bar in axes.patches) == 2115
-        assert axes.get_title() == f"{model.label}: half flip below ε = {at:.3f}"
+def test_the_legend_of_accuracy_noise_says_where_half_of_the_images_flip(models):
+    (legend,) = article.accuracy_noise(models).legends
+    for text, model in zip(legend.get_texts(), models, strict=True):
+        label, _, at = text.get_text().partition(": half flip below ")
+        assert label == model.label
+        assert model.accuracy(float(at)) == pytest.approx(0.5, abs=0.01)  # three decimals
 
 
 def test_means_over_steps_start_at_the_first_step_and_leave_no_step_out():
@@ -507,7 +566,7 @@ def test_means_over_steps_start_at_the_first_step_and_leave_no_step_out():
 def test_the_circles_of_the_converged_recipe_lie_at_its_accuracy(published):
     figure = comparisons.optimum(published)
     for row, eps in enumerate((0.1, 0.2, 0.3)):
-        circles = lines(figure, 4 * row + 3)["converged recipe"]
+        circles = lines(figure, 9 + row)["converged recipe"]
         radii = published.attacks["linf"][f"robust-eps{eps}-converged"].radii
         np.testing.assert_allclose(circles[:, 1], [(radii > at).mean() for at in circles[:, 0]])
 
@@ -520,7 +579,7 @@ def test_titles_take_their_numbers_from_the_results(published):
             comparisons.threats,
             ("98.2 % in the L∞ ball of radius 0.2", "0.0 % in the L2 ball of radius 2"),
         ),
-        (comparisons.noise_or_attack, ("keeps 99.9 % under random noise", "0.0 % in the worst")),
+        (comparisons.noise_or_attack, ("0.10 % wrong under random noise", "99.95 % in the worst")),
     ):
         title = title_of(function(published))
         assert all(number in title for number in numbers), title
@@ -548,10 +607,48 @@ def test_titles_follow_the_studies(published, name):
     assert title_of(function(changed)) != title_of(function(published))
 
 
-def test_stamps_are_symmetric_around_zero(models):
+def test_stamps_show_the_signed_root_of_the_pixels_in_use(models):
+    """Symmetric around white, and dots mark the negative ones."""
     drawn = article.model_weights(models)
     for axes, model in zip(drawn.axes, models, strict=False):
-        (image,) = axes.get_images()
+        (image,), (dots,), w = axes.get_images(), axes.get_lines(), model.run.w
         assert image.get_clim() == (-1, 1)
-        size = np.abs(model.run.w).max()
-        np.testing.assert_allclose(image.get_array().ravel(), model.run.w / size)
+        np.testing.assert_allclose(article.STAMP(0.5), 1, atol=0.01)
+        shown, share = image.get_array().ravel(), np.abs(w) / np.abs(w).max()
+        assert np.count_nonzero(shown) == model.run.pixels_in_use
+        used = shown != 0
+        np.testing.assert_allclose(shown[used], (np.sign(w) * (0.15 + 0.85 * share**0.5))[used])
+        column, row = dots.get_data()
+        np.testing.assert_array_equal(np.sort(28 * row + column), np.flatnonzero(shown < 0))
+
+
+def luminance(colour) -> float:
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    return np.dot(channels, (0.2126, 0.7152, 0.0722))
+
+
+def test_signs_can_be_told_in_grey():
+    """At full colour one sign is far darker than the other; dots mark the lighter one."""
+    light, dark = (luminance(article.STAMP(end)) + 0.05 for end in (0.0, 1.0))
+    assert light / dark > 3
+
+
+# --- where things stand --------------------------------------------------------------------------
+
+
+def test_panels_stand_where_they_are_put():
+    figure = Figure(figsize=(8, 4))
+    found = layout.panels(figure, 2, 3, left=0.5, top=0.25, width=2, height=1.5, gap=(0.25, 0.4))
+    for (row, column), axes in np.ndenumerate(found):
+        left, bottom, width, height = axes.get_position().bounds
+        place = np.array([8 * left, 4 * (1 - bottom - height), 8 * width, 4 * height])
+        wanted = [0.5 + 2.25 * column, 0.25 + 1.9 * row, 2, 1.5]
+        np.testing.assert_allclose(place, wanted, atol=1e-12)
+
+
+def test_nothing_is_cut_off_at_the_edge_of_a_published_picture():
+    """Layouts are given, so Matplotlib makes no room for words that are longer than thought."""
+    for path in (RESULTS / "mnist-0-1" / "figures").rglob("*.png"):
+        picture = imread(path)
+        edges = picture[0], picture[-1], picture[:, 0], picture[:, -1]
+        assert all((edge == 1).all() for edge in edges), path
