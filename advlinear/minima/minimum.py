@@ -106,8 +106,9 @@ def minimise(
     L-infinity ball, with eps > 0, the most common weight of each feature is made 0.
 
     Args:
-        X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers. An
-            array of more than 2e7 numbers, an np.memmap, and a dask array are read block by block,
+        X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers. In the
+            L-infinity and the L2 ball a SciPy sparse X stays sparse, with eps > 0 and without a
+            box; else it is made an array of at most 5e7 numbers. An array of more than 2e7 numbers, an np.memmap, and a dask array are read block by block,
             several times, and not copied: they may be larger than the memory. A dask array is read
             by its workers, chunk by chunk of rows; call X.persist() if it fits their memory.
         y: labels (n,) of 2 to 16 values, by place and not by index; of two the lower counts as -1.
@@ -129,7 +130,8 @@ def minimise(
         weights, and `classes`, the labels.
 
     Raises:
-        ValueError: an argument is not as described, or no certificate with such a gap is reached.
+        ValueError: an argument is not as described, the problem is too large, or no certificate
+            with such a gap is reached.
 
     Example, of two samples that are further apart than 2 eps, so that the least loss is 0:
 

@@ -21,6 +21,9 @@ from advlinear.minima.losses import First, losses_of
 from advlinear.minima.scaled import Scaled, Sides
 from advlinear.samples import LARGE, JointProblem, Problem, extremes
 
+ADVICE_OF_SPARSE = (
+    "raise tol, or change eps: near the margin of separable classes there may be none in reach"
+)
 ADVICE = (
     "raise tol, subtract the mean of each feature and scale it to a range of about 1, or change "
     "eps by a thousandth"
@@ -78,11 +81,12 @@ class Program:
 def advice(problem: Problem | JointProblem) -> str:
     """What to do where the bounds do not come together."""
     used = problem.weights[problem.weights > 0]
+    advice = ADVICE if isinstance(problem.x, np.ndarray) else ADVICE_OF_SPARSE
     if used.max() < UNEVEN * used.min():
-        return ADVICE
+        return advice
     return (
         f"the numbers in sample_weight differ by a factor of {used.max() / used.min():.0e}, and "
-        f"the gap is in units of the smallest: make small ones 0, or larger; or {ADVICE}"
+        f"the gap is in units of the smallest: make small ones 0, or larger; or {advice}"
     )
 
 
