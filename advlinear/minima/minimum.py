@@ -108,9 +108,10 @@ def minimise(
     Args:
         X: samples (n, d), real numbers; of a DataFrame every column needs to be of numbers. In the
             L-infinity and the L2 ball a SciPy sparse X stays sparse, with eps > 0 and without a
-            box; else it is made an array of at most 5e7 numbers. An array of more than 2e7 numbers, an np.memmap, and a dask array are read block by block,
-            several times, and not copied: they may be larger than the memory. A dask array is read
-            by its workers, chunk by chunk of rows; call X.persist() if it fits their memory.
+            box; else it is made an array of at most 5e7 numbers. An array of more than 2e7 numbers,
+            an np.memmap, and a dask array are read block by block, several times, and not copied:
+            they may be larger than the memory. A dask array is read by its workers, chunk by chunk
+            of rows; call X.persist() if it fits their memory.
         y: labels (n,) of 2 to 16 values, by place and not by index; of two the lower counts as -1.
             With more than two, the hinge in the L-infinity ball with eps > 0 takes any number d of
             features, and all else K (d + 1) <= 1000.
