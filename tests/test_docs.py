@@ -324,6 +324,16 @@ def test_the_minima_of_several_classes_are_as_the_page_says(stored):
     assert "faster than all of these on all of these problems" in prose("benchmarks.md")
 
 
+def test_the_minima_of_any_data_are_as_the_page_says(stored):
+    table = stored.study("benchmark-data")
+    ours = ~np.isnan(table["weights"])
+    assert ours.sum() == 13
+    assert (table["gap"][ours] <= 1e-6).all()
+    assert (table["violation"][ours] == 0).all()
+    text = PAGES["benchmarks.md"].partition("## Any data")[2].partition("\n## ")[0]
+    assert "In every row the violation is 0" in " ".join(text.split())
+
+
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
 def test_every_link_and_every_file_named_is_there(page):
     text = page.read_text(encoding="utf-8")
