@@ -1,6 +1,6 @@
 """Time what this repository does beside the other ways to do it, in one run on one machine.
 
-    python benchmark.py                        all parts, in about half an hour
+    python benchmark.py                        all parts, in about an hour
     python benchmark.py --parts epoch attack   some of them: but for classes-minimum, some minutes
 
 In each part the contenders take turns, so that whatever else the machine does hits all alike. The
