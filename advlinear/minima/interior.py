@@ -165,15 +165,14 @@ def _step(newton: Newton, least_products: float) -> Iterate:
             break
     if not np.isfinite(change.theta).all() or max(primal, dual) < SHORTEST_STEP:
         raise np.linalg.LinAlgError("no step is left")
-    samples, ((mass,), _) = change.samples.each(Block.move, primal, dual)
+    samples, ((mass, n_cut), _) = change.samples.each(Block.move, primal, dual)
     if not np.isfinite(mass):
         raise np.linalg.LinAlgError("alpha is not finite")
-    return Iterate(
-        newton.theta + primal * change.theta,
-        samples,
-        newton.z + dual * change.z,
-        newton.adjoint + dual * change.adjoint,
-    )
+    adjoint = newton.adjoint + dual * change.adjoint
+    if n_cut:  # then alpha is not where the step leads
+        samples, ((adjoint,), _) = samples.each(Block.pull)
+    theta, z = newton.theta + primal * change.theta, newton.z + dual * change.z
+    return Iterate(theta, samples, z, adjoint)
 
 
 # --- the samples ---------------------------------------------------------------------------------
@@ -267,12 +266,17 @@ class Block:
         return self, Summary((self.state.total(self.margins + length * self.d_margins),))
 
     def move(self, primal: float, dual: float) -> tuple[Block, Summary]:
-        """The step is taken, with these lengths. Sums: alpha."""
+        """The step is taken, with these lengths. Sums: alpha, and how many of it met a bound."""
         assert self.change is not None
         assert self.d_margins is not None
         state, margins = self.state.move(self.change, primal, dual), primal * self.d_margins
         margins += self.margins
-        return Block(self.operator, state, margins), Summary((state.alpha.sum(),))
+        n_cut = np.count_nonzero(state.alpha != self.state.alpha + dual * self.change.alpha)
+        return Block(self.operator, state, margins), Summary((state.alpha.sum(), n_cut))
+
+    def pull(self) -> tuple[Block, Summary]:
+        """Sums: A^T alpha."""
+        return self, Summary((self.operator.rmatvec(self.state.alpha),))
 
 
 Method = Callable[..., tuple[Block, Summary]]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from advlinear.minima import cones, curvatures, interior, losses, operators, scaled
+from advlinear.minima import cones, curvatures, interior, losses, operators, program, scaled
+from advlinear.samples import problem as problem_of
 
 EXACT = dict(rtol=1e-11, atol=1e-11)  # sums of some ten products of numbers near 1
 N, D = 11, 4
@@ -379,3 +380,30 @@ def test_a_full_step_keeps_the_dual_constraint(operator, cone, loss, monkeypatch
         moved, _ = change.samples.each(interior.Block.move, 0.3, 0.3)
         margins = operator.matvec(theta + 0.3 * change.theta)
         np.testing.assert_allclose(moved.whole("margins"), margins, **EXACT)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "logistic"])
+def test_the_adjoint_of_each_iterate_is_that_of_its_alpha(loss, monkeypatch):
+    """Also where a step leads alpha beyond its bounds, as with the logistic loss and d > n."""
+    solve, n_iterates = interior.solve, 0
+
+    def solve_and_check(operator, cone, linear_term, start, theta, rule, **more):
+        def checked(iterate, number):
+            nonlocal n_iterates
+            n_iterates += 1
+            expected = operator.rmatvec(iterate.alpha)
+            np.testing.assert_allclose(iterate.adjoint, expected, atol=1e-12 * iterate.alpha.sum())
+            return rule(iterate, number)
+
+        return solve(operator, cone, linear_term, start, theta, checked, **more)
+
+    monkeypatch.setattr(interior, "solve", solve_and_check)
+    monkeypatch.setattr(program, "AT_ONCE", 0)
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        x, y = random.normal(size=(50, 60)), np.arange(50) % 2
+        x[:, :3] += y[:, None]
+        x[random.random(x.shape) < 0.7] = 0
+        problem = problem_of(x, y, 10.0 ** random.uniform(-3, -1), "inf", loss)
+        assert program.solve(problem, 1e-6, None)[-1]["gap"] <= 1e-6
+    assert n_iterates > 40 * 5
