@@ -36,8 +36,8 @@ their values; all else follows from IEEE 754. Then
   (1 + that sum of the given w).
 
 Samples are centred first, so that an offset of the features costs no accuracy: x_ij - c_j is
-rounded to u of itself, and b + c.w is computed exactly and rounded once. (Sparse ones are not, as
-they would no longer be sparse.)
+rounded to u of itself, and b + c.w is computed exactly and rounded once. (Columns of sparse ones
+that have zeros are not, as they would no longer be sparse.)
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ from advlinear.samples import JointProblem, Problem
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+MOST_BLOCKS = 400  # of a sparse x, each of which takes time for all d columns
 
 
 def certificate(
@@ -176,12 +178,39 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
 
 
 def _centre_and_ranges(x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A c (d,) amid the samples, and the range (d,) of each feature; c is 0 for a sparse x."""
-    if isinstance(x, np.ndarray) or chunks.is_chunked(x):
-        low, high = samples.extremes(x)
-        return low + (high - low) / 2, high - low
-    low, high = x.min(axis=0), x.max(axis=0)
-    return np.zeros(x.shape[1]), (high - low).toarray().ravel()
+    """A c (d,) amid the samples, and the range (d,) of each feature.
+
+    c is 0 for a column of a sparse x that has zeros, as it would not be sparse any more.
+    """
+    low, high = samples.extremes(x)
+    centre = low + (high - low) / 2
+    if _is_sparse(x):
+        centre[_counts(x) < x.shape[0]] = 0
+    return centre, high - low
+
+
+def _is_sparse(x: Any) -> bool:
+    return hasattr(x, "indptr")
+
+
+def _counts(x: Any) -> np.ndarray:
+    """How many numbers each column (d,) of a sparse x has."""
+    return np.bincount(x.indices, minlength=x.shape[1])
+
+
+def _away(x: Any, centre: np.ndarray) -> Any:
+    """x - centre of an array, or of a sparse x with `_centre_and_ranges`."""
+    if not _is_sparse(x):
+        return x - centre
+    away = x.copy()
+    away.data -= centre[x.indices]
+    return away
+
+
+def _dot(a: Any, b: Any) -> np.ndarray:
+    """a @ b, of which one may be sparse, which np.dot does not take."""
+    found: np.ndarray = a @ b if _is_sparse(a) or _is_sparse(b) else np.dot(a, b)
+    return found
 
 
 # --- the upper bound -----------------------------------------------------------------------------
@@ -192,9 +221,9 @@ def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total:
     if chunks.is_chunked(problem.x):
         bound = functools.partial(_upper_of_chunk, centre=centre, w=w, b=b, total=total)
         return math.fsum(chunks.each(problem.x, bound, _in_chunks(problem))) * (1 + FEW)
-    dense = isinstance(problem.x, np.ndarray)
-    used = np.flatnonzero(w) if dense else np.arange(len(w))  # columns of a CSR array take long
-    n_terms = len(used) if dense else int(np.diff(problem.x.indptr).max())
+    sparse = _is_sparse(problem.x)
+    used = np.arange(len(w)) if sparse else np.flatnonzero(w)  # columns of a CSR array take long
+    n_terms = int(np.diff(problem.x.indptr).max()) if sparse else len(used)
     bias = rounding.exact_bias(centre[used], w[used], b)
     w, size = w[used], np.abs(w[used])
     losses = np.empty(len(problem.y))
@@ -202,11 +231,11 @@ def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total:
         reach = problem.eps * rounding.norm(size, {"inf": 1, "2": 2, "1": np.inf}[problem.norm])
         for k in range(0, len(losses), ROWS):
             rows = slice(k, k + ROWS)
-            x, y = problem.x[rows, used] if dense else problem.x[rows], problem.y[rows]
+            x, y = problem.x[rows] if sparse else problem.x[rows, used], problem.y[rows]
             cost = reach if problem.box is None else np.dot(_moves(problem, x, y, used, w), size)
-            x = x - centre[used] if dense else x
-            terms = _product(abs(x), size) + abs(bias) + cost
-            margins = y * (_product(x, w) + bias) - cost - (n_terms + 8) * 2 * U * terms
+            x = _away(x, centre[used])
+            terms = _dot(abs(x), size) + abs(bias) + cost
+            margins = y * (_dot(x, w) + bias) - cost - (n_terms + 8) * 2 * U * terms
             losses[rows] = problem.weights[rows] * _losses(problem.loss, margins)
     return rounding.total(losses) / total * (1 + FEW)
 
@@ -229,12 +258,6 @@ def _losses(loss: str, margins: np.ndarray) -> np.ndarray:
     if not (np.abs(margins) < MARGIN_LIMIT).all():
         raise ValueError("the margins of (w, b) overflow: scale X, w, b and eps to smaller numbers")
     return np.maximum(1 - margins, 0) if loss == "hinge" else np.logaddexp(0, -margins) + TINY
-
-
-def _product(x: Any, w: np.ndarray) -> np.ndarray:
-    """x @ w of an array or a sparse x, which np.dot does not take."""
-    found: np.ndarray = np.dot(x, w) if isinstance(x, np.ndarray) else x @ w
-    return found
 
 
 def _moves(
@@ -261,16 +284,15 @@ def _misses(
 
     Let t be the sum of the terms of g, in absolute value, and M the other side: eps D, or the moves
     in the box. Either is computed to at most k u of t or M, with k = 2 block + 12; for a dask array
-    k is that of the largest chunk plus the number of chunks, which are added up; for a sparse x,
-    where SciPy adds up the numbers of a column one after the other, k is their number plus 12. What
-    is added to g is 3 k u t. If M >= 2 t, then |g| <= t < M whatever rounding does. Else the error
+    k is that of the largest chunk plus the number of chunks, which are added up; for a column of a
+    sparse x it is at most how many numbers it has, plus 12, as adding 0 is exact. What is added to
+    g is 3 k u t. If M >= 2 t, then |g| <= t < M whatever rounding does. Else the error
     of M is at most 2 k u t, and that of g k u t: so |g| + 3 k u t <= M in float64 proves |g| <= M.
     """
     n, d = problem.x.shape
     if not total:
         return np.zeros(d)
-    in_blocks = _in_blocks if isinstance(problem.x, np.ndarray) else _of_columns
-    in_blocks = _of_chunks if chunks.is_chunked(problem.x) else in_blocks
+    in_blocks = _of_chunks if chunks.is_chunked(problem.x) else _in_blocks
     g, terms, n_terms, moves = in_blocks(problem, centre, alpha, factors)
     terms = 3 * (n_terms + 12) * U * terms + 3 * n * SMALLEST
     if problem.box is not None:
@@ -289,19 +311,22 @@ def _in_blocks(
     n, d = problem.x.shape
     g, terms, moves = np.zeros(d), np.zeros(d), np.zeros((2, d))
     block = math.isqrt(n) + 1  # the error of a sum grows with the block and the number of blocks
+    if sparse := _is_sparse(problem.x):
+        block = max(block, n // MOST_BLOCKS)
     for sign in (-1, 1):
         every = np.flatnonzero(problem.y == sign)
         for k in range(0, len(every), block):
             rows = every[k : k + block]
             x, part = problem.x[rows], alpha[rows]
-            away = x - centre
-            g += sign * factors[sign] * np.dot(part, away)
-            terms += factors[sign] * np.dot(part, np.abs(away))
+            away = _away(x, centre)
+            g += sign * factors[sign] * _dot(part, away)
+            terms += factors[sign] * _dot(part, abs(away))
             if problem.box is not None:  # against a positive weight, and against a negative one
                 sides = (x - problem.box[0], problem.box[1] - x)[::sign]
                 for against, side in enumerate(sides):
                     moves[against] += factors[sign] * np.dot(part, np.minimum(problem.eps, side))
-    return g, terms, 2 * block, moves
+    n_terms = np.minimum(_counts(problem.x), 2 * block) if sparse else 2 * block
+    return g, terms, n_terms, moves
 
 
 def _of_chunks(
@@ -318,16 +343,6 @@ def _of_chunks(
 
 def _blocks_of_chunk(x: np.ndarray, problem: Problem, alpha: np.ndarray, **given: Any) -> tuple:
     return _in_blocks(replace(problem, x=x), alpha=alpha, **given)
-
-
-def _of_columns(
-    problem: Problem, centre: np.ndarray, alpha: np.ndarray, factors: dict[int, float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The same of a sparse x, not centred and without a box; here k - 12 is one per column."""
-    mass = alpha * np.where(problem.y > 0, factors[1], factors[-1])
-    x = problem.x
-    n_terms = np.bincount(x.indices, minlength=len(centre))
-    return x.T @ (problem.y * mass), abs(x).T @ mass, n_terms, np.zeros((2, 0))
 
 
 def _entropies(alpha: np.ndarray, share: np.ndarray) -> np.ndarray:

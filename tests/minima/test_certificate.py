@@ -366,7 +366,7 @@ def test_a_thousand_cases_in_which_terms_cancel(order):
 TERMS = {  # each term for rounding in certificate.py, what it reaches, and the same without it
     " - (n_terms + 8) * 2 * U * terms": "",
     "(n_terms + 8)": "8",
-    "_product(abs(x), size) + abs(bias) + cost": "abs(bias) + cost",
+    "_dot(abs(x), size) + abs(bias) + cost": "abs(bias) + cost",
     "+ abs(bias) + cost": "+ cost",
     "abs(bias) + cost": "abs(bias)",
     " / total * (1 + FEW)": " / total",
@@ -397,7 +397,7 @@ def fails(check, certificate):
 
 SPARSE_TERMS = {  # what counts the numbers of a row, and of a column, of a sparse X
     "int(np.diff(problem.x.indptr).max())": "0",
-    "np.bincount(x.indices, minlength=len(centre))": "np.zeros(len(centre))",
+    "np.minimum(_counts(problem.x), 2 * block)": "np.zeros(d)",
 }
 
 
