@@ -36,6 +36,14 @@ USUAL, BEYOND_USUAL = 0.95, 2  # weights are shown up to twice those of 95 % of 
 NAMED = 10  # weights with a colour and a name of their own; Matplotlib's cycle has ten colours
 
 
+def _require(given: Any, kind: type, function: str) -> None:
+    """Raise ValueError unless it is what this function returns."""
+    if not isinstance(given, kind):
+        raise ValueError(
+            f"a display needs what advlinear.{function} returns, not {type(given).__name__}"
+        )
+
+
 class RobustnessDisplay:
     """The accuracy under the worst perturbation over its size: exact, with a step at each radius.
 
@@ -72,6 +80,7 @@ class RobustnessDisplay:
     line_: Line2D
 
     def __init__(self, found: Found, *, name: str | None = None) -> None:
+        _require(found, Found, "attack")
         self.found = found
         self.name = name
         self.median = float(np.median(found.radii))
@@ -195,6 +204,7 @@ class PathDisplay:
         feature_names: Sequence[Any] | np.ndarray | None = None,
         name: str | None = None,
     ) -> None:
+        _require(path, Path, "path")
         d = path.w.shape[1]
         given = path.names if feature_names is None else feature_names
         names = [f"x{j}" for j in range(d)] if given is None else list(given)

@@ -111,7 +111,7 @@ def require_finite(values: np.ndarray, what: str) -> None:
         return
     if np.isfinite(values).all():
         raise ValueError(f"{what} holds numbers above 1e301, which overflow: change its unit")
-    raise ValueError(f"{what} holds NaN or infinite numbers")
+    raise ValueError(f"{what} holds NaN or infinite numbers: fill them, or leave them out")
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -511,7 +511,8 @@ def as_array(x: Any, what_for: str) -> np.ndarray:
     if not fits_array(x):
         raise ValueError(
             f"X is {kind}, and {what_for} needs it as an array, which would hold "
-            f"{math.prod(x.shape):.2g} numbers: at most {MOST_DENSE:g} are taken"
+            f"{math.prod(x.shape):.2g} numbers: at most {MOST_DENSE:g} are taken; take fewer "
+            "features, or two classes, the L-infinity or the L2 ball, eps above 0 and no box"
         )
     if chunks.is_chunked(x):
         return np.asarray(x, np.float64)

@@ -368,3 +368,12 @@ def test_matplotlib_is_imported_when_drawing_alone_and_told_where_it_is_missing(
     needed = "matplotlib advlinear.{} draws with Matplotlib: type pip install matplotlib"
     names = ["RobustnessDisplay", "PathDisplay"] * 2
     assert done.stdout.splitlines() == ["False", *map(needed.format, names)]
+
+
+def test_a_display_of_something_else_is_refused():
+    best = advlinear.minimise([[0.0], [1.0]], [0, 1], 0.1)
+    line = "a display needs what advlinear.{} returns, not {}$"
+    with pytest.raises(ValueError, match=line.format("path", "Minimum")):
+        advlinear.PathDisplay.from_path(best)
+    with pytest.raises(ValueError, match=line.format("attack", "Minimum")):
+        advlinear.RobustnessDisplay.from_found(best)

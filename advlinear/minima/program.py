@@ -22,7 +22,8 @@ from advlinear.minima.scaled import Scaled, Sides
 from advlinear.samples import LARGE, JointProblem, Problem, extremes
 
 ADVICE_OF_SPARSE = (
-    "raise tol, or change eps: near the margin of separable classes there may be none in reach"
+    "raise tol; change eps, as near the margin of separable classes there may be none in reach; or "
+    "scale X, or pass X.toarray(), where a feature has a range much smaller than its numbers"
 )
 ADVICE = (
     "raise tol, subtract the mean of each feature and scale it to a range of about 1, or change "

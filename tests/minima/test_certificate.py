@@ -342,6 +342,21 @@ def test_bounds_allow_for(check, order):
     check(module.certificate if order == "of BLAS" else certificate_of(SOURCE))
 
 
+@pytest.mark.parametrize("offset", [0, 1, 1e4, 1e7])
+def test_the_same_numbers_stored_sparse_are_proved_as_well(offset):
+    """Without a zero in a column; the proof of an array is that of its sparse twin."""
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        x, y = random.random((300, 4)), random.integers(0, 2, 300)
+        x[:, 0] += offset + 0.3 * y
+        x[:, 3] *= random.random(300) < 0.3
+        best = advlinear.minimise(x, y, 0.05)
+        found = advlinear.minimise(scipy.sparse.csc_array(x), y, 0.05)
+        assert best.violation == found.violation == 0
+        assert found.primal == pytest.approx(best.primal, rel=1e-9)
+        assert found.dual == pytest.approx(best.dual, rel=1e-9)
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__[6:])
 def test_bounds_of_sparse_samples_allow_for(check):
     check(of_sparse(module.certificate))
