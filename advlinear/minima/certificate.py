@@ -147,7 +147,7 @@ def certificate(
         return bounds(problem, w, b, alpha)
     from advlinear.minima import rational  # here, as few ask for it
 
-    if chunks.is_chunked(problem.x):
+    if not _is_sparse(problem.x):
         problem = replace(problem, x=samples.as_array(problem.x, "exact"))
     return rational.bounds(problem, w, b, alpha, REACH)
 
