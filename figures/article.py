@@ -124,48 +124,57 @@ def misclassified_regular(models: list[Model]) -> Figure:
     return figure
 
 
-def shades(w: np.ndarray, least: float = PIXEL_IN_USE, largest: float = 0) -> np.ndarray:
+def shades(w: np.ndarray, largest: float = 0) -> np.ndarray:
     """Weights as shares of the full colour, -1 to 1: the signed root of their share of the largest.
 
-    A weight of at most the share `least` is white. Others have at least the share FAINTEST of the
-    colour, so that even the smallest can be seen. `largest` is that of w itself if not given.
+    A weight that is not in use is white. Others have at least the share FAINTEST of the colour, so
+    that even the smallest can be seen. `largest` is that of w itself if not given.
     """
     share = np.abs(w) / (largest or np.abs(w).max() or 1.0)
-    return np.sign(w) * (share > least) * (FAINTEST + (1 - FAINTEST) * np.sqrt(share))
+    return np.sign(w) * (share > PIXEL_IN_USE) * (FAINTEST + (1 - FAINTEST) * np.sqrt(share))
 
 
-def stamp(axes, w: np.ndarray, least: float = PIXEL_IN_USE, largest: float = 0) -> None:
-    """Weights (height, width) as a picture in the colours of `shades`. Dots mark those below 0."""
-    shown = shades(w, least, largest)
-    axes.imshow(shown, cmap=STAMP, vmin=-1, vmax=1)
+def counted(w: np.ndarray, largest: float = 0, of: str = "pixels") -> str:
+    """How many weights are not 0, and how many of them `shades` does not leave white."""
+    used = np.count_nonzero(shades(w, largest))
+    return f"{np.count_nonzero(w)} {of}, {used} above {100 * PIXEL_IN_USE:g} %"
+
+
+def dotted(axes, shown: np.ndarray, end: float = 1) -> None:
+    """Numbers (height, width) from -end to end as colours. Dots mark those below 0."""
+    axes.imshow(shown, cmap=STAMP, vmin=-end, vmax=end)
     row, column = np.nonzero(shown < 0)
-    dots = 72 * axes.bbox.width / axes.figure.dpi / w.shape[1]  # points for each pixel
-    axes.plot(column, row, ".", color=style.DOT, ms=0.4 * dots, mew=0)
+    dots = 72 * axes.bbox.width / axes.figure.dpi / shown.shape[1]  # points for each pixel
+    axes.plot(column, row, ".", color=style.DOT, ms=0.5 * dots, mew=0)
 
 
-def scale(
-    figure: Figure, left, top, digits: tuple, least: float = PIXEL_IN_USE, width: float = 3
-) -> None:
+def stamp(axes, w: np.ndarray, largest: float = 0) -> None:
+    """Weights (height, width) as a picture in the colours of `shades`."""
+    dotted(axes, shades(w, largest))
+
+
+def scale(figure: Figure, left, top, digits: tuple, width: float = 3) -> None:
     """What the colours of weights mean: a bar with words on both sides, placed in inches."""
     place = dict(left=left, top=top, width=width, height=0.14)
     (axes,) = layout.pictures(figure, 1, 1, **place).flat
     w = np.linspace(-1, 1, 401)
     w = np.sign(w) * np.clip((np.abs(w) - FAINTEST) / (1 - FAINTEST), 0, 1) ** 2
     look = dict(extent=(-1, 1, 0, 1), aspect="auto")
-    axes.imshow(shades(w, least)[None], cmap=STAMP, vmin=-1, vmax=1, **look)
+    axes.imshow(shades(w)[None], cmap=STAMP, vmin=-1, vmax=1, **look)
     dots = np.linspace(-0.95, -0.25, 15)
     axes.plot(dots, 0.5 + 0 * dots, ".", color=style.DOT, ms=2, mew=0)
     ticks = shades(np.array([-1, -0.25, 0, 0.25, 1]))
-    white = f"≤ {100 * least:g} %" if least else "0"
+    white = f"≤ {100 * PIXEL_IN_USE:g} %"
     axes.set_xticks(ticks, ["max |w|", "25 %", white, "25 %", "max |w|"], fontsize=9)
     axes.text(-1.06, 0.5, f"dots: for {digits[0]}", ha="right", va="center", fontsize=9)
-    axes.text(1.06, 0.5, f"for {digits[1]}", ha="left", va="center", fontsize=9)
+    axes.text(1.06, 0.5, f"for {digits[1]} (root scale)", ha="left", va="center", fontsize=9)
 
 
 def model_weights(models: list[Model]) -> Figure:
     """The weights of each model as an image: blue for one digit, dotted orange for the other.
 
-    Robust training usually leaves few pixels in use; their number is above each picture.
+    The larger the training radius, the fewer weights exceed 1 % of the largest; smaller ones are
+    white.
 
     The colour is the signed root of a weight's share of the largest. White are weights of at most
     1 % of the largest.
@@ -183,7 +192,7 @@ def model_weights(models: list[Model]) -> Figure:
         stamp(axes, run.w.reshape(run.facts["image_shape"][:2]))
         size = np.abs(run.w).max()
         axes.set_title(
-            f"{model.label}\nmax |w| = {size:.3g}\n{run.pixels_in_use} pixels > 1 % of it",
+            f"{model.label}\nmax |w| = {size:.3g}\n{counted(run.w)}",
             fontsize=9,
         )
     scale(figure, 2.3, 0.4 + 2.4 * rows, models[0].run.facts["digits"])

@@ -413,7 +413,7 @@ def test_attack_shows_the_worst_perturbation_and_says_who_is_fooled(published):
         (radius,) = worst_case.signed_radii(x, y, run.w, run.b)
         (left,) = worst_case.margins(x, y, run.w, run.b, 0.2)
         numbers, verdict, flips = (text.get_text() for text in row[3].texts[:3])
-        assert numbers.replace("−", "-").endswith(f"= {left:.2f}")
+        assert numbers.replace("−", "-").endswith(f"≈ {left:.2f}")
         assert verdict == ("says 0: right" if radius > 0.2 else "says 1: fooled")
         assert (row[3].spines["top"].get_linewidth() > 2) == (radius <= 0.2)
         assert flips == f"flips at ε = {radius:.3f}"
@@ -628,9 +628,11 @@ def luminance(colour) -> float:
 
 
 def test_signs_can_be_told_in_grey():
-    """At full colour one sign is far darker than the other; dots mark the lighter one."""
-    light, dark = (luminance(article.STAMP(end)) + 0.05 for end in (0.0, 1.0))
-    assert light / dark > 3
+    """Both signs are about equally dark, and the dots that mark one of them are far darker."""
+    against, for_ = (luminance(article.STAMP(end)) + 0.05 for end in (0.0, 1.0))
+    assert 0.9 < against / for_ < 1.1
+    dot = luminance([int(style.DOT[k : k + 2], 16) / 255 for k in (1, 3, 5)]) + 0.05
+    assert against / dot > 3
 
 
 # --- where things stand --------------------------------------------------------------------------
