@@ -273,8 +273,8 @@ def _shown(models: list[Model]) -> np.ndarray:
 def misclassified_noise(models: list[Model]) -> Figure:
     """Misclassified images under attack, one for each model and radius, and their logits.
 
-    Beyond some radius even the nearest image that the regular model misclassifies has a logit far
-    from 0.
+    At large radii every wrong logit of the regular model is far from 0; a logit grows with ‖w‖₁,
+    given on the left.
 
     Numbers: `illustrations/*.npz`, `runs/*.npz`.
     """
@@ -303,7 +303,7 @@ def misclassified_noise(models: list[Model]) -> Figure:
     axes.set_title("The same for more radii:\n|logit| of the nearest image", fontsize=10)
     axes.legend(loc="upper left", fontsize=8)
     heads = [f"ε = {eps:g}" for eps in radii]
-    labels = list(map(in_two_lines, models))
+    labels = [f"{in_two_lines(m)}\n‖w‖₁ = {np.abs(m.run.w).sum():.1f}" for m in models]
     mosaic(figure, rows, labels, left=1.2, top=0.9, side=0.7, ends=ends, heads=heads)
     layout.headline(
         figure,
@@ -323,11 +323,10 @@ def misclassified(model: Model, eps: float) -> np.ndarray:
 def misclassified_logits(models: list[Model]) -> Figure:
     """Histograms of the logits of misclassified images at several radii, regular and robust.
 
-    As ε grows, the wrong logits of the regular model move far from 0, those of the robust one much
-    less.
+    The attack moves each logit by ε‖w‖₁; as ‖w‖₁ is large, the wrong logits of the regular model
+    lie far from 0.
 
-    A misclassified 1 has a negative logit, a misclassified 0 a positive one. Logits scale with
-    ‖w‖₁, which is part of the difference. All histograms have the same bins, with an edge at 0.
+    A misclassified 1 has a negative logit, a misclassified 0 a positive one. All histograms have the same bins, with an edge at 0.
 
     Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
     """
@@ -335,7 +334,7 @@ def misclassified_logits(models: list[Model]) -> Figure:
     pair = [representative(models, robust=False), representative(models, robust=True)]
     radii, (low, high) = _shown(pair), pair[0].run.facts["digits"]
     figure = Figure(figsize=(8, 1.5 + 0.95 * len(radii)))
-    place = dict(left=2, top=0.9, width=5.8, height=0.8)
+    place = dict(left=2.4, top=0.9, width=5.4, height=0.8)
     shared = dict(sharex=True, sharey=True)
     panels = layout.panels(figure, len(radii), 1, gap=(0, 0.15), **place, **shared)[:, 0]
     wrong = [[misclassified(model, eps) for model in pair] for eps in radii]
@@ -348,8 +347,11 @@ def misclassified_logits(models: list[Model]) -> Figure:
             shade, n = style.colour(model.run.settings), len(model.attack.labels)
             look = dict(fc=to_rgba(shade, 0.3)) if model.run.settings.robust else dict(fc=shade)
             share = np.histogram(logits, bins)[0] / max(len(logits), 1)
-            axes.stairs(share, bins, fill=True, ec=shade, lw=0.8, label=model.label, **look)
-            axes.text(-0.1, height, f"{len(logits)} of {n} wrong", color=shade, fontsize=9, **place)
+            label = f"{model.label}, ‖w‖₁ = {np.abs(model.run.w).sum():.1f}"
+            axes.stairs(share, bins, fill=True, ec=shade, lw=0.8, label=label, **look)
+            kind = "robust" if model.run.settings.robust else "regular"
+            words = f"{kind}: {len(logits)} of {n} wrong"
+            axes.text(-0.1, height, words, color=shade, fontsize=9, **place)
         axes.axvline(0, color=NOTE, lw=0.8)
     panels[0].set(xlim=(-reach, reach), ylim=(0, None))
     panels[0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
