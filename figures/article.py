@@ -124,48 +124,57 @@ def misclassified_regular(models: list[Model]) -> Figure:
     return figure
 
 
-def shades(w: np.ndarray, least: float = PIXEL_IN_USE, largest: float = 0) -> np.ndarray:
+def shades(w: np.ndarray, largest: float = 0) -> np.ndarray:
     """Weights as shares of the full colour, -1 to 1: the signed root of their share of the largest.
 
-    A weight of at most the share `least` is white. Others have at least the share FAINTEST of the
-    colour, so that even the smallest can be seen. `largest` is that of w itself if not given.
+    A weight that is not in use is white. Others have at least the share FAINTEST of the colour, so
+    that even the smallest can be seen. `largest` is that of w itself if not given.
     """
     share = np.abs(w) / (largest or np.abs(w).max() or 1.0)
-    return np.sign(w) * (share > least) * (FAINTEST + (1 - FAINTEST) * np.sqrt(share))
+    return np.sign(w) * (share > PIXEL_IN_USE) * (FAINTEST + (1 - FAINTEST) * np.sqrt(share))
 
 
-def stamp(axes, w: np.ndarray, least: float = PIXEL_IN_USE, largest: float = 0) -> None:
-    """Weights (height, width) as a picture in the colours of `shades`. Dots mark those below 0."""
-    shown = shades(w, least, largest)
-    axes.imshow(shown, cmap=STAMP, vmin=-1, vmax=1)
+def counted(w: np.ndarray, largest: float = 0, of: str = "pixels") -> str:
+    """How many weights are not 0, and how many of them `shades` does not leave white."""
+    used = np.count_nonzero(shades(w, largest))
+    return f"{np.count_nonzero(w)} {of}, {used} above {100 * PIXEL_IN_USE:g} %"
+
+
+def dotted(axes, shown: np.ndarray, end: float = 1) -> None:
+    """Numbers (height, width) from -end to end as colours. Dots mark those below 0."""
+    axes.imshow(shown, cmap=STAMP, vmin=-end, vmax=end)
     row, column = np.nonzero(shown < 0)
-    dots = 72 * axes.bbox.width / axes.figure.dpi / w.shape[1]  # points for each pixel
-    axes.plot(column, row, ".", color=style.DOT, ms=0.4 * dots, mew=0)
+    dots = 72 * axes.bbox.width / axes.figure.dpi / shown.shape[1]  # points for each pixel
+    axes.plot(column, row, ".", color=style.DOT, ms=0.5 * dots, mew=0)
 
 
-def scale(
-    figure: Figure, left, top, digits: tuple, least: float = PIXEL_IN_USE, width: float = 3
-) -> None:
+def stamp(axes, w: np.ndarray, largest: float = 0) -> None:
+    """Weights (height, width) as a picture in the colours of `shades`."""
+    dotted(axes, shades(w, largest))
+
+
+def scale(figure: Figure, left, top, digits: tuple, width: float = 3) -> None:
     """What the colours of weights mean: a bar with words on both sides, placed in inches."""
     place = dict(left=left, top=top, width=width, height=0.14)
     (axes,) = layout.pictures(figure, 1, 1, **place).flat
     w = np.linspace(-1, 1, 401)
     w = np.sign(w) * np.clip((np.abs(w) - FAINTEST) / (1 - FAINTEST), 0, 1) ** 2
     look = dict(extent=(-1, 1, 0, 1), aspect="auto")
-    axes.imshow(shades(w, least)[None], cmap=STAMP, vmin=-1, vmax=1, **look)
+    axes.imshow(shades(w)[None], cmap=STAMP, vmin=-1, vmax=1, **look)
     dots = np.linspace(-0.95, -0.25, 15)
     axes.plot(dots, 0.5 + 0 * dots, ".", color=style.DOT, ms=2, mew=0)
     ticks = shades(np.array([-1, -0.25, 0, 0.25, 1]))
-    white = f"≤ {100 * least:g} %" if least else "0"
+    white = f"≤ {100 * PIXEL_IN_USE:g} %"
     axes.set_xticks(ticks, ["max |w|", "25 %", white, "25 %", "max |w|"], fontsize=9)
     axes.text(-1.06, 0.5, f"dots: for {digits[0]}", ha="right", va="center", fontsize=9)
-    axes.text(1.06, 0.5, f"for {digits[1]}", ha="left", va="center", fontsize=9)
+    axes.text(1.06, 0.5, f"for {digits[1]} (root scale)", ha="left", va="center", fontsize=9)
 
 
 def model_weights(models: list[Model]) -> Figure:
     """The weights of each model as an image: blue for one digit, dotted orange for the other.
 
-    Robust training usually leaves few pixels in use; their number is above each picture.
+    The larger the training radius, the fewer weights exceed 1 % of the largest; smaller ones are
+    white.
 
     The colour is the signed root of a weight's share of the largest. White are weights of at most
     1 % of the largest.
@@ -183,7 +192,7 @@ def model_weights(models: list[Model]) -> Figure:
         stamp(axes, run.w.reshape(run.facts["image_shape"][:2]))
         size = np.abs(run.w).max()
         axes.set_title(
-            f"{model.label}\nmax |w| = {size:.3g}\n{run.pixels_in_use} pixels > 1 % of it",
+            f"{model.label}\nmax |w| = {size:.3g}\n{counted(run.w)}",
             fontsize=9,
         )
     scale(figure, 2.3, 0.4 + 2.4 * rows, models[0].run.facts["digits"])
@@ -264,8 +273,8 @@ def _shown(models: list[Model]) -> np.ndarray:
 def misclassified_noise(models: list[Model]) -> Figure:
     """Misclassified images under attack, one for each model and radius, and their logits.
 
-    Beyond some radius even the nearest image that the regular model misclassifies has a logit far
-    from 0.
+    At large radii every wrong logit of the regular model is far from 0; a logit grows with ‖w‖₁,
+    given on the left.
 
     Numbers: `illustrations/*.npz`, `runs/*.npz`.
     """
@@ -294,7 +303,7 @@ def misclassified_noise(models: list[Model]) -> Figure:
     axes.set_title("The same for more radii:\n|logit| of the nearest image", fontsize=10)
     axes.legend(loc="upper left", fontsize=8)
     heads = [f"ε = {eps:g}" for eps in radii]
-    labels = list(map(in_two_lines, models))
+    labels = [f"{in_two_lines(m)}\n‖w‖₁ = {np.abs(m.run.w).sum():.1f}" for m in models]
     mosaic(figure, rows, labels, left=1.2, top=0.9, side=0.7, ends=ends, heads=heads)
     layout.headline(
         figure,
@@ -314,11 +323,10 @@ def misclassified(model: Model, eps: float) -> np.ndarray:
 def misclassified_logits(models: list[Model]) -> Figure:
     """Histograms of the logits of misclassified images at several radii, regular and robust.
 
-    As ε grows, the wrong logits of the regular model move far from 0, those of the robust one much
-    less.
+    The attack moves each logit by ε‖w‖₁; as ‖w‖₁ is large, the wrong logits of the regular model
+    lie far from 0.
 
-    A misclassified 1 has a negative logit, a misclassified 0 a positive one. Logits scale with
-    ‖w‖₁, which is part of the difference. All histograms have the same bins, with an edge at 0.
+    A misclassified 1 has a negative logit, a misclassified 0 a positive one. All histograms have the same bins, with an edge at 0.
 
     Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
     """
@@ -326,7 +334,7 @@ def misclassified_logits(models: list[Model]) -> Figure:
     pair = [representative(models, robust=False), representative(models, robust=True)]
     radii, (low, high) = _shown(pair), pair[0].run.facts["digits"]
     figure = Figure(figsize=(8, 1.5 + 0.95 * len(radii)))
-    place = dict(left=2, top=0.9, width=5.8, height=0.8)
+    place = dict(left=2.4, top=0.9, width=5.4, height=0.8)
     shared = dict(sharex=True, sharey=True)
     panels = layout.panels(figure, len(radii), 1, gap=(0, 0.15), **place, **shared)[:, 0]
     wrong = [[misclassified(model, eps) for model in pair] for eps in radii]
@@ -339,8 +347,11 @@ def misclassified_logits(models: list[Model]) -> Figure:
             shade, n = style.colour(model.run.settings), len(model.attack.labels)
             look = dict(fc=to_rgba(shade, 0.3)) if model.run.settings.robust else dict(fc=shade)
             share = np.histogram(logits, bins)[0] / max(len(logits), 1)
-            axes.stairs(share, bins, fill=True, ec=shade, lw=0.8, label=model.label, **look)
-            axes.text(-0.1, height, f"{len(logits)} of {n} wrong", color=shade, fontsize=9, **place)
+            label = f"{model.label}, ‖w‖₁ = {np.abs(model.run.w).sum():.1f}"
+            axes.stairs(share, bins, fill=True, ec=shade, lw=0.8, label=label, **look)
+            kind = "robust" if model.run.settings.robust else "regular"
+            words = f"{kind}: {len(logits)} of {n} wrong"
+            axes.text(-0.1, height, words, color=shade, fontsize=9, **place)
         axes.axvline(0, color=NOTE, lw=0.8)
     panels[0].set(xlim=(-reach, reach), ylim=(0, None))
     panels[0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")

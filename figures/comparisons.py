@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from figures import layout, style
-from figures.article import STAMP, curve, draw_curve, in_two_lines, scale, stamp
+from figures.article import counted, curve, dotted, draw_curve, in_two_lines, scale, stamp
 from figures.style import BLUE, GREEN, NOTE, ORANGE
 from recipes import NORMS
 from runs import Model, Results, threat
@@ -26,7 +26,7 @@ MODELS = ("regular", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
 
 def _stamp(axes, model: Model, title: str) -> None:
     stamp(axes, model.run.w.reshape(model.run.facts["image_shape"][:2]))
-    axes.set_title(f"{title}\n{model.run.pixels_in_use} pixels > 1 %", fontsize=10)
+    axes.set_title(f"{title}\n{counted(model.run.w)}", fontsize=9)
 
 
 def attack(results: Results) -> Figure:
@@ -54,7 +54,7 @@ def attack(results: Results) -> Figure:
         left = margin - eps * size
         stamp(row[0], w)
         row[1].imshow(image, cmap="gray_r", vmin=0, vmax=1)
-        row[2].imshow(perturbation, cmap=STAMP, vmin=-eps, vmax=eps)
+        dotted(row[2], perturbation, 2 * eps)  # in light colours, so that the dots can be seen
         row[3].imshow(image + perturbation, cmap="gray_r", vmin=-eps, vmax=1 + eps)
         for axes, sign in ((row[1], "+"), (row[2], "=")):
             axes.text(1.12, 0.5, sign, transform=axes.transAxes, ha="center", va="center", size=14)
@@ -62,19 +62,20 @@ def attack(results: Results) -> Figure:
             row[3].spines[:].set(linewidth=3, color="black")
         row[0].set_ylabel(in_two_lines(model), size=9, weight="bold")
         radius = model.attack.radii[shown["index"]]
-        numbers = f"{margin:.2f} − {eps:g} × {size:.2f} = {left:.2f}".replace("-", "−")
+        numbers = f"{margin:.2f} − {eps:g} × {size:.2f} ≈ {left:.2f}".replace("-", "−")
         for height, text, weight in (
-            (0.78, numbers, "normal"),
-            (0.5, f"says {own}: right" if left > 0 else f"says {other}: fooled", "bold"),
-            (0.22, f"flips at ε = {radius:.3f}", "normal"),
+            (0.87, numbers, "normal"),
+            (0.62, f"says {own}: right" if left > 0 else f"says {other}: fooled", "bold"),
+            (0.37, f"flips at ε = {radius:.3f}", "normal"),
+            (0.12, counted(w), "normal"),
         ):
-            look = dict(size=11, weight=weight, va="center", transform=row[3].transAxes)
+            look = dict(size=10, weight=weight, va="center", transform=row[3].transAxes)
             row[3].text(1.14, height, text, **look)
     shades = f"white {-eps:g}, black {1 + eps:g}".replace("-", "−")
     for axes, title, note in zip(
         panels[0],
         ("weights", f"test image {shown['index']}", "perturbation", "attacked image"),
-        ("white: near 0", "white 0, black 1", f"±{eps:g}", shades),
+        ("white: ≤ 1 % of max", "white 0, black 1", f"±{eps:g}", shades),
         strict=True,
     ):
         axes.set_title(title, size=10, loc="center", pad=18)
@@ -85,7 +86,7 @@ def attack(results: Results) -> Figure:
         figure,
         f"The same {own} under the worst perturbation of at most {eps:g} per pixel\n"
         f"Weights: blue counts for {digits[1]}, dotted orange for {digits[0]}. "
-        "Perturbation: blue adds ink, orange removes it.",
+        "Perturbation: blue adds ink, dotted orange removes it.",
     )
     return figure
 
@@ -93,17 +94,18 @@ def attack(results: Results) -> Figure:
 def optimum(results: Results) -> Figure:
     """Weights and accuracy after the article's recipe, the converged one, and at the minimum.
 
-    From left to right the training loss falls to its minimum, and most weights leave the picture.
+    From left to right the training loss falls to its minimum, and most weights fade to white.
 
-    White weights are at most 1 % of the largest; the colour is drawn as in model_weights.
+    White weights are at most 1 % of the largest; the colour is drawn as in model_weights. Each row
+    is one radius, so all lines are solid.
 
     Numbers: `runs/*.npz`, `attacks/linf/*.npz`.
     """
     radii, names = (0.1, 0.2, 0.3), ("article's recipe", "converged recipe", "exact minimum")
     figure = Figure(figsize=(8, 7.3))
     place = dict(top=1.05, height=1.4)
-    stamps = layout.pictures(figure, 3, 3, left=0.4, width=1.4, gap=(0.15, 0.55), **place)
-    curves = layout.panels(figure, 3, 1, left=5.6, width=2.25, gap=(0, 0.55), **place)[:, 0]
+    stamps = layout.pictures(figure, 3, 3, left=0.35, width=1.4, gap=(0.32, 0.55), **place)
+    curves = layout.panels(figure, 3, 1, left=5.95, width=1.9, gap=(0, 0.55), **place)[:, 0]
     for row, axes, eps in zip(stamps, curves, radii, strict=True):
         recipe, converged, minimum = results.choose(
             (f"robust-eps{eps}", f"robust-eps{eps}-converged", f"optimal-eps{eps}")
@@ -113,14 +115,14 @@ def optimum(results: Results) -> Figure:
             head = f"{name}\n" * (eps == radii[0])
             _stamp(panel, model, f"{head}loss {model.run.history['train_loss'][-1]:.4f}")
         at = np.linspace(0.025, 0.475, 10)
-        draw_curve(axes, recipe, 0.5, label=names[0], lw=2.6)
-        draw_curve(axes, minimum, 0.5, label=names[2], lw=1.4)
+        draw_curve(axes, recipe, 0.5, label=names[0], ls="-", lw=2.6)
+        draw_curve(axes, minimum, 0.5, label=names[2], ls="-", lw=1.4)
         found = [converged.accuracy(eps) for eps in at]
         shade = style.colour(converged.run.settings)
         axes.plot(at, found, "o", color=shade, mfc="white", label=names[1])
-        axes.set(xlim=(0, 0.5), ylim=(0, 1.02), ylabel="test accuracy")
-    curves[2].legend(loc="lower left", handlelength=3.2, fontsize=8)
-    curves[-1].set_xlabel("radius ε (dot: training radius)")
+        axes.set(xlim=(0, 0.5), ylim=(0, 1.02), ylabel="test accuracy", xticks=(0, 0.2, 0.4))
+    curves[2].legend(loc="lower left", handlelength=1.5, fontsize=8)
+    curves[-1].set_xlabel("ε (dot: training radius)")
     scale(figure, 1.25, 6.75, recipe.run.facts["digits"])
     head = "Three stages of minimising the robust loss"
     layout.headline(figure, f"{head}: weights (each scaled to its max |w|), accuracy")
@@ -384,14 +386,15 @@ def ten_digits_minimum(results: Results) -> Figure:
     best = "minimum-eps0.05"
     stamps = sparsest(weights[f"{best}_W"])
     size, side = np.abs(stamps).max(), math.isqrt(stamps.shape[1])
-    figure = Figure(figsize=(8, 7.8))
-    place = dict(left=0.2, top=0.65, width=1.4, height=1.4)
-    panels = layout.pictures(figure, 2, 5, gap=(0.15, 0.35), **place)
+    figure = Figure(figsize=(8, 8.05))
+    place = dict(left=0.2, top=0.75, width=1.4, height=1.4)
+    panels = layout.pictures(figure, 2, 5, gap=(0.15, 0.5), **place)
     for digit, (axes, w) in enumerate(zip(panels.flat, stamps, strict=True)):
-        stamp(axes, w.reshape(side, side), 0, size)
-        axes.set_title(f"{digit}: {np.count_nonzero(w)} weights", size=10, loc="center")
-    scale(figure, 2.5, 4.05, ("other digits", "the digit"), 0)
-    place = dict(left=0.65, top=4.95, width=3.45, height=2)
+        stamp(axes, w.reshape(side, side), size)
+        words = counted(w, size, "weights").replace(", ", ",\n")
+        axes.set_title(f"{digit}: {words}", size=9, loc="center")
+    scale(figure, 2.3, 4.3, ("other digits", "the digit"))
+    place = dict(left=0.65, top=5.2, width=3.45, height=2)
     (curves,) = layout.panels(figure, 1, 2, gap=(0.3, 0), sharey=True, **place)
     for axes, eps in zip(curves, (0.05, 0.1), strict=True):
         for name, label, look in (
@@ -409,14 +412,14 @@ def ten_digits_minimum(results: Results) -> Figure:
         least = table[f"loss{eps}"][at[f"minimum-eps{eps}"]]
         axes.axvline(eps, color=NOTE, lw=0.8)
         axes.set(xlim=(0, 1.04 * exact["eps"][rows][-1]), ylim=(0, 1.02), xlabel="radius ε")
-        axes.set_title(f"trained for ε = {eps} (vertical line): least loss {least:.4f}", size=10)
+        axes.set_title(f"for ε = {eps} (vertical line): least loss {least:.4f}", size=10)
     curves[0].set_ylabel("test accuracy")
     layout.legend(figure, axes, 4)
     used, kept = (table[name][at[best]] for name in ("pixels", "linf0.05"))
     layout.headline(
         figure,
-        f"All ten digits, ε = 0.05: the model of least loss uses {used} of {stamps.shape[1]} "
-        f"pixels; under attack it is right on {100 * kept:.1f} %",
+        f"All ten digits, ε = 0.05: the minimum uses {used} of {stamps.shape[1]} pixels, "
+        f"and {100 * kept:.1f} % stay right under attack",
     )
     return figure
 
@@ -424,8 +427,8 @@ def ten_digits_minimum(results: Results) -> Figure:
 def path(results: Results) -> Figure:
     """The best possible model at each radius: its loss, pixels, accuracy, and weights at six radii.
 
-    The larger the radius, the fewer pixels the best model uses; beyond the last radius it uses
-    none.
+    On the whole, the larger the radius, the fewer pixels the best model uses; beyond ε = 0.471 it
+    uses none.
 
     No linear model has a smaller robust loss than the blue line in the first panel. The colour of a
     weight is the signed root of its share of the largest.
@@ -437,7 +440,7 @@ def path(results: Results) -> Figure:
     converged = results.choose([f"{name}-converged" for name in MODELS[1:]])
     facts = models[0].run.facts
     eps, margin, end = grid["eps"], table["radii"][0], table["radii"][-1]
-    figure = Figure(figsize=(8, 9.9))
+    figure = Figure(figsize=(8, 10.4))
     place = dict(left=0.65, top=0.65, width=7.15, height=1.85)
     loss, pixels, accuracy = layout.panels(figure, 3, 1, gap=(0, 0.4), sharex=True, **place)[:, 0]
 
@@ -457,22 +460,23 @@ def path(results: Results) -> Figure:
                 **look,
             )
     loss.set(ylabel="robust loss (train)", ylim=(-0.02, 1.02))
-    loss.set_title(f"The least robust loss: 0 up to ε = {margin:.3f}, then it grows", size=10)
+    loss.set_title(f"The least robust loss is 0 up to ε = {margin:.3f}, then it grows", size=10)
     loss.legend(loc="upper left", bbox_to_anchor=(0.1, 1))
 
     radii = np.append(table["radii"], eps[-1])
     used = np.diff(table["w_indptr"])
     pixels.step(np.append(0, radii), np.append(used[0], used), color=BLUE, where="pre", lw=1.2)
     pixels.set(ylabel="pixels in use", ylim=(0, None))
-    few = table["radii"][np.flatnonzero(used > 4)[-1]]
-    one = table["radii"][np.flatnonzero(used > 1)[-1]]
+    two, one = (table["radii"][np.flatnonzero(used > count)[-1]] for count in (2, 1))
     pixels.set_title(
-        f"Its pixels: {used.max()} at most, 4 or fewer beyond ε = {few:.3f}, 1 beyond {one:.3f}, "
+        f"Its pixels: {used.max()} at most, 2 beyond ε = {two:.3f}, 1 beyond {one:.3f}, "
         f"none beyond {end:.3f}",
         size=10,
     )
     for at in SHOWN_AT:
         pixels.axvline(at, color=NOTE, lw=0.6, ls=(0, style.DOTTED))
+    words = f"beyond ε = {end:.3f}\nall weights are 0"
+    pixels.text(end - 0.004, 0.6 * used.max(), words, color=NOTE, ha="right", size=9)
 
     for model in models:
         draw_curve(accuracy, model, eps[-1], label=model.label, lw=1.3)
@@ -493,17 +497,18 @@ def path(results: Results) -> Figure:
         "(dots: training radii)",
         size=10,
     )
-    accuracy.legend(loc="lower left", bbox_to_anchor=(0.22, 0.02), fontsize=8)
+    accuracy.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     for axes in (loss, pixels, accuracy):
         axes.axvline(end, color=NOTE, lw=1)
 
-    place = dict(left=0.5, top=7.95, width=1.05, height=1.05)
+    place = dict(left=0.5, top=8.45, width=1.05, height=1.05)
     stamps = layout.pictures(figure, 1, len(SHOWN_AT), gap=(0.2, 0), **place)[0]
     for at, axes in zip(SHOWN_AT, stamps, strict=True):
         weights = _weights_at(table, at).reshape(facts["image_shape"][:2])
-        stamp(axes, weights, 0)
-        axes.set_title(f"ε = {at:g}\n{np.count_nonzero(weights)} pixels", size=10, loc="center")
-    scale(figure, 2.5, 9.2, facts["digits"], 0)
+        stamp(axes, weights)
+        words = counted(weights).replace(", ", ",\n")
+        axes.set_title(f"ε = {at:g}\n{words}", size=9, loc="center")
+    scale(figure, 2.3, 9.7, facts["digits"])
     words = "Weights of the best model at the dotted radii, each scaled to its max |w|"
     figure.text(0.5, 0.01, words, ha="center", size=10)
     layout.headline(figure, "The best possible linear model for each radius ε, and what it can do")

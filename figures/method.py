@@ -16,6 +16,8 @@ from figures.style import NOTE
 from runs import Model
 from worst_case import hinge
 
+LARGEST = 2.5  # losses above are cut off in landscape_robust
+
 
 def representative(models: list[Model], robust: bool) -> Model:
     """The regular model, or the robust one with the radius closest to the article's 0.2."""
@@ -230,11 +232,17 @@ def hinge_robust(models: list[Model]) -> Figure:
     return figure
 
 
-def least(weight: np.ndarray, loss: np.ndarray) -> int | None:
-    """Where the loss is least; None if that may lie beyond the window, or where it is flat."""
+def least(loss: np.ndarray) -> int | None:
+    """Where a convex loss is least, its slope 0; None if that may lie beyond the window."""
     best = int(np.argmin(loss))
-    rise = min(loss[0], loss[-1]) - loss[best]
-    return best if rise > 0.01 * np.ptp(loss) else None
+    return best if loss[best] < min(loss[0], loss[-1]) else None
+
+
+def slopes(weight: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The slopes between weights, in the middle of each two; at 0, those of both sides."""
+    steep, zero = np.diff(loss) / np.diff(weight), np.flatnonzero(weight == 0)[0]
+    middle = (weight[1:] + weight[:-1]) / 2
+    return np.insert(middle, zero, [0, 0]), np.insert(steep, zero, steep[zero - 1 : zero + 1])
 
 
 def landscape_robust(models: list[Model]) -> Figure:
@@ -244,7 +252,7 @@ def landscape_robust(models: list[Model]) -> Figure:
     keeps the weight at 0.
 
     Both losses are divided by their own values at weight 0, as the robust one is much larger. Large
-    values are cut off.
+    values are cut off, and weights where the robust loss is far beyond.
 
     Numbers: `illustrations/*.npz`, `runs/*.npz`.
     """
@@ -252,45 +260,54 @@ def landscape_robust(models: list[Model]) -> Figure:
     table = model.illustrated().landscape
     if not table:
         raise Missing(f"{model.run.name} has no landscape: it needs a hinge run in the L∞ ball")
-    figure = Figure(figsize=(8, 6))
-    place = dict(left=0.75, top=1.25, width=3.4, height=1.95)
-    panels = layout.panels(figure, 2, 2, gap=(0.4, 0.25), sharex=True, **place)
-    looks = {"hinge": dict(color="black"), "robust_hinge": style.line(model.run.settings)}
-    for (loss, slope), pixel in zip(panels.T, ("strong", "weak"), strict=True):
+    figure = Figure(figsize=(8, 6.2))
+    place = dict(left=0.75, top=1.45, width=3.4, height=1.95)
+    panels = layout.panels(figure, 2, 2, gap=(0.4, 0.25), sharex="col", **place)
+    for column, pixel in zip(panels.T, ("strong", "weak"), strict=True):
         rows = table["pixel"] == pixel
         if not rows.any():
             raise Missing(f"{model.run.name} drops no pixel")
-        weight, index = table["weight"][rows], int(table["index"][rows][0])
-        middle, zero = (weight[1:] + weight[:-1]) / 2, np.flatnonzero(weight == 0)[0]
-        for name, look in looks.items():
-            height = table[name][rows] / table[name][rows][zero]
-            steep = np.diff(height) / np.diff(weight)
-            best = least(weight, height)
-            label = f"{name.replace('_', ' ')}: "
-            if best is None:
-                label += "no clear minimum in view"
-            else:
-                where = f"about {signed(weight[best])}" if weight[best] else "exactly 0"
-                label += f"least at {where}"
-                loss.plot(weight[best], height[best], "s", color=look["color"], mfc="none", ms=11)
-            loss.plot(weight, height, **look, label=label)
-            slope.plot(middle, steep, **look)
-        jump = np.abs(steep[zero - 1 : zero + 1]).max()  # of the robust hinge, at weight 0
-        trained = model.run.w[index]
-        for axes in (loss, slope):
-            axes.axvline(0, color=NOTE, lw=0.8)
-            axes.axvline(trained, color=NOTE, ls=":", lw=1.4)
-        slope.axhline(0, color=NOTE, lw=0.8)
-        about = signed(trained) if abs(trained) >= 0.005 else "about 0"
-        loss.plot([], [], color=NOTE, ls=":", lw=1.4, label=f"trained weight: {about}")
-        row, column = divmod(index, model.run.facts["image_shape"][1])
-        title = f"a {pixel} pixel: row {row}, column {column}"
-        look = dict(title=title, title_fontsize=11, alignment="left", borderaxespad=0)
-        loss.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.01), **look)
-        loss.set_ylim(0, 2.5)
-        slope.set(xlabel="its weight wᵢ", ylim=(-2.5 * jump, 2.5 * jump))
+        _draw_landscape(*column, {name: values[rows] for name, values in table.items()}, model)
     panels[0, 0].set_ylabel("mean loss,\nrelative to weight 0")
     panels[1, 0].set_ylabel("slope of the line above")
     head = f"The mean training loss over one weight, others as trained ({model.label}"
     layout.headline(figure, f"{head}, {trained_by(models)})")
     return figure
+
+
+def _draw_landscape(loss, slope, table: dict[str, np.ndarray], model: Model) -> None:
+    """Both losses of one pixel and their slopes, in two panels with the same weights."""
+    weight, index = table["weight"], int(table["index"][0])
+    zero = np.flatnonzero(weight == 0)[0]
+    robust = table["robust_hinge"] / table["robust_hinge"][zero]
+    half = min(weight[-1], 2 * np.abs(weight[robust > LARGEST]).min(initial=np.inf))
+    looks = {"hinge": dict(color="black"), "robust_hinge": style.line(model.run.settings)}
+    for name, look in looks.items():
+        height = table[name] / table[name][zero]
+        label, best = f"{name.replace('_', ' ')}: ", least(height)
+        if best is None:
+            label += "falls up to the last weight"
+        else:
+            label += (
+                f"least at about {signed(weight[best])}" if weight[best] else "least at exactly 0"
+            )
+            label += " (not shown)" * bool(abs(weight[best]) > half)
+            loss.plot(weight[best], height[best], "s", color=look["color"], mfc="none", ms=11)
+        loss.plot(weight, height, **look, label=label)
+        slope.plot(*slopes(weight, height), **look)
+    jump = np.abs(np.diff(robust) / np.diff(weight))[zero - 1 : zero + 1].max()
+    trained = model.run.w[index]
+    for axes in (loss, slope):
+        axes.axvline(0, color=NOTE, lw=0.8)
+        axes.axvline(trained, color=NOTE, ls=":", lw=1.4)
+    slope.axhline(0, color=NOTE, lw=0.8)
+    about = signed(trained) if abs(trained) >= 0.005 else "about 0"
+    loss.plot([], [], color=NOTE, ls=":", lw=1.4, label=f"trained weight: {about}")
+    loss.plot([], [], "s", color=NOTE, mfc="none", ms=9, label="minimum")
+    row, column = divmod(index, model.run.facts["image_shape"][1])
+    title = f"a {table['pixel'][0]} pixel: row {row}, column {column}"
+    look = dict(title=title, title_fontsize=11, alignment="left", borderaxespad=0)
+    loss.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.01), **look)
+    loss.set(xlim=(-1.05 * half, 1.05 * half), ylim=(-0.12, LARGEST))
+    slope.locator_params(axis="x", nbins=6)
+    slope.set(xlabel="its weight", ylim=(-2.5 * jump, 2.5 * jump))

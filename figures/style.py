@@ -2,13 +2,14 @@
 
 The colour says what a model is: black the regular model (grey if trained from zero weights), green
 a robust one (the darker, the larger its radius), blue the exact minimum. The dash says the radius
-that it is trained for. Hollow circles are the converged recipe, where it stands beside others. A
-loss has the colour of the model that is trained with it: black the hinge, green the robust hinge.
-Orange is random noise (dots) and gradient attacks: FGSM (triangles), PGD (crosses). Dark grey are
-words, thin lines, and the classifiers of ten digits that are not robust; those that are have the
-colours above.
-In pictures of weights white is a weight of 0, or one too small to be in use. Dark blue counts for
-the digit 1, or for the digit that the picture belongs to; light orange with dots counts against it.
+that it is trained for; in the figure optimum the row says it, and all lines are solid. Hollow
+circles are the converged recipe, where it stands beside others. A loss has the colour of the model
+that is trained with it: black the hinge, green the robust hinge. Orange is random noise (dots) and
+gradient attacks: FGSM (triangles), PGD (crosses). Dark grey are words, thin lines, and the
+classifiers of ten digits that are not robust; those that are have the colours above.
+In pictures of weights white is a weight of 0, or one too small to be in use. Blue counts for the
+digit 1, or for the digit that the picture belongs to; orange with dots counts against it. Both are
+equally dark, so that in grey a darker pixel is a larger weight.
 Every colour has a contrast of at least 3:1 on white.
 """
 
@@ -20,7 +21,7 @@ BLACK, GREY = "#000000", "#6e6e6e"
 LIGHT, GREEN, DARK = "#3a9862", "#217a45", "#0a4526"  # robust for a radius of .1, .2, .3
 BLUE, ORANGE = "#3b4fd8", "#c2570c"
 NOTE = "#555555"  # dark grey
-FOR, AGAINST, DOT = "#1b2a8c", "#d97718", "#5a2a00"  # weights; the dots tell the sign in grey, too
+FOR, AGAINST, DOT = "#4055d0", "#a84400", "#1a0a00"  # weights; in grey the dots tell the sign
 
 SOLID, DASHED, DASHDOT, DOTTED = (), (5, 1.5), (6, 1.5, 1.2, 1.5), (1.2, 1.2)
 OTHER = (3, 1, 1, 1, 1, 1)  # any other radius; a regular model from zero weights
