@@ -265,12 +265,21 @@ def gallery(dataset: Path) -> str:
     parts = [("Comparisons", "", known["results"]), ("The article's figures", "", article)]
     for group in sorted(path.name for path in folder.glob("*/")):
         parts.append((f"Models of the {group} recipe", group, known["models"]))
+    low, high = dataset.name.split("-")[-2:]
     lines = [
         f"# Figures of {dataset.name}",
         "`python plots.py` draws the pictures and writes this page. Below each picture: what to "
         f"see, the command that draws it, and the files of numbers behind it, in "
-        f"`{dataset.name}/`. ε is the radius of a perturbation. FGSM (or FGM) and PGD are attacks "
-        "that follow gradients. The converged recipe trains close to the minimum of the loss.",
+        f"`{dataset.name}/`.",
+        f"- The logit of an image x is f(x) = w·x + b: negative for {low}, positive for {high}.\n"
+        f"- The margin is y f(x), with y = −1 for {low} and +1 for {high}: it is above 0 if the "
+        "answer is right.\n"
+        "- ‖w‖₁ is the sum of all |wⱼ|. A perturbation of at most ε per pixel lowers the margin by "
+        "at most ε‖w‖₁.\n"
+        "- A ball holds all perturbations of at most the radius ε. The box keeps each pixel in "
+        "[0, 1].\n"
+        "- FGSM (or FGM) and PGD are attacks that follow gradients. The converged recipe trains "
+        "close to the minimum of the loss.",
     ]
     for title, group, functions in parts:
         shown = [f for f in functions if (folder / group / f"{f.__name__}.png").is_file()]

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 SIZES = {
-    "inf": "radius ε (L∞ ball)",
-    "2": "radius ε (L2 ball)",
-    "1": "radius ε (L1 ball)",
+    "inf": "radius ε of the attack (L∞ ball)",
+    "2": "radius ε of the attack (L2 ball)",
+    "1": "radius ε of the attack (L1 ball)",
     "0": "number of features that change",
 }
 SHARES = "accuracy under attack", "share not taken for the target"
+DASHES = "-", "--", "-.", ":"  # of the curves in one Axes, to tell them apart without colours
 AFTER = 1.05  # a curve ends at so many times the largest finite radius
 POINTS = 401  # of the curves of a path, besides its breakpoints
 USUAL, BEYOND_USUAL = 0.95, 2  # weights are shown up to twice those of 95 % of the interval
@@ -72,7 +73,7 @@ class RobustnessDisplay:
         >>> display.line_.get_xdata().tolist(), display.line_.get_ydata().tolist()
         ([0.0, 1.0, 1.5, 2.0, 2.1], [1.0, 0.5, 0.5, 0.0, 0.0])
         >>> display.line_.get_label()
-        'mine (median 1.5)'
+        'mine (median radius 1.5)'
     """
 
     ax_: Axes
@@ -132,7 +133,7 @@ class RobustnessDisplay:
             ax: where; None for a new figure.
             name: for the legend, in place of the display's.
             line: colour and the like, as of Matplotlib's `plot`. A label replaces the name and the
-                median.
+                median. Without a linestyle the curves in ax have other dashes each, four in turn.
 
         Raises:
             ValueError: ax has curves of another norm, or of a target where this has none.
@@ -146,13 +147,15 @@ class RobustnessDisplay:
         end = AFTER * finite.max(initial=0) or 1.0
         marked = [self.median] if np.isfinite(self.median) else []
         x = np.unique([0, *finite, *marked, end])
-        median = f"median {self.median:.3g}".replace("inf", "∞")
+        median = f"median radius {self.median:.3g}".replace("inf", "∞")
         style = dict(
             label=f"{name} ({median})" if name else median,
             drawstyle="steps-post",
             marker="o",
             markevery=np.flatnonzero(np.isin(x, marked)).tolist(),
         )
+        if not line.keys() & {"linestyle", "ls"}:
+            style["linestyle"] = DASHES[len(_curves(ax)) % len(DASHES)]
         (self.line_,) = ax.plot(x, self.found.curve(x), **(style | line))
         _end_together(ax, self.line_)
         ax.set_ylim(-0.02, 1.02)
@@ -340,10 +343,15 @@ def _set_labels(ax: Axes, size: str, height: str) -> None:
     ax.set(xlabel=size, ylabel=height)
 
 
+def _curves(ax: Axes) -> list[Line2D]:
+    """The curves of attacks in ax, without those removed."""
+    return [one for one in vars(ax).get("_advlinear_curves", []) if one.axes is ax]
+
+
 def _end_together(ax: Axes, line: Line2D) -> None:
     """Let all curves in ax end at the largest of their ends, each at its own last height."""
-    curves = vars(ax).setdefault("_advlinear_curves", [])
-    curves[:] = [*(one for one in curves if one.axes is ax), line]  # but for those removed
+    curves = [*_curves(ax), line]
+    vars(ax)["_advlinear_curves"] = curves
     end = max(one.get_xdata()[-1] for one in curves)
     for one in curves:
         one.set_xdata(np.append(one.get_xdata()[:-1], end))

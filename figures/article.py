@@ -30,7 +30,8 @@ def _needs_free_pixels(models: list[Model]) -> None:
 def accuracy(models: list[Model]) -> Figure:
     """A table of the train and test accuracy of each model on clean images.
 
-    Compare these accuracies, without an attack, with those under attack in accuracy_noise.
+    Robust training costs few test images without an attack; accuracy_noise shows what it gains
+    under attack.
 
     Numbers: `runs/*.npz`.
     """
@@ -51,8 +52,21 @@ def accuracy(models: list[Model]) -> Figure:
         axes.axhline(k + 1, color="#bbbbbb", lw=0.8)
         for left, text in zip((0.1, 2.4, 5.1), row, strict=True):
             axes.text(left, k + 0.5, text, va="center", weight="bold" if k == 0 else "normal")
-    layout.headline(figure, f"Accuracy on clean images ({trained_by(models)})")
+    layout.headline(figure, f"Accuracy on clean images ({trained_by(models)}){_cost(models)}")
     return figure
+
+
+def _cost(models: list[Model]) -> str:
+    """By how many more clean test images robust models are wrong than the regular model."""
+    wrong = {True: [], False: []}
+    for model in models:
+        clean = model.attack.correct[0]
+        wrong[model.run.settings.robust].append(model.run.facts["test_samples"] - clean)
+    if not all(wrong.values()):
+        return ""
+    more = sorted({f"{n - wrong[False][0]:.0f}" for n in wrong[True]}, key=float)
+    found = " to ".join(dict.fromkeys((more[0], more[-1])))
+    return f": robust training costs {found} test images".replace("-", "−")
 
 
 def in_two_lines(model: Model) -> str:
@@ -244,9 +258,11 @@ def accuracy_noise(models: list[Model]) -> Figure:
     end, labels = attacked.eps[-1], attacked.labels
     for model in models:
         draw_curve(axes, model, end, label=model.label)
-    constant = max(np.mean(labels > 0), np.mean(labels < 0))
+    high = np.mean(labels > 0)
+    constant, digit = max((high, 1), (1 - high, 0))
     axes.axhline(constant, color=NOTE, lw=0.8)
-    axes.text(1.005 * end, constant, "a constant\nanswer", color=NOTE, va="center", fontsize=9)
+    words = f"always\nanswering {models[0].run.facts['digits'][digit]}"
+    axes.text(1.005 * end, constant, words, color=NOTE, va="center", fontsize=9)
     pixels = "pixels kept in [0, 1]" if attacked.facts["box"] else "pixels may leave [0, 1]"
     axes.set(
         xlim=(0, end),
@@ -258,7 +274,7 @@ def accuracy_noise(models: list[Model]) -> Figure:
         figure, f"Accuracy in the worst case ({trained_by(models)})\n{kept(models, 0.4 * end)}"
     )
     medians = [np.median(np.maximum(model.attack.radii, 0)) for model in models]
-    half = [f"{m.label}: half flip below {at:.3f}" for m, at in zip(models, medians, strict=True)]
+    half = [f"{m.label}: half are wrong at {at:.3f}" for m, at in zip(models, medians, strict=True)]
     layout.legend(figure, axes, 2, half)
     return figure
 
@@ -326,7 +342,8 @@ def misclassified_logits(models: list[Model]) -> Figure:
     The attack moves each logit by ε‖w‖₁; as ‖w‖₁ is large, the wrong logits of the regular model
     lie far from 0.
 
-    A misclassified 1 has a negative logit, a misclassified 0 a positive one. All histograms have the same bins, with an edge at 0.
+    A misclassified 1 has a negative logit, a misclassified 0 a positive one. All histograms
+    have the same bins, with an edge at 0.
 
     Numbers: `attacks/linf/*.npz`, `runs/*.npz`.
     """
@@ -384,7 +401,8 @@ def by_log_step(values: np.ndarray, bins: int = 40) -> tuple[np.ndarray, np.ndar
 def training(models: list[Model]) -> Figure:
     """Training loss, ‖w‖₁, share of active images and pixels in use, over the training steps.
 
-    At the end of training, compare the share of active images and the number of pixels in use.
+    The larger the radius of training, the more images stay active and the fewer pixels remain in
+    use.
 
     Numbers: `runs/*.npz`.
     """

@@ -204,7 +204,7 @@ def threats(results: Results) -> Figure:
         f"{flat.label[:1].upper()}{flat.label[1:]} keeps {100 * flat.accuracy(0.2):.1f} % in the "
         "L∞ ball of radius 0.2, and "
         f"{100 * round_.accuracy(2):.1f} % in the L2 ball of radius 2\n"
-        f"It uses {used} pixel{'s' * (used > 1)}: where these are the same, images flip together",
+        f"It uses {used} pixel{'s' * (used > 1)}: images equal in these flip at the same radius",
     )
     return figure
 
@@ -212,8 +212,8 @@ def threats(results: Results) -> Figure:
 def noise_or_attack(results: Results) -> Figure:
     """Errors under random noise of ±ε in each pixel, beside the worst case of the same size.
 
-    Random noise of the same size hardly raises the share of errors, so it does not measure
-    robustness.
+    Under random noise errors stay below 0.5 %; in the worst case they exceed 96 %, so noise does
+    not measure robustness.
 
     Numbers: `studies/noise.npz`, `attacks/linf/*.npz`.
     """
@@ -226,7 +226,9 @@ def noise_or_attack(results: Results) -> Figure:
         (model,) = results.choose([name])
         eps, random = table["eps"][rows], table["random"][rows]
         at, accuracy = curve(model, eps[-1])
-        axes.plot(at, 1 - accuracy, **style.line(model.run.settings), label="worst case")
+        first = np.flatnonzero(at == 0)[-1]  # behind the images that are wrong without an attack
+        look = style.line(model.run.settings)
+        axes.plot(at[first:], 1 - accuracy[first:], **look, label="worst case")
         error = 200 * table["error"][rows].max()
         look = dict(ms=5, clip_on=False, label=f"random noise (± {error:.2f} %)")
         axes.plot(eps, 1 - random, "o", color=ORANGE, **look)
@@ -250,7 +252,10 @@ def noise_or_attack(results: Results) -> Figure:
 def transfer(results: Results) -> Figure:
     """Accuracy of each model (column) under the perturbation computed on another (row), as a map.
 
-    Read by column: no accuracy is below the framed one, under the model's own perturbation.
+    At ε = 0.2 the perturbation that leaves the regular model 0.00 leaves every other model 0.64 or
+    more.
+
+    In each column no accuracy is below the framed one, under the model's own perturbation.
 
     Numbers: `studies/transfer.npz`.
     """
@@ -310,7 +315,7 @@ def masking(results: Results) -> Figure:
     at = np.argmin(np.abs(table["eps"] - 0.2))
     fgsm, pgd, exact = (f"{table[name][at]:.3f}" for name in ("fgsm", "pgd", "exact"))
     axes.set(
-        xlabel="radius ε, as a share of the pixel range",
+        xlabel="radius ε, as a share of the range of the raw pixels, 0 to 255",
         ylabel="test accuracy",
         ylim=(0, 1.04),
         title=f"At ε = {table['eps'][at]:g} FGSM reports {fgsm} and PGD {pgd} on the "
@@ -335,9 +340,9 @@ def ten_digits(results: Results) -> Figure:
     labels = {"logistic": "logistic regression", "svm": "linear SVM", "ridge": "ridge"}
     count = f"{library['images'][0]:.0f} images"
     figure = Figure(figsize=(8, 6.8))
-    place = dict(left=0.65, top=0.85, width=2.25, height=1.35)
+    place = dict(left=0.65, top=0.85, width=2.15, height=1.35)
     shared = dict(sharex="col", sharey=True)
-    panels = layout.panels(figure, 3, 3, gap=(0.2, 0.45), **place, **shared)
+    panels = layout.panels(figure, 3, 3, gap=(0.35, 0.45), **place, **shared)
     for row, name in zip(panels, labels, strict=True):
         for axes, norm in zip(row, NORMS, strict=True):
             for table, column, label, look in (
@@ -347,7 +352,7 @@ def ten_digits(results: Results) -> Figure:
                 (library, "pgd", f"PGD, {count}", dict(color=ORANGE, ls="", marker="x")),
             ):
                 rows = (table["model"] == name) & (table["threat"] == threat(norm, True))
-                look |= dict(ms=8, mfc="white", label=label)
+                look |= dict(ms=8, mfc="white", label=label, clip_on=False, zorder=3)
                 axes.plot(table["eps"][rows], table[column][rows], **look)
             axes.set(xlim=(0, None), ylim=(0, 1.02), title=f"{labels[name]}, {NORMS[norm]}")
             axes.locator_params(axis="x", nbins=4)

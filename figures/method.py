@@ -59,7 +59,7 @@ def hinge_loss() -> Figure:
     axes.axvline(0, color=NOTE, lw=0.8)
     axes.text(-0.08, 2.6, "wrong", ha="right", color=NOTE)
     axes.text(0.08, 2.6, "correct", color=NOTE)
-    axes.set(xlabel="margin y ŷ", ylabel="loss", title="Hinge loss max(0, 1 − y ŷ)")
+    axes.set(xlabel="margin y f(x)", ylabel="loss", title="Hinge loss max(0, 1 − y f(x))")
     return figure
 
 
@@ -78,7 +78,7 @@ def hinge_margin() -> Figure:
         axes.plot(f, hinge(y * f), color="black")
         axes.text(-2 * y, 3.3, f"y = {y:+d}".replace("-", "−"), ha="left" if y > 0 else "right")
     axes.text(0, 3.6, "soft margin", ha="center", color=NOTE)
-    axes.set(xlabel="logit ŷ", ylabel="loss", title="The two hinges and the soft margin")
+    axes.set(xlabel="logit f(x)", ylabel="loss", title="The two hinges and the soft margin")
     return figure
 
 
@@ -147,7 +147,8 @@ def landscape_simple(models: list[Model]) -> Figure:
     axes.set(
         xlabel=f"value of one pixel of test image {sample}, others as they are",
         ylabel="loss",
-        title=f"Loss of the regular linear model for a digit {digit}: lines of slope −y w",
+        title=f"Loss of the regular linear model for a digit {digit} (y = {'+−'[y < 0]}1): "
+        f"lines of slope {'−' * (y > 0)}w",
         xlim=(-0.02, 1.02),
     )
     return figure
@@ -183,6 +184,7 @@ def perturbation_boxes() -> Figure:
     x, y, z = np.array(points[-1]) - eps  # a lower edge of the cube in front
     axes.plot([x, x + 2 * eps], [y, y], [z, z], color="black", zorder=2 * len(points))
     axes.text(x + eps, y, z - 0.09, "2ε", ha="center")
+    axes.set_box_aspect((1, 1, 1), zoom=0.95)  # cubes look like cubes
     axes.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), xlabel="x₁", ylabel="x₂", zlabel="x₃")
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_ticks([0.5, 1])
@@ -219,7 +221,7 @@ def hinge_robust(models: list[Model]) -> Figure:
         middle = y * (1 + shift / 2)
         label = f"ε‖w‖₁ = {shift:.2f}"
         axes.text(middle, 1.4 * height, label, ha="center", va="top")
-        axes.set(xlabel="logit ŷ", title=f"digit {digit}: y = {y:+d}".replace("-", "−"))
+        axes.set(xlabel="logit f(x)", title=f"digit {digit}: y = {y:+d}".replace("-", "−"))
     axes.set_ylim(3.2 * height, None)
     axes.set_yticks([tick for tick in axes.get_yticks() if tick >= 0])
     axes.legend(loc="upper left")

@@ -120,7 +120,7 @@ def test_the_median_of_the_radii_is_marked_on_the_curve(found):
         assert display.median == median
         assert marked(display.line_) == [(median, part.curve(median))]
         assert display.line_.get_marker() == "o"
-        assert display.line_.get_label() == f"median {median:.3g}"
+        assert display.line_.get_label() == f"median radius {median:.3g}"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_where_nothing_flips_or_all_are_wrong_the_curve_is_flat(y, start, median
     display = RobustnessDisplay.from_found(found)
     assert display.line_.get_data()[0].tolist() == [0, 1]
     assert display.line_.get_data()[1].tolist() == [start, start]
-    assert display.line_.get_label() == f"median {median}"
+    assert display.line_.get_label() == f"median radius {median}"
     assert marked(display.line_) == ([(0, 0)] if median == "0" else [])
     draw(display)
 
@@ -161,7 +161,10 @@ def test_an_ax_that_is_given_is_used_and_its_figure_alone(found):
     assert (display.ax_, display.figure_) == (ax, figure)
     assert ax.lines[0] is display.line_
     assert len(pyplot.get_fignums()) == 1
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("radius ε (L∞ ball)", "accuracy under attack")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (
+        "radius ε of the attack (L∞ ball)",
+        "accuracy under attack",
+    )
     RobustnessDisplay(found).plot()
     assert len(pyplot.get_fignums()) == 2
 
@@ -169,8 +172,8 @@ def test_an_ax_that_is_given_is_used_and_its_figure_alone(found):
 def test_what_matplotlib_takes_of_a_line_is_passed_on(found):
     display = RobustnessDisplay.from_found(found, name="first", color="red", linestyle="--")
     assert (display.line_.get_color(), display.line_.get_linestyle()) == ("red", "--")
-    assert display.line_.get_label().startswith("first (median ")
-    assert display.plot(name="other").line_.get_label().startswith("other (median ")
+    assert display.line_.get_label().startswith("first (median radius ")
+    assert display.plot(name="other").line_.get_label().startswith("other (median radius ")
     assert display.plot(label="mine", marker="").line_.get_label() == "mine"
 
 
@@ -182,7 +185,7 @@ def test_an_estimator_is_attacked_as_told():
     np.testing.assert_array_equal(display.found.radii, found.radii)
     assert (found.radii != advlinear.attack(model, X, Y).radii).any()
     assert display.line_.get_color() == "green"
-    assert display.ax_.get_xlabel() == "radius ε (L2 ball)"
+    assert display.ax_.get_xlabel() == "radius ε of the attack (L2 ball)"
     assert display.name == "LogisticRegression"
     given = RobustnessDisplay.from_estimator(model, X, Y, **how, name="mine", ax=display.ax_)
     assert given.line_.get_label().startswith("mine (")
@@ -198,7 +201,10 @@ def test_models_without_a_class_of_their_own_have_no_name():
 
 def test_curves_of_another_norm_or_with_a_target_are_refused_in_one_ax(found):
     ax = RobustnessDisplay.from_found(found).ax_
-    with pytest.raises(ValueError, match=r"^ax shows radius ε \(L∞ ball\): draw radius ε \(L2"):
+    with pytest.raises(
+        ValueError,
+        match=r"^ax shows radius ε of the attack \(L∞ ball\): draw radius ε of the attack \(L2",
+    ):
         RobustnessDisplay.from_found(advlinear.attack((W, B), X, Y, norm=2), ax=ax)
     target = advlinear.attack((W, B), X, None, target=1)
     with pytest.raises(ValueError, match="accuracy under attack: draw share not taken for the"):
@@ -322,7 +328,7 @@ def test_panels_that_do_not_fit_are_refused(path, samples):
         PathDisplay.from_path(path, ax=pyplot.figure().add_axes((0, 0, 1, 1)))
     PathDisplay.from_path(path, ax=axes, coefficients=True)
     other = advlinear.path(*samples, 0.1, 0.5, norm=2, tol=0.01)
-    with pytest.raises(ValueError, match=r"draw radius ε \(L2 ball\) "):
+    with pytest.raises(ValueError, match=r"draw radius ε of the attack \(L2 ball\) "):
         PathDisplay.from_path(other, ax=axes, coefficients=True)
 
 

@@ -546,10 +546,10 @@ def test_histograms_show_the_share_of_the_wrong_images_on_equal_axes(models):
             assert set(y[y * logits <= 0][wrong < 0]) <= {1}  # as the titles say
 
 
-def test_the_legend_of_accuracy_noise_says_where_half_of_the_images_flip(models):
+def test_the_legend_of_accuracy_noise_says_where_half_of_the_images_are_wrong(models):
     (legend,) = article.accuracy_noise(models).legends
     for text, model in zip(legend.get_texts(), models, strict=True):
-        label, _, at = text.get_text().partition(": half flip below ")
+        label, _, at = text.get_text().partition(": half are wrong at ")
         assert label == model.label
         assert model.accuracy(float(at)) == pytest.approx(0.5, abs=0.01)  # three decimals
 
@@ -585,6 +585,33 @@ def test_titles_take_their_numbers_from_the_results(published):
     ):
         title = title_of(function(published))
         assert all(number in title for number in numbers), title
+
+
+def test_captions_agree_with_the_results(published):
+    """Captions are docstrings, so their numbers are typed."""
+
+    def see(function) -> str:
+        return plots.caption(function)[1]
+
+    table = published.study("path-models", "path")
+    assert f"beyond ε = {table['radii'][-1]:.3f} it uses none" in see(comparisons.path)
+    table = published.study("transfer")
+    rows = (table["source"] == "regular") & (table["eps"] == 0.2)
+    own, *others = np.sort(table["accuracy"][rows])
+    words = f"leaves the regular model {own:.2f} leaves every other model {others[0]:.2f} or more"
+    assert words in see(comparisons.transfer)
+    table = published.study("noise")
+    rows = np.isin(table["run"], ["regular", "robust-eps0.2"])
+    assert "noise errors stay below 0.5 %" in see(comparisons.noise_or_attack)
+    assert table["random"][rows].min() > 0.995
+    assert "they exceed 96 %" in see(comparisons.noise_or_attack)
+    assert table["worst"][rows & (table["eps"] == 0.5)].max() < 0.04
+    grouped = plots.group_models(published)
+    for models in (grouped["article"], grouped["converged"]):
+        active = [model.run.steps["active"][-500:].mean() for model in models]
+        pixels = [model.run.pixels_in_use for model in models]
+        assert active == sorted(active)
+        assert pixels == sorted(pixels, reverse=True)
 
 
 def title_of(figure) -> str:
