@@ -565,13 +565,13 @@ for (const box of [false, true]) {
 def signed_reds(values, largest, least=0.0):
     share = np.abs(values) / (largest or 1)
     shade = (share > least) * (0.15 + 0.85 * np.sqrt(share))
-    return 255 + shade * (np.where(values > 0, 27, 217) - 255)
+    return 255 + shade * (np.where(values > 0, 64, 168) - 255)
 
 
 def test_pictures_show_weights_image_push_and_attacked_image(results, written, sample, played):
-    """The red of each pixel, to a shade: 255 at 0, and 27 (blue) or 217 (orange) at the largest.
+    """The red of each pixel, to a shade: 255 at 0, and 64 (blue) or 168 (orange) at the largest.
 
-    Weights of trained models are white up to a hundredth of the largest.
+    Weights are white up to a hundredth of the largest.
     """
     best = BestModels(results / sample.name, sample)
     for state in played["pictures"]:
@@ -584,7 +584,7 @@ def test_pictures_show_weights_image_push_and_attacked_image(results, written, s
             grey = [-over, 1 + over], [255, 0]
             size = np.abs(run.w).max()
             expected = (
-                signed_reds(run.w, size, 0.01 if run is not models[-1] else 0),
+                signed_reds(run.w, size, 0.01),
                 np.interp(x[0], *grey),
                 signed_reds(delta[0], 0.5),
                 np.interp((x + delta)[0], *grey),
