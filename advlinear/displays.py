@@ -343,7 +343,7 @@ def _set_labels(ax: Axes, size: str, height: str) -> None:
     ax.set(xlabel=size, ylabel=height)
 
 
-def _curves(ax: Axes) -> list[Line2D]:
+def _curves(ax: Axes) -> list[Any]:
     """The curves of attacks in ax, without those removed."""
     return [one for one in vars(ax).get("_advlinear_curves", []) if one.axes is ax]
 
