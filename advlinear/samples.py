@@ -28,6 +28,7 @@ MOST = 2**20  # rows in a block, where nothing but memory limits it
 SWEEP = 2**16  # rows of X whose least and largest numbers are looked for at a time
 HUGE = 2.0**1000  # 1e301: sums of a million such numbers are finite
 LIGHTEST = 1e-100  # of the largest sample_weight: the smallest other than 0
+BUDGETS = "each", "mean"  # of every sample, or of all together
 LOSSES = ("hinge", "logistic")
 LARGE = 2e7  # numbers in an array X from which on it is taken as it is, without a copy
 MOST_CLASSES = 16  # that are trained together: a certificate looks at 2^(K - 1) sets of them
@@ -579,6 +580,12 @@ def radius(eps: float) -> float:
     except OverflowError:  # a whole number above 1e308
         pass
     raise ValueError(f"eps must be a finite number of at least 0, not {shown(eps)}")
+
+
+def require_budget(budget: str) -> None:
+    """Raise ValueError unless the budget is "each" or "mean"."""
+    if not isinstance(budget, str) or budget not in BUDGETS:
+        raise ValueError(f"budget must be each or mean, not {shown(budget)}")
 
 
 def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:

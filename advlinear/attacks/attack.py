@@ -64,25 +64,32 @@ class Found:
             f"{np.median(self.radii):.4g})"
         )
 
-    def curve(self, eps: ArrayLike) -> np.ndarray:
-        """Accuracy under the worst case at each radius: the share of radii > eps.
+    def curve(self, eps: ArrayLike, budget: str = "each") -> np.ndarray:
+        """Accuracy under the worst case at each radius: the share of samples that stay right.
 
         Args:
             eps: one radius, or several of any shape; each is that of all n samples. For a radius
                 per sample, eps (n,), take (found.radii > eps).mean().
+            budget: "each": every sample moves by at most eps, so that those of radii > eps stay
+                right. "mean": the mean of all n sizes is at most eps. Samples move as a whole. The
+                worst case makes those of the smallest radii wrong, as many as have a sum of radii
+                of at most n eps.
 
         Returns:
             An accuracy per radius, of the shape of eps.
 
         Raises:
-            ValueError: eps holds what is no number of at least 0.
+            ValueError: eps holds what is no number of at least 0; there is no such budget.
         """
-        sizes = samples.real(eps, "eps")
+        samples.require_budget(budget)
+        sizes, spent = samples.real(eps, "eps"), np.sort(self.radii)
         if not (sizes >= 0).all():
             wrong = shown(sizes[~(sizes >= 0)][0])
             raise ValueError(f"eps needs numbers of at least 0, not {wrong}")
-        withstand = len(self.radii) - np.searchsorted(np.sort(self.radii), sizes, side="right")
-        return withstand / len(self.radii)
+        if budget == "mean":
+            spent = np.cumsum(spent) / len(spent)
+        withstand = len(spent) - np.searchsorted(spent, sizes, side="right")
+        return withstand / len(spent)
 
     def perturbed(self, eps: ArrayLike | None = None, step: float | None = None) -> Any:
         """The samples moved towards their rivals; by default the nearest adversarial examples.

@@ -1,5 +1,8 @@
 """The exact attack on linear models of any number of classes, against solvers and scikit-learn."""
 
+import itertools
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -273,6 +276,29 @@ def test_curve_is_the_share_of_larger_radii_and_perturbed_refuses_sizes_that_are
 # --- what it refuses -------------------------------------------------------------------------
 
 X, Y, W, B = gaussian(30, 6, 3, seed=5)
+
+
+@given(n=st.integers(1, 12), seed=st.integers(0, 2**32 - 1), norm=st.sampled_from([*NORMS, "0"]))
+def test_curve_of_a_mean_budget_is_that_of_the_best_subset_of_samples(n, seed, norm):
+    """By brute force: the largest subset whose radii have a sum of at most n eps, in fractions."""
+    x, y, W, b = gaussian(n, 4, 2, seed)
+    found = advlinear.attack((W, b), x, y, norm=norm, box=(0, 1))
+    sums = {0: Fraction(0)}  # the least sum of so many radii
+    for k in range(1, 1 + np.count_nonzero(np.isfinite(found.radii))):
+        finite = map(Fraction, found.radii[np.isfinite(found.radii)].tolist())
+        sums[k] = min(map(sum, itertools.combinations(finite, k)))
+    eps = np.random.default_rng(seed).uniform(0, 1.5 * float(max(sums.values())) / n + 0.1, 20)
+    eps = np.append(eps, [float(one) / n * (1 + 1e-12) for one in sums.values()])
+    most = [max(k for k, least in sums.items() if least <= Fraction(one) * n) for one in eps]
+    assert found.curve(eps, budget="mean").tolist() == [(n - k) / n for k in most]
+    assert (found.curve(eps, budget="mean") <= found.curve(eps)).all()
+
+
+def test_curve_refuses_another_budget():
+    found = advlinear.attack((np.ones(2), 0.0), np.eye(2), [1, 1])
+    for wrong in ("all", None, ["mean"]):
+        with pytest.raises(ValueError, match="budget must be each or mean, not"):
+            found.curve(0.1, wrong)
 
 
 def fit(*steps):
