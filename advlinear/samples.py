@@ -624,6 +624,8 @@ class Problem:
         weights: (n,) a_i: sample_weight times a power of two, the largest below 1; or ones.
         eps: radius of the ball; norm: "inf", "2" or "1"; loss: "hinge" or "logistic".
         box: None, or (low, high), each (d,).
+        budget: "each", or "mean": then it is sum_i a_i l(margin of sample i) / sum_i a_i plus eps
+            times the dual norm of the weights. box is None.
     """
 
     x: Any
@@ -634,6 +636,7 @@ class Problem:
     norm: str
     loss: str
     box: tuple[np.ndarray, np.ndarray] | None
+    budget: str = "each"
 
 
 @dataclass(frozen=True)
@@ -644,7 +647,7 @@ class JointProblem:
         x: (n, d) samples, float64.
         y: (n,) the class of each sample, whole numbers from 0 to K - 1.
         classes: (K,) their labels, sorted.
-        weights, eps, norm, loss: as of `Problem`. box: None.
+        weights, eps, norm, loss: as of `Problem`. box: None. budget: "each".
     """
 
     x: np.ndarray
@@ -655,6 +658,7 @@ class JointProblem:
     norm: str
     loss: str
     box: None = None
+    budget: str = "each"
 
 
 def problem(
@@ -665,6 +669,7 @@ def problem(
     loss: str = "hinge",
     box: tuple | None = None,
     sample_weight: ArrayLike | None = None,
+    budget: str = "each",
 ) -> Problem | JointProblem:
     """The problem that the arguments of `advlinear.minimise` describe.
 
@@ -679,6 +684,12 @@ def problem(
     norm = ball(norm)
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
+    require_budget(budget)
+    if budget == "mean" and (len(classes) > 2 or box is not None):
+        raise ValueError(
+            "budget='mean' needs two classes, and no box: take one class against the rest at a "
+            "time, and leave the box out"
+        )
     if len(classes) > MOST_CLASSES:
         raise ValueError(
             f"y needs labels of at most {MOST_CLASSES} classes, not {listed(classes)}; for more, "
@@ -703,7 +714,7 @@ def problem(
             raise ValueError("box needs (low, high), each a number or one per feature (d,)")
         x = form.x
     signs = np.where(own == 1, np.int8(1), np.int8(-1))
-    return Problem(x, signs, classes, weights(sample_weight, signs), eps, norm, loss, box)
+    return Problem(x, signs, classes, weights(sample_weight, signs), eps, norm, loss, box, budget)
 
 
 def numbers(values: ArrayLike, name: str, shape: tuple = ()) -> np.ndarray:

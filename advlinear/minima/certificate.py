@@ -21,6 +21,9 @@ that keeps this constraint and a rest e, and F(w, b) is at least the sum less |e
 |g_j| exceeds its side by, in the L-infinity ball, and e = (1 - eps D / ||g||) g in the others. As
 sum_i alpha_i y_i = 0, g is the same for x_i - c with any c.
 
+With a budget for all samples together F is sum_i s_i l(y_i (w.x_i + b)) + eps ||w||*, and the same
+holds with eps in place of eps D.
+
 The theorem in float64. Let u = 2^-53. Every sum of k products that float64 computes, in whatever
 order, is off by at most k u / (1 - k u) times the sum of their absolute values, and k 2^-1074 for
 products below 2^-1022 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition,
@@ -75,6 +78,7 @@ def certificate(
     sample_weight: ArrayLike | None = None,
     exact: bool = False,
     flow: ArrayLike | None = None,
+    budget: str = "each",
 ) -> dict[str, float]:
     """Both bounds on the least robust loss, from w, b and alpha alone.
 
@@ -85,7 +89,7 @@ def certificate(
     the end.
 
     Args:
-        X, y, eps, norm, loss, box, sample_weight: the problem, as for `minimise`.
+        X, y, eps, norm, loss, box, sample_weight, budget: the problem, as for `minimise`.
         w, b: weights (d,) and bias; for K > 2 classes (K, d) and (K,), in the sorted order of their
             labels. Where X is a DataFrame, a Series w, or a DataFrame w with the index 0 to K - 1,
             goes by its column names.
@@ -125,7 +129,7 @@ def certificate(
     """
     if not isinstance(exact, bool | np.bool_):
         raise ValueError(f"exact must be True or False, not {shown(exact)}")
-    problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
+    problem = samples.problem(X, y, eps, norm, loss, box, sample_weight, budget)
     columns, (n, d) = samples.names(X)[0], problem.x.shape
     if isinstance(problem, JointProblem):
         K = len(problem.classes)
@@ -157,7 +161,11 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
     centre, ranges = _centre_and_ranges(problem.x)
     total = rounding.total(problem.weights)
     share = problem.weights / total
-    primal = _upper(problem, centre, w, b, total)
+    reach = problem.eps * rounding.norm(np.abs(w), {"inf": 1, "2": 2, "1": np.inf}[problem.norm])
+    if problem.budget == "mean":
+        primal = (_upper(problem, centre, w, b, total, 0.0) + reach) * (1 + FEW)
+    else:
+        primal = _upper(problem, centre, w, b, total, reach)
     size = float(np.abs(w) @ ranges)
     alpha = np.clip(alpha, 0, share)
     sums = {sign: rounding.total(alpha[problem.y == sign]) for sign in (-1, 1)}
@@ -216,10 +224,16 @@ def _dot(a: Any, b: Any) -> np.ndarray:
 # --- the upper bound -----------------------------------------------------------------------------
 
 
-def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total: float) -> float:
-    """An upper bound of F(w, b); total: the sum of the weights."""
+def _upper(
+    problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total: float, reach: float
+) -> float:
+    """An upper bound of the mean loss, the sum of which is divided by total.
+
+    reach: what is taken off each margin; in a box it is found for each sample.
+    """
     if chunks.is_chunked(problem.x):
-        bound = functools.partial(_upper_of_chunk, centre=centre, w=w, b=b, total=total)
+        given = dict(centre=centre, w=w, b=b, total=total, reach=reach)
+        bound = functools.partial(_upper_of_chunk, **given)
         return math.fsum(chunks.each(problem.x, bound, _in_chunks(problem))) * (1 + FEW)
     sparse = _is_sparse(problem.x)
     used = np.arange(len(w)) if sparse else np.flatnonzero(w)  # columns of a CSR array take long
@@ -228,7 +242,6 @@ def _upper(problem: Problem, centre: np.ndarray, w: np.ndarray, b: float, total:
     w, size = w[used], np.abs(w[used])
     losses = np.empty(len(problem.y))
     with np.errstate(over="ignore", invalid="ignore"):
-        reach = problem.eps * rounding.norm(size, {"inf": 1, "2": 2, "1": np.inf}[problem.norm])
         for k in range(0, len(losses), ROWS):
             rows = slice(k, k + ROWS)
             x, y = problem.x[rows] if sparse else problem.x[rows, used], problem.y[rows]
@@ -282,12 +295,13 @@ def _misses(
 ) -> np.ndarray:
     """|e| (d,): by how much alpha, times the factor of its class, misses the constraints; or 0.
 
-    Let t be the sum of the terms of g, in absolute value, and M the other side: eps D, or the moves
-    in the box. Either is computed to at most k u of t or M, with k = 2 block + 12; for a dask array
-    k is that of the largest chunk plus the number of chunks, which are added up; for a column of a
-    sparse x it is at most how many numbers it has, plus 12, as adding 0 is exact. What is added to
-    g is 3 k u t. If M >= 2 t, then |g| <= t < M whatever rounding does. Else the error
-    of M is at most 2 k u t, and that of g k u t: so |g| + 3 k u t <= M in float64 proves |g| <= M.
+    Let t be the sum of the terms of g, in absolute value, and M the other side: eps D, or eps with
+    a budget for all samples, or the moves in the box. Either is computed to at most k u of t or M,
+    with k = 2 block + 12; for a dask array k is that of the largest chunk plus the number of
+    chunks, which are added up; for a column of a sparse x it is at most how many numbers it has,
+    plus 12, as adding 0 is exact. What is added to g is 3 k u t. If M >= 2 t, then |g| <= t < M
+    whatever rounding does. Else the error of M is at most 2 k u t, and that of g k u t: so |g| +
+    3 k u t <= M in float64 proves |g| <= M.
     """
     n, d = problem.x.shape
     if not total:
@@ -297,7 +311,8 @@ def _misses(
     terms = 3 * (n_terms + 12) * U * terms + 3 * n * SMALLEST
     if problem.box is not None:
         return np.maximum(np.maximum(g - moves[0], -g - moves[1]) + terms, 0)
-    g, allowed = np.abs(g) + terms, problem.eps * total
+    g = np.abs(g) + terms
+    allowed = problem.eps * (1.0 if problem.budget == "mean" else total)
     if problem.norm == "inf":
         return np.maximum(g - allowed, 0)
     size = rounding.norm(g, int(problem.norm))

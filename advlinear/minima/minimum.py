@@ -30,7 +30,7 @@ class Minimum:
 
     Attributes:
         w, b: weights (d,) and bias of the best model; for K > 2 classes (K, d) and (K,).
-        eps, norm, loss, box: of the problem.
+        eps, norm, loss, box, budget: of the problem.
         primal: the robust loss of (w, b), an upper bound of the minimum.
         dual: a lower bound.
         gap: the duality gap, (primal - dual) / max(primal, s), with s the smallest share of a
@@ -68,6 +68,7 @@ class Minimum:
     classes: np.ndarray
     names: Any = None
     flow: np.ndarray | None = None
+    budget: str = "each"
 
     @property
     def W(self) -> np.ndarray:
@@ -75,9 +76,11 @@ class Minimum:
 
     def __repr__(self) -> str:
         several = f"{len(self.classes)} classes, " * (len(self.classes) > 2)
+        of_mean = " of the mean" * (self.budget == "mean")
         return (
-            f"Minimum({several}{self.loss}, eps={self.eps:g}, norm {self.norm}, "
-            f"{'with' if self.box else 'no'} box: primal={self.primal:.9g}, gap={self.gap:.1e}, "
+            f"Minimum({several}{self.loss}, eps={self.eps:g}{of_mean}, norm "
+            f"{self.norm}, {'with' if self.box else 'no'} box: primal={self.primal:.9g}, "
+            f"gap={self.gap:.1e}, "
             f"{np.count_nonzero(self.w)} of {self.w.size} weights other than 0)"
         )
 
@@ -92,6 +95,7 @@ def minimise(
     sample_weight: ArrayLike | None = None,
     tol: float = LARGEST_GAP,
     report: Callable[[str], object] | None = None,
+    budget: str = "each",
 ) -> Minimum:
     """The minimum of the robust loss, and the dual solution that proves it.
 
@@ -124,6 +128,10 @@ def minimise(
         sample_weight: (n,) at least 0, of which only the ratios matter.
         tol: the largest duality gap of the certificate, above 0 and below 1.
         report: called with a line of text after each step.
+        budget: "each": every sample moves by at most eps. "mean": the mean of how far all samples
+            move, by sample_weight, is at most eps. Then the loss is the mean loss without an attack
+            plus eps times the dual norm of w, the 1-norm where the ball is that of L-infinity. For
+            two classes, without a box.
 
     Returns:
         A `Minimum`: the weights `w` and `b`, the bounds `primal` and `dual`, their `gap`, the dual
@@ -147,7 +155,7 @@ def minimise(
         >>> best.W.shape, best.b.shape, best.alpha.shape, best.primal, best.violation
         ((3, 2), (3,), (3, 3), 0.0, 0.0)
     """
-    problem = samples.problem(X, y, eps, norm, loss, box, sample_weight)
+    problem = samples.problem(X, y, eps, norm, loss, box, sample_weight, budget)
     if not samples.is_number(tol) or not 0 < tol < 1:
         raise ValueError(f"tol must be above 0 and below 1, not {shown(tol)}")
     flow = None
@@ -177,4 +185,5 @@ def minimise(
         classes=problem.classes,
         names=named,
         flow=flow,
+        budget=problem.budget,
     )

@@ -2,10 +2,11 @@
 
 With losses l_i that are convex, fall and have a derivative, it minimises over w and b
 
-    f(w, b) = sum_i l_i(m_i) + penalty ||w||^2 / 2,    m_i = y_i (w.x_i + b) - price ||w||.
+    f(w, b) = sum_i l_i(m_i) + cost ||w|| + penalty ||w||^2 / 2,
+    m_i = y_i (w.x_i + b) - price ||w||.
 
 Let alpha_i = -l_i'(m_i), D_i = l_i''(m_i), u = w / ||w|| and a_i = (y_i x_i - price u, y_i). With
-kappa = price sum_i alpha_i / ||w|| the Hessian is
+kappa = (price sum_i alpha_i + cost) / ||w|| the Hessian is
 
     sum_i D_i a_i a_i^T  +  penalty I + kappa (I - u u^T)  for w.
 
@@ -99,6 +100,7 @@ def minimise(
     samples: Samples,
     loss: SmoothLoss,
     price: float,
+    cost: float,
     penalty: float,
     w: Array,
     scores: Array,
@@ -108,7 +110,7 @@ def minimise(
     """The minimum of f, or where the steps end; the bias is the best one for the w of the start.
 
     Args:
-        w: (d,) of the start, other than 0 if there is a price; scores: (n,) its w.x_i.
+        w: (d,) of the start, other than 0 if there is a price or a cost; scores: (n,) its w.x_i.
         tol: the length of the gradient, relative to that of its parts, at which to stop.
         gram: of these samples, if a direct solution is wanted.
     """
@@ -120,10 +122,10 @@ def minimise(
         margins = y * (scores + b) - price * size
         alpha = loss.total(margins)[1]
         pull, total = samples.transposed @ (y * alpha), alpha.sum()
-        kappa = price * total / size if price else 0.0
+        kappa = (price * total + cost) / size if price or cost else 0.0
         right, right_b = pull - (kappa + penalty) * w, float(alpha @ y)  # minus the gradient
         error = max(
-            np.linalg.norm(right) / max(np.linalg.norm(pull), price * total, 1e-300),
+            np.linalg.norm(right) / max(np.linalg.norm(pull), price * total + cost, 1e-300),
             abs(right_b) / max(total, 1e-300),
         )
         if error <= tol or step == MOST_NEWTON:
@@ -138,7 +140,7 @@ def minimise(
         if gram is not None and direct and not solved:
             few_rows = MOST_ROWS  # conjugate gradients would fail again
             dw, db = system.direct(gram, right, right_b)
-        line = Line(samples, loss, price, penalty, w, dw, scores, b, db)
+        line = Line(samples, loss, price, cost, penalty, w, dw, scores, b, db)
         length = line.search()
         if not length > 0:
             break
@@ -179,7 +181,7 @@ class System:
             self.used = samples.subset(self.rows)
             curvature = curvature[self.rows]
         self.curvature = curvature
-        self.along = w / np.linalg.norm(w) if price else np.zeros(len(w))
+        self.along = w / np.linalg.norm(w) if kappa else np.zeros(len(w))
         self.price, self.kappa, self.round = price, kappa, kappa + penalty
 
     def apply(self, v: Array, b: float) -> tuple[Array, float]:
@@ -221,9 +223,9 @@ class System:
         return x, x_b, not product > least
 
     def direct(self, gram: Gram, right: Array, right_b: float) -> tuple[Array, float]:
-        """Its solution without a price: a system of the rows, with the matrix G / penalty + 1 / D.
+        """Its solution without price and cost: a system with the matrix G / penalty + 1 / D.
 
-        G is the Gram matrix. Its unknowns are the changes of alpha.
+        G is the Gram matrix of the rows. Its unknowns are the changes of alpha.
         """
         import scipy.linalg
 
@@ -249,6 +251,7 @@ class Line:
         samples: Samples,
         loss: SmoothLoss,
         price: float,
+        cost: float,
         penalty: float,
         w: Array,
         dw: Array,
@@ -256,7 +259,8 @@ class Line:
         b: float,
         db: float,
     ):
-        self.y, self.loss, self.price, self.penalty = samples.y, loss, price, penalty
+        self.y, self.loss, self.penalty = samples.y, loss, penalty
+        self.price, self.cost = price, cost
         self.d_scores = samples.x @ dw
         self.plain, self.change = self.y * (scores + b), self.y * (self.d_scores + db)
         self.squares = float(w @ w), float(w @ dw), float(dw @ dw)
@@ -266,10 +270,11 @@ class Line:
         ww, wd, dd = self.squares
         square, half = max(ww + length * (2 * wd + length * dd), 0.0), wd + length * dd
         size = float(np.sqrt(square))
-        rise = half / size if self.price and size > 0 else 0.0
+        rise = half / size if size > 0 else 0.0
         value, alpha = self.loss.total(self.plain + length * self.change - self.price * size)
-        value += self.penalty * square / 2
-        return value, self.penalty * half - float(alpha @ (self.change - self.price * rise))
+        value += self.cost * size + self.penalty * square / 2
+        slope = self.cost * rise + self.penalty * half
+        return value, slope - float(alpha @ (self.change - self.price * rise))
 
     def search(self) -> float:
         """A length at which the slope is a share of that at 0, and f no larger; 0: there is none.

@@ -150,67 +150,68 @@ class InBlocks:
 
 
 class Plain(Direct, InBlocks):
-    """theta = (t, w, b) with t >= eps ||w||_dual: the margin is y x.w + y b - price t. p = d + 2.
+    """theta = (t, w, b) with t >= eps ||w||_dual: the margin is y x.w + y b - charge t. p = d + 2.
 
-    yx: (n, d), y x. price: 1; or 0 where t is in the linear term instead, and margins are plain.
+    yx: (n, d), y x. charge: how much of t each margin pays: 1; or 0 where the linear term has t.
     """
 
-    def __init__(self, yx: Matrix, y: NDArray[Any], price: float = 1.0):
+    def __init__(self, yx: Matrix, y: NDArray[Any], charge: float = 1.0):
         super().__init__(yx, y)
-        self.price = price
+        self.charge = charge
 
     def of(self, yx: Matrix, y: NDArray[Any]) -> Plain:
-        return Plain(yx, y, self.price)
+        return Plain(yx, y, self.charge)
 
     def matvec(self, theta: Array) -> Array:
-        margins: Array = self.yx @ theta[1:-1] + self.y * theta[-1] - self.price * theta[0]
+        margins: Array = self.yx @ theta[1:-1] + self.y * theta[-1] - self.charge * theta[0]
         return margins
 
     def rmatvec(self, alpha: Array) -> Array:
-        return np.concatenate([[-self.price * alpha.sum()], alpha @ self.yx, [alpha @ self.y]])
+        return np.concatenate([[-self.charge * alpha.sum()], alpha @ self.yx, [alpha @ self.y]])
 
     def gram(self, curvature: Curvature) -> Array:
         """A^T D A (p, p), (16)."""
         gram = np.empty((self.n_columns + 2,) * 2)
         gram[1:-1, 1:-1] = curvature.gram(self.array)
-        gram[0] = gram[:, 0] = -self.price * self.rmatvec(curvature.matvec(np.ones(len(self.y))))
+        gram[0] = gram[:, 0] = -self.charge * self.rmatvec(curvature.matvec(np.ones(len(self.y))))
         gram[-1] = gram[:, -1] = self.rmatvec(curvature.matvec(self.y))
         return gram
 
     def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
-        return margins + self.price * (theta[0] - tight[0])
+        return margins + self.charge * (theta[0] - tight[0])
 
     def weights(self, theta: Array) -> Array:
         return theta[1:-1]
 
 
 class Split(InBlocks):
-    """theta = (u, v, b), w = u - v, u and v >= 0: the margin is y x.w + y b - price.(u + v).
+    """theta = (u, v, b), w = u - v, u and v >= 0: the margin is y x.w + y b - charge t.
 
-    p = 2 d + 1. The cone is `Nonnegative`.
+    Here t = price.(u + v), and p = 2 d + 1. The cone is `Nonnegative`.
 
-    price: (d,) of each feature: eps in its unit.
+    price: (d,) of each feature: eps in its unit. charge: as of `Plain`.
     """
 
-    def __init__(self, yx: Matrix, y: NDArray[Any], price: Array):
+    def __init__(self, yx: Matrix, y: NDArray[Any], price: Array, charge: float = 1.0):
         super().__init__(yx, y)
-        self.price = price
+        self.price, self.charge = price, charge
 
     def of(self, yx: Matrix, y: NDArray[Any]) -> Split:
-        return Split(yx, y, self.price)
+        return Split(yx, y, self.price, self.charge)
 
     def matvec(self, theta: Array) -> Array:
         u, v = halves(theta[:-1])
-        margins: Array = self.yx @ (u - v) + self.y * theta[-1] - self.price @ (u + v)
+        t = self.charge * float(self.price @ (u + v))
+        margins: Array = self.yx @ (u - v) + self.y * theta[-1] - t
         return margins
 
     def rmatvec(self, alpha: Array) -> Array:
-        plain, price = alpha @ self.yx, alpha.sum() * self.price
+        plain, price = alpha @ self.yx, self.charge * alpha.sum() * self.price
         return np.concatenate([plain - price, -plain - price, [alpha @ self.y]])
 
     def gram(self, curvature: Curvature) -> Array:
-        """P^T D P (d + 2, d + 2) of `Plain`, in (t, w, b) with t = price.(u + v)."""
-        return Plain(self.yx, self.y).gram(curvature)
+        """P^T D P (d + 2, d + 2) of `Plain`, in (t, w, b)."""
+        return Plain(self.yx, self.y, self.charge).gram(curvature)
 
     def applied(self, gram: Array, theta: Array) -> Array:
         u, v = halves(theta[:-1])
@@ -221,13 +222,13 @@ class Split(InBlocks):
     def solver(self, gram: Array, scaling: Scaling) -> Solve:
         """By a system in (t, w, b), a quarter of the size."""
         assert isinstance(scaling, OrthantScaling)  # H is diagonal
-        reduced, gram = Reduction.of(self.price, scaling.ratio), gram.copy()
+        reduced, gram = Reduction.of(self.charge * self.price, scaling.ratio), gram.copy()
         reduced.add_to(gram)
         solve = factorised(gram)
         return lambda right: reduced.solve(right, solve)
 
     def tightened(self, margins: Array, theta: Array, tight: Array) -> Array:
-        return margins + self.price @ sum(halves((theta - tight)[:-1]))
+        return margins + self.charge * float(self.price @ sum(halves((theta - tight)[:-1])))
 
     def weights(self, theta: Array) -> Array:
         return np.subtract(*halves(theta[:-1]))
@@ -235,13 +236,15 @@ class Split(InBlocks):
     def restricted(self, samples: Indices, columns: Indices) -> Split:
         """Of some samples, and of the features of some columns, which hold both u_j and v_j."""
         features = columns[: len(columns) // 2]
-        return Split(self.yx[np.ix_(samples, features)], self.y[samples], self.price[features])
+        yx = self.yx[np.ix_(samples, features)]
+        return Split(yx, self.y[samples], self.price[features], self.charge)
 
     def entries(self, samples: Indices, columns: Indices) -> Array:
         """The entries of A (samples, columns), of columns among those of u and v."""
         d = len(self.price)
         feature, sign = columns % d, np.where(columns < d, 1.0, -1.0)
-        entries: Array = sign * self.yx[np.ix_(samples, feature)] - self.price[feature]
+        price = self.charge * self.price[feature]
+        entries: Array = sign * self.yx[np.ix_(samples, feature)] - price
         return entries
 
 
@@ -252,10 +255,10 @@ class Reduction:
     u + v follows from w and one multiplier. Greek letters are those of docs/theory.md.
 
     Attributes:
-        price: (d,) of each feature.
+        price: (d,) of each feature; 0 where margins pay none of t, which is then left at 0.
         h_u, h_v: (d,) the diagonal of H; both: their sum.
         lean: kappa (d,), (h_u - h_v) / both.
-        spread: sigma, 4 sum_j price_j^2 / both_j.
+        spread: sigma, 4 sum_j price_j^2 / both_j; 1 without a price.
         along: nu (d + 1,), the coefficients (1, price lean) of t and w in the multiplier.
     """
 
@@ -272,7 +275,7 @@ class Reduction:
         h_u, h_v = halves(hessian)
         both = h_u + h_v
         lean = (h_u - h_v) / both
-        spread = float(4 * price @ (price / both))
+        spread = float(4 * price @ (price / both)) or 1.0
         return cls(price, h_u, h_v, both, lean, spread, np.append(1.0, price * lean))
 
     def add_to(self, gram: Array) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,7 +54,8 @@ class Program:
         loss, tol: as of `minimise`.
         exact: at eps = 0 alpha keeps the constraint to rounding, as it is an equation.
         report: called with a line of text after each step.
-        penalty: what theta[0] costs beside the sum of the losses; above 0 in `penalised` alone.
+        cost: (p,) what theta costs beside the sum of the losses: 0; or with a budget for all
+            samples together n t, as then no margin pays t.
     """
 
     operator: operators.Plain | operators.Split | operators.Boxed
@@ -67,7 +68,17 @@ class Program:
     tol: float
     exact: bool
     report: Callable[[str], object] | None
-    penalty: float = 0.0
+    cost: np.ndarray
+
+    @property
+    def shares_budget(self) -> bool:
+        """Whether eps is a budget for all samples together."""
+        return bool(self.cost.any())
+
+    def value(self, theta: np.ndarray) -> float:
+        """n times what is minimised."""
+        losses = losses_of(self.loss, self.operator.matvec(theta))
+        return float(self.sample_weight @ losses + self.cost @ theta)
 
     @property
     def is_spread(self) -> bool:
@@ -133,30 +144,13 @@ def penalised(
         w (d,), b and alpha (n,).
     """
     n, d = x.shape
-    centre, span = x.mean(axis=0), np.ptp(x, axis=0)
-    used = np.flatnonzero(span > 0)
-    if not len(used):
-        used, span = np.arange(1), np.ones(d)
-    unit, centre, span = span.max(), centre[used], span[used]
-    yx = y[:, None] * (x[:, used] - centre) / span
-    cone = norm_cone(norm, unit / span)
-    program = Program(
-        operator=operators.Plain(yx, y, price=0.0),
-        cone=cone,
-        ball=cone,
-        sample_weight=np.ones(n),
-        lightest=1.0,
-        start=np.append(start, np.zeros(len(used) + 1)),
-        loss="hinge",
-        tol=tol,
-        exact=False,
-        report=None,
-        penalty=n * c / unit,
-    )
+    classes, weights = np.array([-1, 1]), np.broadcast_to(1.0, n)
+    problem = Problem(x, y, classes, weights, c, norm, "hinge", None, "mean")
+    program, used, centre, span = _program(problem, tol, None)
+    program = replace(program, start=start * program.start)
 
     def prove(theta, alphas):
-        primal = losses_of("hinge", program.operator.matvec(theta)).sum()
-        value = primal + program.penalty * theta[0]
+        value = program.value(theta)
         w = np.zeros(d)
         w[used] = theta[1:-1] / span
         gap = (value - alphas[0].sum()) / max(value, 1)
@@ -198,7 +192,7 @@ def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
     x, sample_weight = problem.x, problem.weights
     used, centre, span, eps = unit_ranges(x, problem.eps)
     scaled = functools.partial(_scaled, problem, used, centre, span)
-    operator, ball, start = scaled(eps)
+    operator, ball, start, cost = scaled(eps)
     cone = ball
     if problem.norm != "inf":
         cone = norm_cone(problem.norm, eps * (1 - INSIDE * tol) / span)
@@ -216,6 +210,7 @@ def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
             tol,
             eps == 0,
             report,
+            cost,
         ),
         used,
         centre,
@@ -226,8 +221,9 @@ def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
 def _scaled(
     problem: Problem, used: np.ndarray, centre: np.ndarray, span: np.ndarray, eps: float
 ) -> tuple:
-    """The operator and the cone of the interior point, and a theta inside."""
+    """The operator and the cone of the interior point, a theta inside, and what theta costs."""
     y, norm, scale, d, sides = problem.y, problem.norm, eps / span, len(used), None
+    charge = 0.0 if problem.budget == "mean" and eps > 0 else 1.0
     if problem.box is not None and eps > 0:
         sides = Sides(problem.box[0][used], problem.box[1][used], eps)
     yx: np.ndarray | Scaled | spread.ScaledChunks
@@ -237,11 +233,17 @@ def _scaled(
         scaled = Scaled(problem.x, y, used, centre, span, sides)
         yx = scaled.array() if math.prod(scaled.shape) <= LARGE else scaled
     if norm == "inf" and eps > 0:
-        operator: operators.Split | operators.Boxed = operators.Split(yx, y, scale)
+        operator: operators.Split | operators.Boxed = operators.Split(yx, y, scale, charge)
         if sides is not None:
             operator = operators.Boxed(yx, y)
-        return operator, cones.Nonnegative(2 * d), np.append(np.full(2 * d, 0.5 / d), 0.0)
-    return operators.Plain(yx, y), norm_cone(norm, scale), np.append(1.0, np.zeros(d + 1))
+        cone: cones.NormCone = cones.Nonnegative(2 * d)
+        start, size = np.append(np.full(2 * d, 0.5 / d), 0.0), np.append(np.tile(scale, 2), 0.0)
+    else:
+        operator, cone = operators.Plain(yx, y, charge), norm_cone(norm, scale)
+        start = size = np.append(1.0, np.zeros(d + 1))
+    if not charge:
+        start = start * (cone.degree / len(y) / (size @ start))
+    return operator, cone, start, (1 - charge) * len(y) * size
 
 
 def norm_cone(norm: str, scale: np.ndarray) -> cones.Lorentz | cones.Largest:
@@ -263,9 +265,9 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
         if found and found[-1]["gap"] <= program.tol and not found[-1]["violation"]:
             return found
     small = program.is_spread or n * operator.n_columns**2 <= SMALL
+    plain = program.loss == "hinge" and not program.shares_budget
     if program.loss == "logistic" or small:
         point = _interior(program, None, None, program.tol)
-        plain = program.loss == "hinge" and not program.penalty
         if plain and operator.matvec(ball.tightest(point.theta)).min() > 0:
             found = prove(point.theta, [])  # its margins prove the loss 0
             if found[-1]["gap"] <= program.tol:
@@ -302,7 +304,8 @@ def _at_once(program: Program, prove: Callable) -> tuple | None:
     """What `prove` returns of a vertex that HiGHS finds without an interior point; None without."""
     operator, n = program.operator, len(program.sample_weight)
     assert isinstance(operator, operators.Split | operators.Boxed)
-    vertex_found = vertex.at_once(operator, program.sample_weight, 4 * _inside(n))
+    cost = program.cost[:-1]
+    vertex_found = vertex.at_once(operator, program.sample_weight, cost, 4 * _inside(n))
     if vertex_found is None:
         return None
     theta, alpha = vertex_found
@@ -342,7 +345,7 @@ def _interior(
     if samples is not None and alpha_outside is not None:
         sample_weight, known = sample_weight[samples], float(alpha_outside.sum())
         linear_term = operator.rmatvec(alpha_outside)
-    linear_term[0] -= program.penalty
+    linear_term -= program.cost
     if columns is not None:
         assert samples is not None
         assert isinstance(operator, operators.Split | operators.Boxed)
@@ -366,12 +369,9 @@ def _interior(
         if program.exact:
             largest = certificate.REACH * (1 + np.abs(operator.weights(theta)).sum())
             inside = np.abs(left[1:-1]).max() * largest <= tol / 4 * max(primal * n, lightest)
-        elif program.penalty:
-            inside = ball.dual_slack(left, 0.0) >= -tol * program.penalty
         else:
             inside = ball.dual_slack(left, _inside(n) * total + 2 * abs(left[-1])) >= 0
-        balance = tol if program.penalty else tol / 100
-        inside &= abs(left[-1]) <= balance * max(primal * n, lightest)
+        inside &= abs(left[-1]) <= tol / 100 * max(primal * n, lightest)
         if program.report:
             program.report(
                 f"{len(sample_weight)} samples, step {number}: loss {primal:.7f}, gap {gap:.1e}"
@@ -379,7 +379,7 @@ def _interior(
             )
         late += abs(gap) <= tol / 2
         done = (abs(gap) <= tol / 2 and inside) or late == LATE
-        separated = not known and not program.penalty and least_margin > 0
+        separated = not known and not program.shares_budget and least_margin > 0
         separated = separated and operator.matvec(theta).min() > 0  # not by rounding alone
         return done or separated or primal < -1, 0.1 * tol * max(primal * n, lightest)
 
@@ -411,7 +411,13 @@ def _vertex(
     """
     margin = 4 * _inside(len(point.alpha)) * point.alpha.sum()
     found = vertex.finish(
-        operator, program.sample_weight, point.theta, point.alpha, point.z, margin
+        operator,
+        program.sample_weight,
+        point.theta,
+        point.alpha,
+        point.z,
+        program.cost[:-1],
+        margin,
     )
     if found is None:
         return program.ball.tightest(point.theta), [point.alpha]
@@ -426,7 +432,7 @@ def _vertex_without_attack(
     operator = operators.Split(plain.yx, plain.y, np.zeros(len(w)))
     theta = np.concatenate([np.maximum(w, 0), np.maximum(-w, 0), b])
     found = vertex.finish(
-        operator, program.sample_weight, theta, point.alpha, np.zeros(2 * len(w)), 0.0
+        operator, program.sample_weight, theta, point.alpha, *np.zeros((2, 2 * len(w))), 0.0
     )
     if found is None:
         return program.ball.tightest(point.theta), [point.alpha]
@@ -442,8 +448,8 @@ def _sparse(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
     tight = program.ball.tightest(point.theta)
     sparse = np.append(np.where(point.theta[:-1] > point.z, tight[:-1], 0), tight[-1])
     margins = [program.operator.matvec(one) for one in (tight, sparse)]
-    losses = [float(program.sample_weight @ losses_of(program.loss, one)) for one in margins]
-    no_larger = losses[1] - losses[0] <= program.tol / 4 * max(losses[0], program.lightest)
+    values = [program.value(one) for one in (tight, sparse)]
+    no_larger = values[1] - values[0] <= program.tol / 4 * max(values[0], program.lightest)
     separates = margins[1].min() > 0 or not margins[0].min() > 0
     return sparse if no_larger and separates else tight, [point.alpha]
 
@@ -456,7 +462,7 @@ def _simplest(program: Program, theta: np.ndarray, alphas: list) -> tuple[np.nda
     """
     operator, sample_weight = program.operator, program.sample_weight
     margins = operator.matvec(theta)
-    if margins.min() > 0:
+    if margins.min() > 0 and not program.shares_budget:
         enough = 1 + INSIDE * program.tol
         if program.loss == "logistic":
             enough = np.log(2 * len(sample_weight) / (program.lightest * program.tol))
@@ -464,9 +470,6 @@ def _simplest(program: Program, theta: np.ndarray, alphas: list) -> tuple[np.nda
     none, sums = np.zeros(len(theta)), [sample_weight[operator.y == sign].sum() for sign in (-1, 1)]
     odds = sums[1] / sums[0]
     none[-1] = np.sign(odds - 1) if program.loss == "hinge" else np.log(odds)
-    least, without = (
-        float(sample_weight @ losses_of(program.loss, operator.matvec(one)))
-        for one in (theta, none)
-    )
+    least, without = program.value(theta), program.value(none)
     as_good = without - least <= program.tol / 4 * max(least, program.lightest)
     return none if as_good else theta, alphas

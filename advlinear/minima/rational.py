@@ -61,7 +61,10 @@ def _primal(problem: Problem, w: np.ndarray, b: float) -> Fraction:
     unit_x, unit_w = _unit_of_samples(problem), unit_of(w)
     eps, used = Fraction(problem.eps), np.flatnonzero(w)
     sizes = [abs(Fraction(float(one))) for one in w[used]]
-    cost = eps * (max(sizes, default=0) if problem.norm == "1" else sum(sizes))
+    cost = eps * (max(sizes, default=Fraction(0)) if problem.norm == "1" else sum(sizes))
+    once = Fraction(0)  # what is paid by all samples together
+    if problem.budget == "mean":
+        cost, once = once, cost
     unit = min(unit_x + unit_w, unit_of(np.array([b])), 0)
     if problem.box is None:  # a product of two float64 numbers, or a sum of such
         unit = min(unit, 1 - cost.denominator.bit_length())
@@ -76,7 +79,7 @@ def _primal(problem: Problem, w: np.ndarray, b: float) -> Fraction:
             costs += _room(problem, j, x, unit_x, problem.y * np.sign(w[j])) * abs(factor)
     losses = np.maximum(multiple(Fraction(1), unit) - (problem.y.astype(int) * margins - costs), 0)
     weights = whole(problem.weights, unit_of(problem.weights))
-    return Fraction(int(weights @ losses), int(weights.sum())) * Fraction(2) ** unit
+    return Fraction(int(weights @ losses), int(weights.sum())) * Fraction(2) ** unit + once
 
 
 def _dual(
@@ -104,7 +107,7 @@ def _dual(
         sides = tuple(side.toarray().ravel() for side in sides)
     high, low = (map(Fraction, side.tolist()) for side in sides)
     ranges = [most - least for most, least in zip(high, low, strict=True)]
-    allowed, zero = Fraction(problem.eps) * value, Fraction(0)
+    allowed, zero = Fraction(problem.eps) * (1 if problem.budget == "mean" else value), Fraction(0)
     if problem.box is not None:
         misses, rows = [], np.flatnonzero(mass)
         for j in range(d):

@@ -5,8 +5,9 @@ minimum. The hinge goes through ordinary support vector machines
 
     min  sum_i c_i max(0, 1 - y_i (w.x_i + b)) + penalty ||w||^2 / 2
 
-whose alpha proves a bound at the radius r = ||sum_i alpha_i y_i x_i|| / sum_i alpha_i. r falls with
-the penalty, which is changed until r is eps. Mixtures of an alpha of a smaller and one of a larger
+whose alpha proves a bound at the radius r = ||sum_i alpha_i y_i x_i|| / sum_i alpha_i; with a
+budget for all samples at r = ||sum_i alpha_i y_i x_i||, of shares c_i. r rises with the penalty,
+which is changed until r is eps. Mixtures of an alpha of a smaller and one of a larger
 radius prove the bound at eps. docs/theory.md, "Wide and sparse samples in the L2 ball", has it all.
 Each machine is solved by the augmented Lagrangian method: its losses are those of `Smoothed`, whose
 centre moves to the alpha that was found.
@@ -86,15 +87,24 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Piece:
-    """A balanced alpha (n,), its pull sum_i alpha_i y_i x_i (d,), and its sum."""
+    """A balanced alpha (n,), its pull sum_i alpha_i y_i x_i (d,), and its sum.
+
+    n: with a budget for all samples how many they are; else 0.
+    """
 
     alpha: Array
     pull: Array
     total: float
+    n: int
+
+    @property
+    def mass(self) -> float:
+        """The length of the pull, at most eps times this, proves the bound."""
+        return self.n or self.total
 
     @property
     def radius(self) -> float:
-        return float(np.linalg.norm(self.pull)) / self.total if self.total > 0 else np.inf
+        return float(np.linalg.norm(self.pull)) / self.mass if self.mass > 0 else np.inf
 
 
 class Search:
@@ -111,6 +121,7 @@ class Search:
         # Of all balanced alpha that are the same in a class, which w = 0 has.
         self.central = self.c * min(self.sums) / np.where(ones, *self.sums)
         self.gram: newton.Gram | None = None
+        self.shares_budget = problem.budget == "mean"
 
     def proved(self, w: Array, b: float, alpha: Array) -> tuple:
         alpha = alpha / self.n
@@ -133,7 +144,7 @@ class Search:
     def separating(self, w: Array, b: float, scores: Array) -> tuple | None:
         """The proof of the loss (near) 0, if all worst-case margins of (w, b) are positive."""
         margins = self.problem.y * (scores + b) - self.problem.eps * np.linalg.norm(w)
-        if not margins.min() > 0:
+        if self.shares_budget or not margins.min() > 0:
             return None
         enough = 1 + program.INSIDE * self.tol
         if self.problem.loss == "logistic":
@@ -144,12 +155,12 @@ class Search:
     def start(self, eps: float) -> tuple[Piece, tuple | None]:
         """The piece of `central`, and the proof that no weights are best, if it is one."""
         alpha = self.central
-        piece = Piece(alpha, self.samples.transposed @ (self.problem.y * alpha), alpha.sum())
+        if self.problem.loss == "logistic":
+            alpha = alpha * max(self.sums) / self.n
+        piece = self.piece_of(alpha)
         if piece.radius > eps:
             return piece, None
         b, _ = self.without_weights()
-        if self.problem.loss == "logistic":
-            alpha = alpha * max(self.sums) / self.n
         return piece, self.proved(np.zeros(len(piece.pull)), b, alpha)
 
     # --- the logistic loss -----------------------------------------------------------------------
@@ -162,8 +173,9 @@ class Search:
             return found
         w = piece.pull * (2 * piece.total / (piece.pull @ piece.pull))
         loss = Logistic(self.c)
+        price, cost = (0.0, self.n * eps) if self.shares_budget else (eps, 0.0)
         state = newton.minimise(
-            self.samples, loss, eps, 0.0, w, self.problem.x @ w, 0.1 * inside, None
+            self.samples, loss, price, cost, 0.0, w, self.problem.x @ w, 0.1 * inside, None
         )
         found = self.separating(state.w, state.b, state.scores)
         return found or self.proved(state.w, state.b, state.alpha)
@@ -189,7 +201,8 @@ class Search:
         for number in range(MOST_MACHINES):
             loss = Smoothed(self.c, alpha, sharpness)
             exact = min(LOOSEST_MACHINE, OF_GAP * gap)
-            state = newton.minimise(self.samples, loss, 0.0, penalty, w, scores, exact, self.gram)
+            known = self.samples, loss, 0.0, 0.0, penalty
+            state = newton.minimise(*known, w, scores, exact, self.gram)
             w, scores, alpha = state.w, state.scores, state.alpha
             found = self.separating(w, state.b, scores)
             if found:
@@ -221,10 +234,13 @@ class Search:
 
     def robust(self, state: newton.Found) -> tuple[float, Array, float]:
         """The robust loss times n of a machine's weights, scaled for eps, and these weights."""
-        shrunk = 1 - self.problem.eps * float(np.linalg.norm(state.w))
+        size = self.problem.eps * float(np.linalg.norm(state.w))
+        plain = float(self.c @ np.maximum(0, 1 - self.problem.y * (state.scores + state.b)))
+        if self.shares_budget:
+            return plain + self.n * size, state.w, state.b
+        shrunk = 1 - size
         if not shrunk > 0:
             return np.inf, state.w, state.b
-        plain = float(self.c @ np.maximum(0, 1 - self.problem.y * (state.scores + state.b)))
         return plain / shrunk, state.w / shrunk, state.b / shrunk
 
     def machine_gap(self, state: newton.Found, penalty: float) -> float:
@@ -237,25 +253,32 @@ class Search:
         """alpha, with the class of the larger sum scaled down to the other."""
         ones = self.problem.y > 0
         sums = alpha[ones].sum(), alpha[~ones].sum()
-        alpha = alpha * np.where(ones, *(min(sums) / max(one, 1e-300) for one in sums))
-        return Piece(alpha, self.samples.transposed @ (self.problem.y * alpha), alpha.sum())
+        return self.piece_of(
+            alpha * np.where(ones, *(min(sums) / max(one, 1e-300) for one in sums))
+        )
+
+    def piece_of(self, alpha: Array) -> Piece:
+        pull, total = self.samples.transposed @ (self.problem.y * alpha), float(alpha.sum())
+        return Piece(alpha, pull, total, self.n * self.shares_budget)
 
 
 def mixture(one: Piece, other: Piece, eps: float) -> tuple[Array, float]:
     """The mixture of two pieces with the largest sum that proves its bound at eps; and its sum."""
     low, high = (one, other) if one.total <= other.total else (other, one)
-    best = Piece(one.alpha * 0, one.pull * 0, 0.0) if low.radius > eps else low
     if high.radius <= eps:
         return high.alpha, high.total
-    # ||low + t (high - low)|| = eps (its sum): a quadratic equation in t
-    pull, total = high.pull - best.pull, high.total - best.total
-    a = pull @ pull - (eps * total) ** 2
-    half = best.pull @ pull - eps**2 * best.total * total
-    constant = best.pull @ best.pull - (eps * best.total) ** 2
+    if low.radius > eps:
+        low = Piece(0 * low.alpha, 0 * low.pull, 0.0, low.n)
+    # ||low + t (high - low)|| = eps (its mass): a quadratic equation in t
+    pull, mass = high.pull - low.pull, high.mass - low.mass
+    a = pull @ pull - (eps * mass) ** 2
+    half = low.pull @ pull - eps**2 * low.mass * mass
+    constant = low.pull @ low.pull - (eps * low.mass) ** 2
     root = np.sqrt(np.maximum(half * half - a * constant, 0))
     share = -constant / (half + root) if half + root > 0 else 0.0
     share = float(np.clip(share, 0, 1))
-    return best.alpha + share * (high.alpha - best.alpha), best.total + share * total
+    total = low.total + share * (high.total - low.total)
+    return low.alpha + share * (high.alpha - low.alpha), total
 
 
 class Penalties:

@@ -29,6 +29,7 @@ def finish(
     theta: Array,
     alpha: Array,
     z: Array,
+    cost: Array,
     dual_slack: float,
 ) -> tuple[Array, Array] | None:
     """theta (p,) and alpha (n,) of a vertex, from an interior point; None where HiGHS has none.
@@ -37,6 +38,7 @@ def finish(
         operator: of all samples and all columns.
         sample_weight: c (n,), positive.
         theta, alpha, z: of an interior point. alpha is 0 or c where a sample's side is known.
+        cost: (p - 1,) what the entries of theta but the bias cost beside the losses.
         dual_slack: how far the vertex's alpha is to stay inside the constraints. It moves no theta.
     """
     c = sample_weight
@@ -45,14 +47,15 @@ def finish(
     columns = np.flatnonzero(theta[:-1] > z)
     active = np.ones(len(columns), dtype=bool)
     for _ in range(MOST_PROGRAMS):
-        solved = _simplex(operator, c, alpha, samples, columns, active, dual_slack)
+        limits = cost[columns] - dual_slack
+        solved = _simplex(operator, c, alpha, samples, columns, active, limits)
         if solved is None and len(samples) < len(c):  # a side was not known: there is no alpha
             samples = np.arange(len(c))
-            solved = _simplex(operator, c, alpha, samples, columns, active, dual_slack)
+            solved = _simplex(operator, c, alpha, samples, columns, active, limits)
         if solved is None:
             return None
         theta, alpha, active = solved
-        margins, descent = operator.matvec(theta), operator.rmatvec(alpha)[:-1]
+        margins, descent = operator.matvec(theta), operator.rmatvec(alpha)[:-1] - cost
         wrong = np.where(
             alpha > c / 2, margins > 1 + SIMPLEX_TOLERANCE, margins < 1 - SIMPLEX_TOLERANCE
         )
@@ -68,18 +71,19 @@ def finish(
 
 
 def at_once(
-    operator: Split | Boxed, sample_weight: Array, dual_slack: float
+    operator: Split | Boxed, sample_weight: Array, cost: Array, dual_slack: float
 ) -> tuple[Array, Array] | None:
     """theta (p,) and alpha (n,) of a vertex, of a small problem; None where HiGHS has none.
 
     Args:
         operator: of all samples and all columns.
         sample_weight: c (n,), positive.
+        cost: (p - 1,) as of `finish`.
         dual_slack: how far alpha is to stay inside the constraints, as a share of its sum.
     """
-    n, p = len(sample_weight), len(operator.rmatvec(sample_weight))
-    entries = operator.entries(np.arange(n), np.arange(p - 1)) + dual_slack
-    solved = _run(entries, operator.y, np.zeros(p), sample_weight)
+    n = len(sample_weight)
+    entries = operator.entries(np.arange(n), np.arange(len(cost))) + dual_slack
+    solved = _run(entries, operator.y, np.append(cost, 0.0), sample_weight)
     if solved is None:
         return None
     alpha, theta, _ = solved
@@ -94,19 +98,19 @@ def _simplex(
     samples: Indices,
     columns: Indices,
     active: NDArray[np.bool_],
-    dual_slack: float,
+    limits: Array,
 ) -> tuple[Array, Array, NDArray[np.bool_]] | None:
     """Solve (30): maximise the sum of alpha over the samples, given that of the others, 0 or c.
 
-    active: which columns' constraints are active at the start. Returns theta, alpha, and which are
-    active at the end; None unless it is optimal.
+    limits: of A^T alpha in each column. active: which columns' constraints are active at the start.
+    Returns theta, alpha, and which are active at the end; None unless it is optimal.
     """
     share = alpha[samples] / sample_weight[samples]
     alpha = alpha.copy()
     alpha[samples] = 0
     alpha = np.where(alpha > sample_weight / 2, sample_weight, 0.0)
     outside = operator.rmatvec(alpha)
-    limits = -np.append(outside[columns] + dual_slack, outside[-1])
+    limits = np.append(limits, 0.0) - np.append(outside[columns], outside[-1])
     entries = operator.entries(samples, columns)
     solved = _run(entries, operator.y[samples], limits, sample_weight[samples], (share, active))
     if solved is None:

@@ -68,7 +68,8 @@ class Whole:
         program: what the interior point is given a part of. Its price is that of a slightly smaller
             eps, so that alpha ends further inside its constraints than rounding reaches.
         yx: (n, d) y x of its operator, a CSR array or an array.
-        allowed: (d,) between that price and eps: the constraints that alpha is held against.
+        allowed: (d,) between that price and eps: the constraints that alpha is held against, times
+            the sum of alpha, or with a budget for all samples times n.
         centre, span: (d,) what was subtracted from each feature, and what it was then divided by.
     """
 
@@ -81,7 +82,8 @@ class Whole:
     def ratios(self, alpha: Array) -> Array:
         """|sum_i alpha_i y_i x_ij| over what is allowed (d,): above 1 for a missing feature."""
         descent: Array = alpha @ self.yx
-        return np.abs(descent) / (self.allowed * alpha.sum())
+        total = len(alpha) if self.program.shares_budget else alpha.sum()
+        return np.abs(descent) / (self.allowed * total)
 
 
 def _whole(problem: Problem, tol: float, report: Callable | None) -> Whole:
@@ -106,19 +108,22 @@ def _whole(problem: Problem, tol: float, report: Callable | None) -> Whole:
         yx, operator = x.copy(), SparseSplit
         yx.data = np.repeat(y, np.diff(x.indptr)) * (x.data - centre[x.indices]) / span[x.indices]
     sample_weight = problem.weights / problem.weights.mean()
-    cone = cones.Nonnegative(2 * d)
+    cone, charge = cones.Nonnegative(2 * d), 0.0 if problem.budget == "mean" else 1.0
+    size = np.append(np.tile(price - slack, 2), 0.0)
+    start = np.append(np.tile(0.5 / price, 2), 0.0)  # u and v add the same to the norm
     return Whole(
         program=program.Program(
-            operator=operator(yx, y, price - slack),
+            operator=operator(yx, y, price - slack, charge),
             cone=cone,
             ball=cone,
             sample_weight=sample_weight,
             lightest=sample_weight.min(),
-            start=np.append(np.tile(0.5 / price, 2), 0.0),  # u and v add the same to the norm
+            start=start * (charge or cone.degree / n / (size @ start)),
             loss=problem.loss,
             tol=tol,
             exact=False,
             report=report,
+            cost=(1 - charge) * n * size,
         ),
         yx=yx,
         allowed=price - slack / 2,
@@ -136,7 +141,8 @@ def _solutions(whole: Whole) -> Iterator[tuple[Array, list]]:
         columns = np.append(features, features + d)
         point = program._interior(inner, np.arange(n), np.zeros(n), tol, columns)
         theta = inner.ball.tightest(point.theta)
-        if inner.operator.matvec(theta).min() > 0:  # its margins prove the loss 0
+        plain = not inner.shares_budget
+        if plain and inner.operator.matvec(theta).min() > 0:  # its margins prove the loss 0
             yield theta, []
         ratios = whole.ratios(point.alpha)
         ratios[features] = 0
@@ -183,13 +189,14 @@ class SparseSplit(Split):
     def restricted(self, samples: Indices, columns: Indices) -> Split:
         features = columns[: len(columns) // 2]
         part: Any = Columns(self.yx[samples][:, features])
-        return Split(part, self.y[samples], self.price[features])
+        return Split(part, self.y[samples], self.price[features], self.charge)
 
     def entries(self, samples: Indices, columns: Indices) -> Array:
         d = len(self.price)
         feature, sign = columns % d, np.where(columns < d, 1.0, -1.0)
         part: Any = self.yx[samples][:, feature]
-        return sign * part.toarray() - self.price[feature]
+        entries: Array = sign * part.toarray() - self.charge * self.price[feature]
+        return entries
 
 
 class Columns:
