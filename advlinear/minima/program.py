@@ -37,6 +37,7 @@ FIRST_TOL = 1e-2  # of the first look, on a sixteenth of the samples
 FEWEST = 1500  # or at least so many
 FAR = 0.5  # a constraint with less than this share of the median slack may be in use
 LATE = 20  # steps that the interior point is given to bring alpha within the constraints
+MANY = 0.1  # of the columns: if more are missing, the interior point is given them, too
 AT_ONCE = 6e4  # entries of A up to which HiGHS is quicker without an interior point before it
 SMALL = 4e9  # n d^2 up to which all samples are given to the interior point at once
 
@@ -292,12 +293,31 @@ def _by_parts(program: Program, prove: Callable) -> tuple:
         alpha_outside = np.where(margins < 1, sample_weight, 0.0)
         alpha_outside[chosen] = 0
         point = _interior(program, chosen, alpha_outside, program.tol, columns)
-        found = prove(*_finish(program, point))
-        if found[-1]["gap"] <= program.tol or len(chosen) == n:
-            return found
-        margins = operator.matvec(ball.tightest(point.theta))
+        theta = ball.tightest(point.theta)
+        margins = operator.matvec(theta)
+        if plain and margins.min() > 0:
+            return prove(theta, [])  # its margins prove the loss 0
+        # With wrong sides the losses that are taken to be linear may fall without end.
+        assumed = sample_weight[chosen] @ losses_of("hinge", margins[chosen])
+        assumed += alpha_outside @ (1 - margins)
+        missing = _missing(program, point.alpha, columns)
+        if columns is not None and len(missing) > MANY * len(columns):
+            columns = np.union1d(columns, missing)
+        elif assumed >= 0 or len(chosen) == n:
+            found = prove(*_finish(program, point))
+            if found[-1]["gap"] <= program.tol or len(chosen) == n:
+                return found
         wrong = np.union1d(chosen, np.flatnonzero((margins < 1) != (alpha_outside > 0)))
         count = min(2 * count, n)
+
+
+def _missing(program: Program, alpha: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
+    """The columns of theta, beside those given, whose constraints alpha misses; with u_j v_j."""
+    if columns is None:
+        return np.zeros(0, dtype=np.int64)
+    misses = program.operator.rmatvec(alpha)[:-1] > program.cost[:-1]
+    misses[columns] = False
+    return np.flatnonzero(np.tile(np.logical_or(*misses.reshape(2, -1)), 2))
 
 
 def _at_once(program: Program, prove: Callable) -> tuple | None:
