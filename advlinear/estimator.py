@@ -56,9 +56,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         class_weight: None, "balanced" or a dict from labels to weights, which are multiplied with
             sample_weight. "balanced" gives all classes the same total weight.
         multi_class: of more than two classes, "auto", "joint" or "ovr". "joint" trains them
-            together. That is offered without a box, for at most 16 classes; in the L2 and L1 balls
-            and with the logistic loss for K (d + 1) of at most 1,000. "ovr" trains each class
-            against the rest. "auto" is "joint" where that is offered, and "ovr" elsewhere.
+            together. That is offered without a box, with the budget "each" and a bias, for at most
+            16 classes; in the L2 and L1 balls and with the logistic loss for K (d + 1) of at most
+            1,000. "ovr" trains each class against the rest. "auto" is "joint" where that is
+            offered, and "ovr" elsewhere.
+        budget: "each", eps of every sample, or "mean", eps of the mean of all samples; as of
+            `advlinear.minimise`. With "mean" and the hinge this is the 1-norm support vector
+            machine in the L-infinity ball; with the logistic loss l1-logistic regression.
+        fit_intercept: whether there is a bias; if not, intercept_ is 0.
 
     Attributes:
         classes_: (K,) the labels, sorted.
@@ -93,6 +98,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         tol: float = LARGEST_GAP,
         class_weight: dict | str | None = None,
         multi_class: str = "auto",
+        budget: str = "each",
+        fit_intercept: bool = True,
     ) -> None:
         self.eps = eps
         self.norm = norm
@@ -101,6 +108,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         self.tol = tol
         self.class_weight = class_weight
         self.multi_class = multi_class
+        self.budget = budget
+        self.fit_intercept = fit_intercept
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -132,11 +141,19 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(labels)
         self.classes_, own = np.unique(labels, return_inverse=True)
         weights = self._weights(labels, own, sample_weight)
-        known = self.eps, self.norm, self.loss, box, weights, self.tol
+        known: dict[str, Any] = dict(
+            eps=self.eps,
+            norm=self.norm,
+            loss=self.loss,
+            box=box,
+            sample_weight=weights,
+            budget=self.budget,
+            fit_intercept=self.fit_intercept,
+        )
         if self._against_the_rest(x):
-            found = [minimise(x, labels == one, *known) for one in self.classes_]
+            found = [minimise(x, labels == one, tol=self.tol, **known) for one in self.classes_]
         else:
-            found = [self._at_once(x, labels, *known)]
+            found = [self._at_once(x, labels, **known)]
         self.certificate_ = found
         self.coef_ = np.concatenate([np.atleast_2d(one.w) for one in found])
         self.intercept_ = np.concatenate([np.atleast_1d(one.b) for one in found])
@@ -150,7 +167,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         several = len(self.classes_)
         if several <= 2 or self.multi_class != "auto":
             return several > 2 and self.multi_class == "ovr"
-        if self.box is not None or several > samples.MOST_CLASSES or not samples.fits_array(x):
+        if self.box is not None or self.budget != "each" or not self.fit_intercept:
+            return True
+        if several > samples.MOST_CLASSES or not samples.fits_array(x):
             return True
         return not takes(several, x.shape[1], ball(self.norm), self.loss, samples.radius(self.eps))
 
@@ -158,14 +177,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """Whether several classes were trained together."""
         return len(self.certificate_) < len(self.coef_)
 
-    def _at_once(self, x: Any, labels: np.ndarray, *known: Any) -> Minimum:
+    def _at_once(self, x: Any, labels: np.ndarray, **known: Any) -> Minimum:
         """The minimum of all classes. Raises ValueError as `minimise`, with what else to try."""
         try:
-            return minimise(x, labels, *known)
+            return minimise(x, labels, tol=self.tol, **known)
         except ValueError as error:
             refused = error
         if len(self.classes_) > 2:
-            samples.problem(x, labels == self.classes_[0], *known[:-1])  # raises what is no better
+            samples.problem(x, labels == self.classes_[0], **known)  # raises what is no better
             refused = ValueError(f"{refused} (or pass multi_class='ovr')")
         raise refused
 

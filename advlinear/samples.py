@@ -626,6 +626,8 @@ class Problem:
         box: None, or (low, high), each (d,).
         budget: "each", or "mean": then it is sum_i a_i l(margin of sample i) / sum_i a_i plus eps
             times the dual norm of the weights. box is None.
+        mirrored: whether the second half of the samples is the first with other signs of x and y;
+            see `mirrored`.
     """
 
     x: Any
@@ -637,6 +639,21 @@ class Problem:
     loss: str
     box: tuple[np.ndarray, np.ndarray] | None
     budget: str = "each"
+    mirrored: bool = False
+
+    def half(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+        """x, y and weights, of what is mirrored the first half; and y as the bias enters margins.
+
+        (Of a dask array all samples, as its workers know one y alone.)
+        """
+        if not self.mirrored or chunks.is_chunked(self.x):
+            return self.x, self.y, self.weights, self.y
+        n = len(self.y) // 2
+        return self.x[:n], self.y[:n], self.weights[:n], np.zeros(n, np.int8)
+
+    def of_all(self, alpha: np.ndarray) -> np.ndarray:
+        """alpha (n,) of all samples, from that of `half` or of all."""
+        return alpha if len(alpha) == len(self.y) else np.tile(alpha / 2, 2)
 
 
 @dataclass(frozen=True)
@@ -670,6 +687,7 @@ def problem(
     box: tuple | None = None,
     sample_weight: ArrayLike | None = None,
     budget: str = "each",
+    fit_intercept: bool = True,
 ) -> Problem | JointProblem:
     """The problem that the arguments of `advlinear.minimise` describe.
 
@@ -685,6 +703,13 @@ def problem(
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
     require_budget(budget)
+    if not isinstance(fit_intercept, bool | np.bool_):
+        raise ValueError(f"fit_intercept must be True or False, not {shown(fit_intercept)}")
+    if not fit_intercept and (len(classes) > 2 or box is not None):
+        raise ValueError(
+            "fit_intercept=False needs two classes, and no box: take one class against the rest at "
+            "a time, and leave the box out"
+        )
     if budget == "mean" and (len(classes) > 2 or box is not None):
         raise ValueError(
             "budget='mean' needs two classes, and no box: take one class against the rest at a "
@@ -714,7 +739,24 @@ def problem(
             raise ValueError("box needs (low, high), each a number or one per feature (d,)")
         x = form.x
     signs = np.where(own == 1, np.int8(1), np.int8(-1))
-    return Problem(x, signs, classes, weights(sample_weight, signs), eps, norm, loss, box, budget)
+    of_samples = weights(sample_weight, signs)
+    if not fit_intercept:
+        x, signs, of_samples = mirrored(x), np.append(signs, -signs), np.tile(of_samples, 2)
+    known = classes, of_samples, eps, norm, loss, box, budget
+    return Problem(x, signs, *known, mirrored=not fit_intercept)
+
+
+def mirrored(x: Any) -> Any:
+    """x (2 n, d) of `matrix`: the samples, and after them the samples times -1.
+
+    With -y as their labels, the mean loss of all 2 n is convex in the bias, and the same for b and
+    -b. So it is least at b = 0, where it is that of the n samples without a bias.
+    """
+    if not isinstance(x, np.ndarray) and not chunks.is_chunked(x):
+        return sys.modules["scipy.sparse"].vstack([x, -x], format="csr")
+    x = x if x.dtype.kind == "f" else x.astype(np.float64)  # -x of whole numbers may overflow
+    together = np if isinstance(x, np.ndarray) else sys.modules["dask.array"]
+    return together.concatenate([x, -x])
 
 
 def numbers(values: ArrayLike, name: str, shape: tuple = ()) -> np.ndarray:

@@ -29,7 +29,10 @@ PROBLEMS = [
     dict(eps=0.2, norm="2"),
     dict(eps=0.3, norm=1, loss="logistic", tol=1e-8),
     dict(eps=0.1, box=(0, 1)),
+    dict(eps=0.05, budget="mean"),
+    dict(eps=0.05, loss="logistic", budget="mean", fit_intercept=False),
 ]
+OF_TWO_CLASSES = {"box", "budget", "fit_intercept"}  # a problem with one of these
 
 
 def clouds(classes=2, n=60, seed=0):
@@ -48,6 +51,7 @@ def clouds(classes=2, n=60, seed=0):
         RobustClassifier(eps=0.25),
         RobustClassifier(eps=0.25, loss="logistic", tol=1e-9, multi_class="ovr"),
         RobustClassifier(eps=0.25, multi_class="ovr"),
+        RobustClassifier(eps=0.02, loss="logistic", tol=1e-9, budget="mean"),
     ]
 )
 def test_the_checks_of_scikit_learn(estimator, check):
@@ -74,7 +78,9 @@ def test_two_classes_are_one_minimum_with_its_certificate(problem):
 
 
 @pytest.mark.parametrize("way", ["auto", "joint"])
-@pytest.mark.parametrize("problem", [one for one in PROBLEMS if "box" not in one], ids=str)
+@pytest.mark.parametrize(
+    "problem", [one for one in PROBLEMS if not OF_TWO_CLASSES & {*one}], ids=str
+)
 def test_more_classes_are_one_minimum_of_all_together(problem, way):
     """One certificate, checked with nothing of the solver."""
     x, y = clouds(4)
@@ -420,13 +426,39 @@ def test_classes_of_a_sparse_x_are_trained_together_where_it_fits_an_array(monke
     assert len(clone(model).fit(x, y).certificate_) == 1
     given = []
 
-    def minimise(X, *known):
+    def minimise(X, y, **known):
         given.append(X)
-        return advlinear.minimise(X.toarray(), *known)
+        return advlinear.minimise(X.toarray(), y, **known)
 
     monkeypatch.setattr(advlinear.estimator, "minimise", minimise)
     assert len(clone(model).fit(sparse, y).certificate_) == 3
     assert all(np.shares_memory(one.data, sparse.data) for one in given)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_a_mean_budget_and_the_logistic_loss_are_l1_logistic_regression(fit_intercept):
+    """saga of scikit-learn minimises C times the sum of the losses plus ||w||_1; to 1e-4."""
+    x, labels = clouds()
+    known = dict(loss="logistic", budget="mean", fit_intercept=fit_intercept)
+    own = RobustClassifier(0.02, **known).fit(x, labels)
+    given = dict(C=1 / (0.02 * len(x)), solver="saga", fit_intercept=fit_intercept)
+    saga = LogisticRegression(l1_ratio=1.0, tol=1e-8, max_iter=100_000, **given).fit(x, labels)
+    np.testing.assert_allclose(own.coef_, saga.coef_, atol=1e-4)
+    np.testing.assert_allclose(own.intercept_, saga.intercept_, atol=1e-4)
+    assert own.certificate_[0].budget == "mean"
+    assert (own.intercept_ == 0).all() == (not fit_intercept)
+
+
+def test_several_classes_with_a_mean_budget_or_without_a_bias_are_one_against_the_rest():
+    x, labels = clouds(3)
+    for known in (dict(budget="mean"), dict(fit_intercept=False)):
+        fitted = RobustClassifier(0.02, **known).fit(x, labels)
+        assert len(fitted.certificate_) == 3
+        for one, name in zip(fitted.certificate_, fitted.classes_, strict=True):
+            assert one.primal == advlinear.minimise(x, labels == name, 0.02, **known).primal
+        with pytest.raises(ValueError, match=r"needs two classes.*multi_class='ovr'"):
+            RobustClassifier(0.02, multi_class="joint", **known).fit(x, labels)
+    assert (fitted.intercept_ == 0).all()
 
 
 def test_text_and_categories_in_pipelines():

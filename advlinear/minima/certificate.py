@@ -21,6 +21,8 @@ that keeps this constraint and a rest e, and F(w, b) is at least the sum less |e
 |g_j| exceeds its side by, in the L-infinity ball, and e = (1 - eps D / ||g||) g in the others. As
 sum_i alpha_i y_i = 0, g is the same for x_i - c with any c.
 
+Without a bias each sample is taken twice, see `samples.mirrored`.
+
 With a budget for all samples together F is sum_i s_i l(y_i (w.x_i + b)) + eps ||w||*, and the same
 holds with eps in place of eps D.
 
@@ -62,6 +64,7 @@ from advlinear.samples import JointProblem, Problem
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+OVERFLOW = "the margins of (w, b) overflow: scale X, w, b and eps to smaller numbers"
 MOST_BLOCKS = 400  # of a sparse x, each of which takes time for all d columns
 
 
@@ -79,6 +82,7 @@ def certificate(
     exact: bool = False,
     flow: ArrayLike | None = None,
     budget: str = "each",
+    fit_intercept: bool = True,
 ) -> dict[str, float]:
     """Both bounds on the least robust loss, from w, b and alpha alone.
 
@@ -89,7 +93,8 @@ def certificate(
     the end.
 
     Args:
-        X, y, eps, norm, loss, box, sample_weight, budget: the problem, as for `minimise`.
+        X, y, eps, norm, loss, box, sample_weight, budget, fit_intercept: the problem, as for
+            `minimise`.
         w, b: weights (d,) and bias; for K > 2 classes (K, d) and (K,), in the sorted order of their
             labels. Where X is a DataFrame, a Series w, or a DataFrame w with the index 0 to K - 1,
             goes by its column names.
@@ -129,7 +134,7 @@ def certificate(
     """
     if not isinstance(exact, bool | np.bool_):
         raise ValueError(f"exact must be True or False, not {shown(exact)}")
-    problem = samples.problem(X, y, eps, norm, loss, box, sample_weight, budget)
+    problem = samples.problem(X, y, eps, norm, loss, box, sample_weight, budget, fit_intercept)
     columns, (n, d) = samples.names(X)[0], problem.x.shape
     if isinstance(problem, JointProblem):
         K = len(problem.classes)
@@ -146,6 +151,10 @@ def certificate(
         raise ValueError("flow is for more than two classes: leave it out")
     w = samples.in_order(w, columns, None, "w")
     w, b = samples.numbers(w, "w", (d,)), float(samples.numbers(b, "b"))
+    if problem.mirrored:
+        if b != 0:
+            raise ValueError(f"b must be 0 with fit_intercept=False, not {shown(b)}")
+        alpha = problem.of_all(samples.numbers(alpha, "alpha", (n // 2,)))
     alpha = samples.numbers(alpha, "alpha", (n,))
     if not exact:
         return bounds(problem, w, b, alpha)
@@ -163,6 +172,8 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
     share = problem.weights / total
     reach = problem.eps * rounding.norm(np.abs(w), {"inf": 1, "2": 2, "1": np.inf}[problem.norm])
     if problem.budget == "mean":
+        if not reach < MARGIN_LIMIT:
+            raise ValueError(OVERFLOW)
         primal = (_upper(problem, centre, w, b, total, 0.0) + reach) * (1 + FEW)
     else:
         primal = _upper(problem, centre, w, b, total, reach)
@@ -181,7 +192,7 @@ def bounds(problem: Problem, w: np.ndarray, b: float, alpha: np.ndarray) -> dict
     violation = float((misses[varies] / ranges[varies]).max(initial=0.0))
     lost = violation * REACH * (size * (1 + len(w) * FEW) + 1)
     dual = max(value - lost - FEW * value, 0.0)  # 0 is the bound of alpha = 0
-    gap = (primal - dual) / max(primal, share[share > 0].min())
+    gap = (primal - dual) / max(primal, share[share > 0].min() * (1 + problem.mirrored))
     return dict(primal=primal, dual=dual, gap=float(gap), violation=violation)
 
 
@@ -232,8 +243,9 @@ def _upper(
     reach: what is taken off each margin; in a box it is found for each sample.
     """
     if chunks.is_chunked(problem.x):
-        given = dict(centre=centre, w=w, b=b, total=total, reach=reach)
-        bound = functools.partial(_upper_of_chunk, **given)
+        bound = functools.partial(
+            _upper_of_chunk, centre=centre, w=w, b=b, total=total, reach=reach
+        )
         return math.fsum(chunks.each(problem.x, bound, _in_chunks(problem))) * (1 + FEW)
     sparse = _is_sparse(problem.x)
     used = np.arange(len(w)) if sparse else np.flatnonzero(w)  # columns of a CSR array take long
@@ -269,7 +281,7 @@ def _in_chunks(problem: Problem) -> list[Problem]:
 def _losses(loss: str, margins: np.ndarray) -> np.ndarray:
     """At margins of some samples. Raises ValueError: the margins overflow."""
     if not (np.abs(margins) < MARGIN_LIMIT).all():
-        raise ValueError("the margins of (w, b) overflow: scale X, w, b and eps to smaller numbers")
+        raise ValueError(OVERFLOW)
     return np.maximum(1 - margins, 0) if loss == "hinge" else np.logaddexp(0, -margins) + TINY
 
 

@@ -50,7 +50,8 @@ class First:
 
     @classmethod
     def of(cls, loss: str, sample_weight: Array, y: NDArray[Any]) -> Self:
-        negative, positive = (float(sample_weight[y == sign].sum()) for sign in (-1, 1))
+        sums = [float(sample_weight[y == sign].sum()) for sign in (-1, 1)]
+        negative, positive = sums if any(sums) else (1.0, 1.0)  # without a bias alpha is c / 2
         return cls(loss, sample_weight, y, (negative, positive))
 
     def part(self, rows: slice) -> Self:

@@ -15,7 +15,7 @@ import numpy as np
 
 from advlinear import chunks, samples
 from advlinear.balls import shown
-from advlinear.minima import program, roads, threads
+from advlinear.minima import certificate, program, roads, threads
 from advlinear.minima.joint import solver as joint
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def minimise(
     tol: float = LARGEST_GAP,
     report: Callable[[str], object] | None = None,
     budget: str = "each",
+    fit_intercept: bool = True,
 ) -> Minimum:
     """The minimum of the robust loss, and the dual solution that proves it.
 
@@ -132,6 +133,8 @@ def minimise(
             move, by sample_weight, is at most eps. Then the loss is the mean loss without an attack
             plus eps times the dual norm of w, the 1-norm where the ball is that of L-infinity. For
             two classes, without a box.
+        fit_intercept: whether there is a bias; if not, b is 0. False takes two classes without a
+            box, twice the time, and three times the memory of X.
 
     Returns:
         A `Minimum`: the weights `w` and `b`, the bounds `primal` and `dual`, their `gap`, the dual
@@ -155,13 +158,16 @@ def minimise(
         >>> best.W.shape, best.b.shape, best.alpha.shape, best.primal, best.violation
         ((3, 2), (3,), (3, 3), 0.0, 0.0)
     """
-    problem = samples.problem(X, y, eps, norm, loss, box, sample_weight, budget)
+    problem = samples.problem(X, y, eps, norm, loss, box, sample_weight, budget, fit_intercept)
     if not samples.is_number(tol) or not 0 < tol < 1:
         raise ValueError(f"tol must be above 0 and below 1, not {shown(tol)}")
     flow = None
     with threads.one():
         if isinstance(problem, samples.Problem):
             w, b, alpha, proof = roads.solve(problem, tol, report)
+            if problem.mirrored:  # the best bias is 0, and the best alpha the same for both halves
+                b, alpha = 0.0, np.add(*np.split(alpha, 2))
+                proof = certificate.bounds(problem, w, b, problem.of_all(alpha))
         else:
             w, b, alpha, flow, proof = joint.solve(problem, tol, report)
     if not -1e-12 <= proof["gap"] <= tol:
@@ -171,7 +177,8 @@ def minimise(
         )
     x: Any = problem.x
     if chunks.is_chunked(x):
-        alpha = sys.modules["dask.array"].from_array(alpha, chunks=x.chunks[:1])
+        parts = x.chunks[0][: len(x.chunks[0]) * len(alpha) // len(problem.y)]
+        alpha = sys.modules["dask.array"].from_array(alpha, chunks=(parts,))
     named, _ = samples.names(X)
     return Minimum(
         w,

@@ -60,7 +60,7 @@ class SampleOperator(Operator, Protocol):
     """What `minimise` asks besides, of two classes.
 
     Attributes:
-        y: (n,) the signs of the classes, -1 and 1.
+        y: (n,) the signs of the classes, -1 and 1, with which the bias enters; 0 without a bias.
         n_columns: of the array of samples, from which `gram` forms its matrix.
     """
 

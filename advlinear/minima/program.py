@@ -105,8 +105,9 @@ def advice(problem: Problem | JointProblem) -> str:
 
 def solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
     """w (d,), b, alpha (n,), and what `certificate` says of them."""
-    n, d = problem.x.shape
+    d = problem.x.shape[1]
     program, used, centre, span = _program(problem, tol, report)
+    n = len(program.sample_weight)
 
     def prove(theta: np.ndarray, alphas: list) -> tuple:
         """The best proof for theta: one for all weights, if there is one that is near enough."""
@@ -117,9 +118,9 @@ def solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
         if not (np.isfinite(w).all() and np.isfinite(b)):
             raise ValueError("no certificate: the steps of the solver overflow: " + advice(problem))
         proofs = []
-        for alpha in alphas:
-            proof = certificate.bounds(problem, w, b, alpha / n)
-            proofs.append((w, b, alpha / n, proof))
+        for one in alphas:
+            alpha = problem.of_all(one / n)
+            proofs.append((w, b, alpha, certificate.bounds(problem, w, b, alpha)))
         return best_proved(proofs, tol)
 
     return _by_parts(program, prove)
@@ -190,15 +191,17 @@ def unit_ranges(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.n
 
 def _program(problem: Problem, tol: float, report: Callable | None) -> tuple:
     """The program; which features vary; and their centres and ranges."""
-    x, sample_weight = problem.x, problem.weights
-    used, centre, span, eps = unit_ranges(x, problem.eps)
+    used, centre, span, eps = unit_ranges(problem.x, problem.eps)
+    if problem.mirrored:
+        centre = np.zeros(len(used))
+    sample_weight = problem.half()[2]
     scaled = functools.partial(_scaled, problem, used, centre, span)
     operator, ball, start, cost = scaled(eps)
     cone = ball
     if problem.norm != "inf":
         cone = norm_cone(problem.norm, eps * (1 - INSIDE * tol) / span)
     if sample_weight.min() < 1:  # else all are 1
-        sample_weight = sample_weight / sample_weight.sum() * len(x)
+        sample_weight = sample_weight / sample_weight.sum() * len(sample_weight)
     return (
         Program(
             operator,
@@ -223,24 +226,27 @@ def _scaled(
     problem: Problem, used: np.ndarray, centre: np.ndarray, span: np.ndarray, eps: float
 ) -> tuple:
     """The operator and the cone of the interior point, a theta inside, and what theta costs."""
-    y, norm, scale, d, sides = problem.y, problem.norm, eps / span, len(used), None
+    x, y, _, of_bias = problem.half()
+    norm, scale, d, sides = problem.norm, eps / span, len(used), None
     charge = 0.0 if problem.budget == "mean" and eps > 0 else 1.0
     if problem.box is not None and eps > 0:
         sides = Sides(problem.box[0][used], problem.box[1][used], eps)
     yx: np.ndarray | Scaled | spread.ScaledChunks
-    if chunks.is_chunked(problem.x):
-        yx = spread.ScaledChunks.of(problem.x, y, used, centre, span)
+    if chunks.is_chunked(x):
+        yx = spread.ScaledChunks.of(x, y, used, centre, span)
     else:
-        scaled = Scaled(problem.x, y, used, centre, span, sides)
+        scaled = Scaled(x, y, used, centre, span, sides)
         yx = scaled.array() if math.prod(scaled.shape) <= LARGE else scaled
+    operator: operators.Plain | operators.Split | operators.Boxed
+    cone: cones.NormCone
     if norm == "inf" and eps > 0:
-        operator: operators.Split | operators.Boxed = operators.Split(yx, y, scale, charge)
+        operator = operators.Split(yx, of_bias, scale, charge)
         if sides is not None:
-            operator = operators.Boxed(yx, y)
-        cone: cones.NormCone = cones.Nonnegative(2 * d)
+            operator = operators.Boxed(yx, of_bias)
+        cone = cones.Nonnegative(2 * d)
         start, size = np.append(np.full(2 * d, 0.5 / d), 0.0), np.append(np.tile(scale, 2), 0.0)
     else:
-        operator, cone = operators.Plain(yx, y, charge), norm_cone(norm, scale)
+        operator, cone = operators.Plain(yx, of_bias, charge), norm_cone(norm, scale)
         start = size = np.append(1.0, np.zeros(d + 1))
     if not charge:
         start = start * (cone.degree / len(y) / (size @ start))
@@ -451,8 +457,9 @@ def _vertex_without_attack(
     w, b = point.theta[1:-1], point.theta[-1:]
     operator = operators.Split(plain.yx, plain.y, np.zeros(len(w)))
     theta = np.concatenate([np.maximum(w, 0), np.maximum(-w, 0), b])
+    nothing = np.zeros(2 * len(w))
     found = vertex.finish(
-        operator, program.sample_weight, theta, point.alpha, *np.zeros((2, 2 * len(w))), 0.0
+        operator, program.sample_weight, theta, point.alpha, nothing, nothing, 0.0
     )
     if found is None:
         return program.ball.tightest(point.theta), [point.alpha]
@@ -488,8 +495,9 @@ def _simplest(program: Program, theta: np.ndarray, alphas: list) -> tuple[np.nda
             enough = np.log(2 * len(sample_weight) / (program.lightest * program.tol))
         return theta * max(1, enough / margins.min()), [*alphas, np.zeros(len(sample_weight))]
     none, sums = np.zeros(len(theta)), [sample_weight[operator.y == sign].sum() for sign in (-1, 1)]
-    odds = sums[1] / sums[0]
-    none[-1] = np.sign(odds - 1) if program.loss == "hinge" else np.log(odds)
+    if all(sums):  # else there is no bias
+        odds = sums[1] / sums[0]
+        none[-1] = np.sign(odds - 1) if program.loss == "hinge" else np.log(odds)
     least, without = program.value(theta), program.value(none)
     as_good = without - least <= program.tol / 4 * max(least, program.lightest)
     return none if as_good else theta, alphas

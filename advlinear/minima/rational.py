@@ -39,7 +39,7 @@ def bounds(
         problem = replace(problem, x=problem.x.tocsc())  # which is read feature by feature
     total = sum(whole(problem.weights, unit := unit_of(problem.weights)).tolist())
     least = min(problem.weights[problem.weights > 0])
-    floor = Fraction(float(least)) / (total * Fraction(2) ** unit)
+    floor = Fraction(float(least)) / (total * Fraction(2) ** unit) * (1 + problem.mirrored)
     primal, (dual, violation) = _primal(problem, w, b), _dual(problem, w, alpha, reach)
     return proof(primal, dual, violation, floor)
 

@@ -95,7 +95,7 @@ class Piece:
     alpha: Array
     pull: Array
     total: float
-    n: int
+    n: int = 0
 
     @property
     def mass(self) -> float:

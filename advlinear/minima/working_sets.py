@@ -46,7 +46,7 @@ def solve(problem: Problem, tol: float, report: Callable[[str], object] | None) 
         b = float(theta[-1] - w @ whole.centre)
         if not (np.isfinite(w).all() and np.isfinite(b)):
             raise ValueError("no certificate: the steps overflow: " + program.advice(problem))
-        alpha = alpha / len(alpha)
+        alpha = problem.of_all(alpha / len(alpha))
         return w, b, alpha, certificate.bounds(problem, w, b, alpha)
 
     proofs: list[tuple] = []
@@ -88,32 +88,35 @@ class Whole:
 
 def _whole(problem: Problem, tol: float, report: Callable | None) -> Whole:
     """The program over all features."""
-    x, (n, d) = problem.x, problem.x.shape
-    low, high = x.min(axis=0), x.max(axis=0)
+    d, low, high = problem.x.shape[1], problem.x.min(axis=0), problem.x.max(axis=0)
+    x, y, sample_weight, of_bias = problem.half()
+    n, n_all = len(y), len(problem.y)
     if isinstance(x, np.ndarray):
-        n_terms, span = np.full(d, 2 * np.sqrt(n)), high - low
+        n_terms, span = np.full(d, 2 * np.sqrt(n_all)), high - low
         centre, largest = low + span / 2, span / 2
     else:
         low, high = low.toarray().ravel(), high.toarray().ravel()
-        n_terms, span = np.bincount(x.indices, minlength=d), high - low
-        centre = np.where(n_terms == n, low + span / 2, 0.0)  # X stays as sparse as it is
+        n_terms, span = np.bincount(problem.x.indices, minlength=d), high - low
+        centre = np.where(n_terms == n_all, low + span / 2, 0.0)  # X stays as sparse as it is
         largest = np.maximum(-low, high)
     span = np.where(span > 0, span, 1.0)  # a feature that does not vary is now 0
     price = min(problem.eps, program.LARGEST_EPS * span.max()) / span
     slack = np.minimum(6 * (n_terms + 20) * U * largest / span, price / 2)
-    y, operator = problem.y * 1.0, Split
+    signs, operator = y * 1.0, Split
     if isinstance(x, np.ndarray):
-        yx: Any = y[:, None] * (x - centre) / span
+        yx: Any = signs[:, None] * (x - centre) / span
     else:
         yx, operator = x.copy(), SparseSplit
-        yx.data = np.repeat(y, np.diff(x.indptr)) * (x.data - centre[x.indices]) / span[x.indices]
-    sample_weight = problem.weights / problem.weights.mean()
+        yx.data = (
+            np.repeat(signs, np.diff(x.indptr)) * (x.data - centre[x.indices]) / span[x.indices]
+        )
+    sample_weight = sample_weight / sample_weight.mean()
     cone, charge = cones.Nonnegative(2 * d), 0.0 if problem.budget == "mean" else 1.0
     size = np.append(np.tile(price - slack, 2), 0.0)
     start = np.append(np.tile(0.5 / price, 2), 0.0)  # u and v add the same to the norm
     return Whole(
         program=program.Program(
-            operator=operator(yx, y, price - slack, charge),
+            operator=operator(yx, of_bias * 1.0, price - slack, charge),
             cone=cone,
             ball=cone,
             sample_weight=sample_weight,
@@ -162,7 +165,7 @@ def _solutions(whole: Whole) -> Iterator[tuple[Array, list]]:
 def _first(whole: Whole) -> Indices:
     """The features that the alpha of no weights misses most, at least a few."""
     c, y = whole.program.sample_weight, whole.program.operator.y
-    masses = np.where(y > 0, c[y > 0].sum(), c[y < 0].sum())
+    masses = np.where(y > 0, c[y > 0].sum(), c[y < 0].sum()) if y.any() else 1.0
     ratios = whole.ratios(c / masses)
     n_missing = int(np.count_nonzero(ratios > 1))
     count = min(max(n_missing, FEWEST_AT_FIRST), MOST_AT_FIRST, len(ratios))
