@@ -36,7 +36,7 @@ from test_path import (
 )
 
 import advlinear
-from advlinear.minima import pieces
+from advlinear.minima import budgets, pieces
 
 
 def path(*problem, **options):
@@ -323,8 +323,14 @@ def test_bounds_of_a_dual_solution_hold_in_exact_arithmetic(norm, seed):
 
 @pytest.mark.parametrize("seed", range(100))
 def test_bounds_between_breakpoints_are_rounded_outwards(seed):
-    """The line of a model, the chord of two lower bounds, and the line that `reach` gives."""
+    """The line of a model, the chord of two lower bounds, and the line that `reach` gives.
+
+    Also the size of alpha, of the ratio r of its size and its sum.
+    """
     random = np.random.default_rng(seed)
+    for r, total in 10.0 ** random.uniform(-5, 5, (100, 2)):
+        size = Fraction(float(r * budgets.BUDGET_OF["mean"].unit(total)))
+        assert size >= Fraction(float(r)) * Fraction(float(total))
     proved = np.sort(random.uniform(0.1, 5, 3)) * 10.0 ** -random.integers(0, 9)
     dual = np.sort(random.uniform(0.01, 1, 3))
     reach = random.uniform(0, 1) * dual[0] / proved[0]
