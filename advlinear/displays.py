@@ -29,6 +29,11 @@ SIZES = {
     "1": "radius ε of the attack (L1 ball)",
     "0": "number of features that change",
 }
+MEANS = {
+    "inf": "mean budget ε of the attack (L∞ ball)",
+    "2": "mean budget ε of the attack (L2 ball)",
+    "1": "mean budget ε of the attack (L1 ball)",
+}
 SHARES = "accuracy under attack", "share not taken for the target"
 DASHES = "-", "--", "-.", ":"  # of the curves in one Axes, to tell them apart without colours
 AFTER = 1.05  # a curve ends at so many times the largest finite radius
@@ -170,7 +175,8 @@ class PathDisplay:
     `from_path` draws what `advlinear.path` returned, in panels one above the other: the minimum, as
     a band between both bounds; how many weights of the best model are other than 0; and with
     coefficients=True each weight, the regularisation path as of the Lasso. Between two breakpoints
-    the best model changes its scale alone; at a breakpoint its weights jump.
+    the best model changes its scale alone, and with the budget "mean" not at all; at a breakpoint
+    its weights jump.
 
     Args:
         path: a `Path`.
@@ -255,7 +261,7 @@ class PathDisplay:
 
         Raises:
             ValueError: ax is neither one Axes nor one per panel; one is in no grid or is divided
-                already; or has curves of another ball.
+                already; or has curves of another ball or budget.
             ImportError: Matplotlib is not installed.
         """
         pyplot = _pyplot(type(self))
@@ -266,7 +272,8 @@ class PathDisplay:
         heights = "least robust hinge", "weights in use", "weights"
         for panel, height in zip(panels, heights, strict=False):
             now = panel.get_ylabel()
-            _set_labels(panel, SIZES[path.norm], now if now.startswith(height) else height)
+            size = (MEANS if path.budget == "mean" else SIZES)[path.norm]
+            _set_labels(panel, size, now if now.startswith(height) else height)
             panel.label_outer()
         within = np.linspace(path.eps_min, path.eps_max, POINTS)
         before = np.nextafter(path.radii, 0)  # so that a jump is a vertical line
@@ -290,7 +297,7 @@ class PathDisplay:
         """Each weight other than 0 at a radius eps (m,), where the best model is models (m,)."""
         ever = np.flatnonzero(np.asarray((self.path.w != 0).sum(axis=0)).ravel())
         scaled = self.path.w[:, ever].toarray()[models]
-        weights = scaled / (1 - eps * self.path.s[models])[:, None]
+        weights = scaled / self.path._shrunk(eps, models)[:, None]
         in_use = weights != 0
         last = len(eps) - in_use[::-1].argmax(axis=0)  # one behind the last radius with the weight
         order = np.lexsort([-np.abs(weights).max(axis=0, initial=0), -last])
@@ -336,9 +343,9 @@ def _pyplot(display: type) -> Any:
 
 
 def _set_labels(ax: Axes, size: str, height: str) -> None:
-    """Name both axes. Raises ValueError: ax has a curve of another ball, or of a target."""
+    """Name both axes. Raises ValueError: ax has a curve of another ball or budget, or a target."""
     for now, wanted in ((ax.get_xlabel(), size), (ax.get_ylabel(), height)):
-        if now != wanted and now in (*SIZES.values(), *SHARES):
+        if now != wanted and now in (*SIZES.values(), *MEANS.values(), *SHARES):
             raise ValueError(f"ax shows {now}: draw {wanted} in an Axes of its own")
     ax.set(xlabel=size, ylabel=height)
 

@@ -216,9 +216,15 @@ def model_weights(models: list[Model]) -> Figure:
     return figure
 
 
-def curve(model: Model, end: float) -> tuple[np.ndarray, np.ndarray]:
-    """Exact accuracy over the radius up to `end`, as the corners of a step function."""
+def curve(model: Model, end: float, budget: str = "each") -> tuple[np.ndarray, np.ndarray]:
+    """Exact accuracy over the radius up to `end`, as the corners of a step function.
+
+    With the budget "mean" over the mean of all perturbations: the worst ones flip the images of the
+    smallest radii, and leave the others as they are.
+    """
     radii = np.sort(np.clip(model.attack.radii, 0, None))
+    if budget == "mean":
+        radii = np.cumsum(radii) / len(radii)
     before = radii[radii < end]
     share = 1 - np.arange(len(before) + 1) / len(radii)
     eps = np.concatenate([[0], before, [end]])

@@ -20,6 +20,7 @@ from runs import Model, Results, threat
 from worst_case import sparsest
 
 THREATENED = ("regular", "robust-eps0.2", "optimal-eps0.3")
+WORTH = (0.3, 0.4)  # radii whose worth as a mean budget the figure budgets marks
 SHOWN_AT = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3)  # radii of the pictures of the figure path
 MODELS = ("regular", "robust-eps0.1", "robust-eps0.2", "robust-eps0.3")
 
@@ -518,6 +519,68 @@ def path(results: Results) -> Figure:
     figure.text(0.5, 0.01, words, ha="center", size=10)
     layout.headline(figure, "The best possible linear model for each radius ε, and what it can do")
     return figure
+
+
+def budgets(results: Results) -> Figure:
+    """The least loss if every image moves by at most ε, or the mean of all; models under both.
+
+    The same best models, in the same order: the radius ε of each image is worth the mean budget ε
+    times the least loss there.
+
+    Grey lines join equal losses of both curves. A mean budget flips the images of the smallest
+    radii, and leaves the others as they are. Pixels may leave [0, 1].
+
+    Numbers: `studies/path.npz`, `attacks/linf/*.npz`.
+    """
+    grid, table = results.study("path"), results.study("path-models", "path")
+    models = results.choose(THREATENED)
+    end, margin = grid["eps"][-1], table["radii"][0]
+    figure = Figure(figsize=(8, 4.1))
+    place = dict(top=0.85, height=2.45)
+    (loss,) = layout.panels(figure, 1, 1, left=0.6, width=3.1, **place).flat
+    shared = dict(gap=(0.2, 0), sharey=True)
+    each, mean = layout.panels(figure, 1, 2, left=4.4, width=1.65, **place, **shared)[0]
+
+    loss.plot(*_steep(grid["eps"], grid["primal"], margin), color=BLUE)
+    loss.plot(grid["eps"], mean_minimum(table, grid["eps"]), color=BLUE, ls=(0, style.DASHED))
+    for eps in WORTH:
+        value = np.interp(eps, grid["eps"], grid["primal"])
+        worth = eps * value
+        loss.plot([worth, eps], [value, value], "o-", color=NOTE, lw=1, ms=4)
+        words = f"{eps:g} × {value:.3f} = {worth:.3f}"
+        loss.text((worth + eps) / 2, value + 0.015, words, color=NOTE, size=9, ha="center")
+    loss.text(0.26, 0.7, "mean of all\nimages ≤ ε", ha="right", size=9)
+    loss.text(0.44, 0.5, "every\nimage ≤ ε", ha="right", size=9)
+    loss.set(xlim=(0, end), ylim=(0, 1.02), xlabel="ε (size: the largest change of a pixel)")
+    loss.set(ylabel="least robust loss (train)")
+
+    for axes, budget, title in (
+        (each, "each", "every image ≤ ε"),
+        (mean, "mean", "mean of all ≤ ε"),
+    ):
+        for model in models:
+            look = style.line(model.run.settings)
+            axes.plot(*curve(model, end, budget), label=model.label, **look)
+        axes.set(xlim=(0, end), ylim=(0, 1.02), xlabel="ε")
+        axes.set_title(title, size=10)
+        axes.set_xticks([0, 0.2, 0.4])
+    loss.set_title("the least loss of any model", size=10)
+    each.set_ylabel("test accuracy")
+    layout.legend(figure, each, 3)
+    layout.headline(
+        figure,
+        "Whether every image or the mean of all may move by ε, the best models are the same ones:\n"
+        "ε of every image is worth ε times the least loss as a mean budget (grey lines)",
+    )
+    return figure
+
+
+def mean_minimum(table: dict[str, np.ndarray], eps: np.ndarray) -> np.ndarray:
+    """The least largest hinge (k,) if the mean perturbation is at most eps (k,).
+
+    `table` has the models of the path: those of every budget of each image are those of the mean.
+    """
+    return (table["p"] + eps[:, None] * table["s"]).min(axis=1)
 
 
 def _steep(eps, least, margin) -> tuple[np.ndarray, np.ndarray]:

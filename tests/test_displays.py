@@ -332,6 +332,19 @@ def test_panels_that_do_not_fit_are_refused(path, samples):
         PathDisplay.from_path(other, ax=axes, coefficients=True)
 
 
+def test_a_path_of_the_mean_budget_has_panels_of_its_own(path, samples):
+    """The weights of a model are drawn as they are, and the axis says which budget it is."""
+    mean = advlinear.path(*samples, 0.0, 0.5, budget="mean")
+    display = PathDisplay.from_path(mean, coefficients=True)
+    x, drawn = display.line_.get_xdata(), display.axes_[2].lines[0]
+    j = int(drawn.get_label().removeprefix("x"))
+    np.testing.assert_array_equal(drawn.get_ydata(), [mean.at(eps).w[j] for eps in x])
+    assert display.axes_[-1].get_xlabel() == "mean budget ε of the attack (L∞ ball)"
+    with pytest.raises(ValueError, match=r"shows mean budget ε .*: draw radius ε of the attack"):
+        PathDisplay.from_path(path, ax=display.axes_, coefficients=True)
+    draw(display)
+
+
 def test_an_interval_of_one_radius_and_a_path_without_weights(samples):
     display = PathDisplay.from_path(advlinear.path(*samples, 0.1, 0.1), coefficients=True)
     assert display.line_.get_xdata().tolist() == [0.1]

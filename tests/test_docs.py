@@ -162,6 +162,7 @@ def sentences(stored) -> list[str]:
         f"than 0. The converged recipe, trained with the box, ends {excess:.1f} % above it",
         *of_other_problems(stored),
         *of_the_path(stored),
+        *of_the_mean_budget(stored),
         *of_ten_digits(stored),
     ]
 
@@ -213,6 +214,35 @@ def of_the_path(stored) -> list[str]:
         f"jumps to {jump:.4f}, about {jump * 12665:.0f}/12665",
         f"keeps {kept[0.036]} of them at ε = .036, just below the margin, and {kept[0.041]} at ε "
         "= .041, just above it",
+    ]
+
+
+def of_the_mean_budget(stored) -> list[str]:
+    """The sentences on a budget for all images together."""
+    grid, models = (
+        stored.study("path"),
+        stored.choose(["regular", "robust-eps0.2", "optimal-eps0.3"]),
+    )
+    least = dict(zip(grid["eps"].round(3), grid["primal"], strict=True))
+    worth = [tables.share(eps * least[eps]) for eps in (0.2, 0.3, 0.4)]
+    radii = [np.clip(model.attack.radii, 0, None) for model in models]
+
+    def kept(eps):
+        spent = [np.cumsum(np.sort(r)) / len(r) for r in radii]
+        return [tables.share(np.mean(one > eps)) for one in spent]
+
+    small, large = kept(0.02), kept(0.1)
+    each = [tables.share(model.accuracy(0.02)) for model in models]
+    lost = [tables.share(r.mean()) for r in radii]
+    return [
+        f"ε = .2 of every image is worth a mean budget of {worth[0]}, ε = .3 is worth {worth[1]}, "
+        f"and ε = .4 is worth {worth[2]}.",
+        f"With a mean of .02 the regular model keeps {small[0]} of the test images, the model "
+        f"trained for ε = .2 keeps {small[1]}, and the exact minimum at ε = .3 keeps {small[2]}. "
+        f"If every image moves by at most .02, they keep {each[0]}, {each[1]} and {each[2]}.",
+        f"mean radius**: {lost[0]}, {lost[1]} and {lost[2]} for the three",
+        "at a mean budget of .02 and of .1, where they keep "
+        f"{large[0]}, {large[1]} and {large[2]}.",
     ]
 
 

@@ -12,6 +12,13 @@ alpha with 0 <= alpha_i <= 1/n and sum_i alpha_i y_i = 0 put D = sum_i alpha_i a
 of sum_i alpha_i y_i x_i over D, in the ball's norm: minimum(eps) >= D for eps >= r. Mixtures of two
 of them prove that 1 / minimum(eps) is at most the chord through their points (r, 1 / D).
 
+All this is of the budget "each": every sample moves by at most eps. With the budget "mean" only the
+mean of how far the samples move is at most eps, and the largest expected hinge is the plain hinge
+plus eps ||w||. So minimum(eps) = min_s P(s) + eps s. A model is a straight line again, now of the
+minimum itself, which is concave; nothing is scaled. alpha proves D for eps >= c, with c the size of
+sum_i alpha_i y_i x_i, and two of them the chord through their points (c, D). For separable classes
+(0, 0) is such a point. budgets.py has what differs. Models and dual solutions are the same ones.
+
 A `Path` states these bounds for exact arithmetic on the float64 numbers X, w and b; pieces.py says
 what is done about rounding. One interval is left without a bound, where rounding does not tell
 whether the classes are separable: from radii[0], or from eps_min where they are not separable, to
@@ -19,9 +26,10 @@ the least r, which is proved[0]. There weak duality still gives, for all weights
 
     loss(w, b) >= D (1 - (r - eps) ||w||),
 
-so that the lower bound D (1 - (r - eps) reach) holds for all weights of ||w|| <= reach. At eps = 0
-float64 allows no more, as r = 0 is an equation. `reach` is at least twice the norm of the
-best weights, and 1000 / the range of X. From proved[0] on, a bound holds for all weights whatever.
+so that the lower bound D (1 - (r - eps) reach) holds for all weights of ||w|| <= reach. (Of "mean"
+this is D - (c - eps) reach, from 0 to the least c, and only of classes not known to be separable.)
+At eps = 0 float64 allows no more, as r = 0 is an equation. `reach` is at least twice the norm of
+the best weights, and 1000 / the range of X. From proved[0] on, a bound holds for all weights.
 
 In the L-infinity ball P is piecewise linear. walk.py visits its corners: each is a model, and each
 piece of P is an alpha, which proves that the models at its two ends are both best at its own r.
@@ -47,8 +55,9 @@ import numpy as np
 from advlinear import samples
 from advlinear.balls import ball, shown
 from advlinear.minima import threads
+from advlinear.minima.budgets import BUDGET_OF, FINEST, UNIT, Budget
 from advlinear.minima.minimum import LARGEST_GAP
-from advlinear.minima.pieces import FINEST, UNIT, Found
+from advlinear.minima.pieces import Found
 from advlinear.minima.program import penalised
 from advlinear.minima.walk import Corner, Walk
 
@@ -86,12 +95,13 @@ class Path:
 
     Model k is best from radii[k - 1] to radii[k]. At a radius eps in between its weights are
     w[k] / (1 - eps s[k]), its bias b[k] / (1 - eps s[k]), its robust hinge p[k] / (1 - eps s[k]).
+    With the budget "mean" they are w[k] and b[k], and its hinge is p[k] + eps s[k].
     `bounds(radii)` gives the minima at the breakpoints. Both bounds allow for all rounding: the
     exact loss of the float64 numbers that `at` returns is at most `primal`, and no weights have a
     loss below `dual`; from eps_min or radii[0] to proved[0], no weights of norm at most `reach`.
 
     Attributes:
-        eps_min, eps_max, norm: of the problem.
+        eps_min, eps_max, norm, budget: of the problem.
         classes: (2,) the labels that stand for -1 and +1.
         n: how many samples.
         w: (K, d) weights of the K models, a SciPy CSR array.
@@ -100,7 +110,8 @@ class Path:
         p: (K,) the plain hinge of these models, an upper bound.
         radii: (K - 1,) rising, the breakpoints: above radii[k] model k + 1 is better than model k.
         proved: (J,) rising radii at which a dual solution bounds the minimum from below.
-        dual: (J,) these lower bounds. In between 1 / dual may be interpolated linearly.
+        dual: (J,) these lower bounds. In between 1 / dual may be interpolated linearly, or dual
+            itself if the budget is "mean".
         reach: below proved[0] the lower bound holds for weights of norm ||w|| at most this; inf
             where it holds for all, as the minimum is 0 there, or proved[0] is at most eps_min.
         names: (d,) the names of the features, the columns of a DataFrame X; None without names.
@@ -129,12 +140,13 @@ class Path:
     proved: np.ndarray
     dual: np.ndarray
     reach: float
+    budget: str = "each"
     names: Any = None
 
     def __repr__(self) -> str:
         return (
             f"Path({len(self.s)} models, eps {self.eps_min:g} to {self.eps_max:g}, norm "
-            f"{self.norm}, gap={self.gap:.1e})"
+            f"{self.norm}, budget {self.budget}, gap={self.gap:.1e})"
         )
 
     def at(self, eps: float) -> Best:
@@ -148,7 +160,7 @@ class Path:
         primal, dual = self.bounds(eps)
         eps = float(eps)  # of any type that `bounds` takes
         k = np.searchsorted(self.radii, eps, side="right")
-        chosen, shrunk = slice(*self.w.indptr[k : k + 2]), 1 - eps * self.s[k]
+        chosen, shrunk = slice(*self.w.indptr[k : k + 2]), self._shrunk(eps, k)
         w = np.zeros(self.w.shape[1])
         w[self.w.indices[chosen]] = self.w.data[chosen] / shrunk
         return Best(w, float(self.b[k] / shrunk), eps, float(primal), float(dual))
@@ -165,11 +177,16 @@ class Path:
             known = f"from {self.eps_min:g} to {self.eps_max:g}"
             raise ValueError(f"eps must be {known}, not {shown(eps[~inside][0])}")
         k = np.searchsorted(self.radii, eps, side="right")
-        primal = self.p[k] / (1 - eps * self.s[k])
+        primal = BUDGET_OF[self.budget].loss(self.s[k], self.p[k], eps)
         return primal, np.where(primal > 0, self._lower(eps), 0.0)
 
+    def _shrunk(self, eps: Any, k: Any) -> Any:
+        """What the weights and the bias of model k are divided by at eps, each (m,) or ()."""
+        return BUDGET_OF[self.budget].shrunk(self.s[k], eps)
+
     def _lower(self, eps: np.ndarray) -> np.ndarray:
-        """The lower bound: the chord of 1 / dual, and below proved[0] what `reach` allows."""
+        """The lower bound: the chord of two, and below proved[0] what `reach` allows."""
+        budget = BUDGET_OF[self.budget]
         above = np.searchsorted(self.proved, eps, side="right")
         left, right = np.clip([above - 1, above], 0, len(self.proved) - 1)
         width, short = self.proved[right] - self.proved[left], self.proved[right] - eps
@@ -177,9 +194,10 @@ class Path:
         other = np.divide(
             eps - self.proved[left], width, out=np.zeros(eps.shape), where=left < right
         )
-        chord = 1 / (weight / self.dual[left] + other / self.dual[right])
-        lost = np.where(above == 0, self.reach * np.where(above == 0, short, 1), 0)
-        return chord * np.maximum(1 - 10 * UNIT - lost, 0)
+        heights = budget.height(self.dual[left], weight), budget.height(self.dual[right], other)
+        chord = budget.height(sum(heights))
+        lost = self.reach * np.where(above == 0, short, 1) / budget.unit(self.dual[right])
+        return chord * np.maximum(1 - 10 * UNIT - np.where(above == 0, lost, 0), 0)
 
     @property
     def gap(self) -> float:
@@ -190,10 +208,15 @@ class Path:
         """The radii where the gap may be largest, and the gaps there.
 
         From a radius in `radii` or `proved` to the next, dual / primal is a quotient of straight
-        lines, below proved[0] their product: so it is least at one of the two.
+        lines, below proved[0] their product: so it is least at one of the two. Of the budget "mean"
+        both are straight lines, and the gap may also be largest where primal is 1 / n. (Of "each"
+        primal is 0 or at least 2 / n.)
         """
         ends = self.eps_min, self.eps_max
         eps = np.concatenate([ends, self.radii, np.nextafter(self.radii, 0), self.proved])
+        if self.budget == "mean":
+            tilted = self.s > 0
+            eps = np.append(eps, (1 / self.n - self.p[tilted]) / self.s[tilted])
         eps = eps[(eps >= self.eps_min) & (eps <= self.eps_max)]
         primal, dual = self.bounds(eps)
         return eps, (primal - dual) / np.maximum(primal, 1 / self.n)
@@ -207,6 +230,7 @@ def path(
     norm: str | float = "inf",
     tol: float = 1e-4,
     report: Callable[[str], object] | None = None,
+    budget: str = "each",
 ) -> Path:
     """The least robust hinge of two classes at every radius from eps_min to eps_max.
 
@@ -225,6 +249,9 @@ def path(
         tol: how far both bounds may be apart, (primal - dual) / max(primal, 1 / n). At least 0 and
             below 1.
         report: called with a line of text now and then.
+        budget: "each": every sample moves by at most eps. "mean": the mean of how far all samples
+            move is at most eps. The minimum is then that of the plain hinge plus eps times the dual
+            norm of w, which is the 1-norm in the L-infinity ball.
 
     Returns:
         A `Path`: `at(eps)` is the best model at a radius, `bounds(radii)` are both bounds at many,
@@ -247,6 +274,7 @@ def path(
     x, norm = samples.matrix(X), ball(norm)
     if norm != "inf" or math.prod(x.shape) <= SMALL_SPARSE:
         x = samples.as_array(x, f"a path in the L{norm} ball")
+    samples.require_budget(budget)
     eps_min, eps_max = samples.radius(eps_min), samples.radius(eps_max)
     if eps_min > eps_max:
         raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")
@@ -262,7 +290,7 @@ def path(
         raise ValueError(
             f"X must be below {LARGEST_X:g}, and its range above 1 / {LARGEST_X:g}: scale X"
         )
-    found = Found(x, y, classes, norm, eps_min, eps_max, tol)
+    found = Found(x, y, classes, norm, eps_min, eps_max, tol, budget)
     found.add_model(np.zeros(x.shape[1]), np.sign(y.sum()))
     counts = np.where(y > 0, np.count_nonzero(y > 0), np.count_nonzero(y < 0))
     found.add_alpha(counts.min() / counts / len(y))  # which proves w = 0 best where it is
@@ -296,31 +324,38 @@ def _keep_corners(found: Found, tol: float, report: Callable) -> None:
         for one in (corner, following):
             found.add_model(one.w, one.b - found.centre @ one.w)
 
-    walk = Walk(found.away, found.y).corners()
+    budget, walk = found.budget, Walk(found.away, found.y).corners()
     kept = last = next(walk)
     following = None  # the corner after the kept one, once this is known to be kept
     for count, corner in enumerate(walk, 1):
-        if corner.eps >= found.eps_max:
+        eps = _place(corner, budget)
+        if eps >= found.eps_max:
             kept = corner
-        elif following is None or _gap_between(kept, following, corner) > tol:
+        elif following is None or _gap_between(kept, following, corner, budget) > tol:
             kept, following = last, corner
             keep(kept, following)
         last = corner
         if count % 1000 == 0:
-            report(f"eps {corner.eps:.4f}: {count} steps, {np.count_nonzero(corner.w)} features")
-        if corner.eps <= found.eps_min * (1 - BEYOND):
+            report(f"eps {eps:.4f}: {count} steps, {np.count_nonzero(corner.w)} features")
+        if eps <= found.eps_min * (1 - BEYOND):
             break
     keep(last, last)
 
 
-def _gap_between(first: Corner, second: Corner, last: Corner) -> float:
-    """The largest gap from first.eps down to last.eps, given the models `second` and `last`."""
+def _place(corner: Corner, budget: Budget) -> float:
+    """The eps from which on the alpha of a corner is a lower bound."""
+    return corner.eps * budget.unit(corner.total)
+
+
+def _gap_between(first: Corner, second: Corner, last: Corner, budget: Budget) -> float:
+    """The largest gap between the places of two corners, given the models `second` and `last`."""
+    high, low = _place(first, budget), _place(last, budget)
     with np.errstate(divide="ignore", invalid="ignore"):
-        crossing = (second.p - last.p) / (second.p * last.s - last.p * second.s)
-        eps = np.clip(crossing, last.eps, first.eps)
-        share = (eps - last.eps) / (first.eps - last.eps)
-        inverse = share / first.total + (1 - share) / last.total
-        return 1 - 1 / inverse / (second.p / (1 - eps * second.s))
+        crossing = budget.crossing(second.s, second.p, last.s, last.p)
+        eps = np.clip(crossing, low, high)
+        share = (eps - low) / (high - low)
+        heights = budget.height(first.total, share), budget.height(last.total, 1 - share)
+        return 1 - budget.height(sum(heights)) / budget.loss(second.s, second.p, eps)
 
 
 # --- the other balls: as many minima as it takes --------------------------------------------------
@@ -329,11 +364,13 @@ def _gap_between(first: Corner, second: Corner, last: Corner) -> float:
 def _sandwich(found: Found, tol: float, report: Callable) -> None:
     """Add to `found` what `penalised` finds where the gap is largest, until it is small.
 
-    c is eps times the upper bound at eps. If that bound is above the minimum, the model found has a
-    lower one (Dinkelbach, Management Science 13, 1967); if not, alpha proves it. Below proved[0] a
-    little less than c gives an alpha of a radius of at most eps or, just above the margin, of the
-    margin. A c that comes again, as the solver failed, is tried from another start.
+    c is eps times the upper bound at eps, of the budget "mean" eps itself. If that bound is above
+    the minimum, the model found has a lower one (Dinkelbach, Management Science 13, 1967); if not,
+    alpha proves it. Below proved[0] a little less than c gives an alpha of a radius of at most eps
+    or, just above the margin, of the margin. A c that comes again, as the solver failed, is tried
+    from another start.
     """
+    budget = found.budget
     solved: set[tuple[str, float]] = set()
     while True:
         whole = Path(**found.known())
@@ -343,11 +380,13 @@ def _sandwich(found: Found, tol: float, report: Callable) -> None:
             return
         eps = float(radii[np.argmax(gaps)])
         k = np.searchsorted(whole.radii, eps, side="right")
-        left = 1 - eps * float(whole.s[k])  # the share of the hinge p in the value p + c s
-        c, accuracy = eps * float(whole.p[k]) / left, max(SHARE * tol * left, NEAREST)
+        left = float(whole._shrunk(eps, k))  # the share of the upper bound in the value p + c s
+        c = eps if found.name == "mean" else eps * float(whole.p[k]) / left
+        accuracy = max(SHARE * tol * left, NEAREST)
         if eps < whole.proved[0]:
             c, accuracy = c * (1 - tol / 4), NEAREST
-            c = c or whole.proved[0] * whole.dual[0] / 16  # towards 0, where eps is
+            least = whole.proved[0] * whole.dual[0] / budget.unit(whole.dual[0])
+            c = c or least / 16  # towards 0, where eps is
         new = [(f"{c:.10g}", start) for start in STARTS if (f"{c:.10g}", start) not in solved]
         if not new:
             return

@@ -1,8 +1,9 @@
 """Models and dual solutions of a path, each reduced to what it proves of the float64 numbers.
 
-A model is one s and one p: its norm, and its plain hinge. A dual solution is one r and one D.
-path.py says what these prove. With u = 2^-53, gamma_k = k u / (1 - k u) bounds the relative error
-of k roundings in any order (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+A model is one s and one p: its norm, and its plain hinge. A dual solution is one r and one D, or
+with the budget "mean" one c and one D. path.py says what these prove. With u = 2^-53, gamma_k = k u
+/ (1 - k u) bounds the relative error of k roundings in any order (Higham, Accuracy and Stability of
+Numerical Algorithms, section 3.1).
 
 - p is the mean of max(0, 1 + e - margin), rounded up. Here e = gamma_k (|w|.|x| + |b|), with the
   largest |x| of each feature, is what rounding may change: in the margin itself, in 1 - eps s, and
@@ -11,7 +12,9 @@ of k roundings in any order (Higham, Accuracy and Stability of Numerical Algorit
   balanced exactly. So D is known, and x may be centred: an offset costs nothing. r is the computed
   size plus gamma_k times half the range.
 - The separating model of the largest margin is scaled up until its margins are at least 1 + e, so
-  that p = 0: the minimum is 0 below radii[0], just below 1 / s.
+  that p = 0: the minimum is 0 below radii[0], just below 1 / s. With the budget "mean" the minimum
+  is 0 at eps = 0 alone, and (c, D) = (0, 0) is added to the dual solutions.
+- With the budget "mean" p + eps s is rounded up, and c is r D, rounded up.
 """
 
 from __future__ import annotations
@@ -22,15 +25,14 @@ import numpy as np
 
 from advlinear import samples
 from advlinear.balls import BLOCK, ORDER, dual_norm
+from advlinear.minima.budgets import BUDGET_OF, FINEST, UNIT, Budget
 from advlinear.minima.minimum import LARGEST_GAP
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-UNIT = 2.0**-53  # the largest relative error of one operation in float64
 LOST = 5e-10  # relative; what the lower bound may lose below proved[0], to hold up to `reach`
 TIMES, LEAST_REACH = 2, 1000  # `reach` is at least so many norms, and so much over the range
-FINEST = 1e-12  # relative; breakpoints that change no minimum by more are not told apart
 SAME = 3e-13  # relative; weights below it are 0, and models that differ by less are one
 
 
@@ -41,9 +43,20 @@ class Found:
     centre is 0, and a product with it adds up the numbers of each column one after the other.
     """
 
-    def __init__(self, x, y, classes, norm: str, eps_min: float, eps_max: float, tol: float):
+    def __init__(
+        self,
+        x,
+        y,
+        classes,
+        norm: str,
+        eps_min: float,
+        eps_max: float,
+        tol: float,
+        budget: str = "each",
+    ):
         self.x, self.y, self.classes, self.norm = x, y, classes, norm
         self.eps_min, self.eps_max, self.tol = eps_min, eps_max, tol
+        self.name, self.budget = budget, BUDGET_OF[budget]
         low, high = samples.extremes(x)
         self.largest = np.maximum(-low, high)
         self.centre, self.away, self.furthest = np.zeros(x.shape[1]), x, self.largest
@@ -62,7 +75,7 @@ class Found:
         self._separating: tuple[float, Any] = 0.0, None
 
     def add_model(self, w: np.ndarray, b: float) -> None:
-        """w (d,) and b as they enter P: divided by 1 + eps ||w||."""
+        """w (d,) and b as they enter P: of the budget "each", divided by 1 + eps ||w||."""
         self._models.append((w, b))
         if len(self._models) == BLOCK:
             self._look_at_models()
@@ -102,7 +115,7 @@ class Found:
                 self._separating = least[k] / s[k], (w[k] / least[k], b[k] / least[k])
 
     def _look_at_alphas(self) -> None:
-        """Bounds of the radius r from which each alpha bounds the minimum, and of its sum D."""
+        """Bounds of the radius from which each alpha bounds the minimum, and of its sum D."""
         n, d = self.away.shape
         alpha, both = balanced(np.array(self._alphas) * n, self.y > 0)
         alpha *= self.y
@@ -118,7 +131,8 @@ class Found:
             error = gamma(terms + more) * self.furthest
         mean = np.abs(pull) / (2 * both)[:, None] + error
         r = np.linalg.norm(mean, ORDER[self.norm], axis=1)
-        self._points.append(np.stack([r, np.nextafter(2 * both / n, 0)]))
+        total = 2 * both / n
+        self._points.append(np.stack([r * self.budget.unit(total), np.nextafter(total, 0)]))
         self._alphas = []
 
     def _blocks(self) -> list[slice]:
@@ -149,21 +163,23 @@ class Found:
         proved, dual = proved[order], np.maximum.accumulate(dual[order])
         apart = np.append(np.diff(proved) > FINEST * proved[1:], True)
         proved, dual, reach = proved[apart], dual[apart], np.inf
-        if (p == 0).any():
+        if (p == 0).any() and self.name == "each":
             self.margin = (1 - FINEST) / s[p == 0].min()
+        elif (p == 0).any():  # alpha = 0 proves the minimum at eps = 0
+            proved, dual = np.append(0.0, proved), np.append(0.0, dual)
         start = max(self.eps_min, self.margin)
         kept = np.arange(len(s))
         if start < min(proved[0], self.eps_max):
             first, norm = self._first_point(s[p > 0], p[p > 0], proved, dual)
             proved, dual = proved[first:], dual[first:]
             size = np.linalg.norm(self.furthest, ORDER[self.norm])
-            reach = max(LOST, self.tol / 10) / (proved[0] - start)
+            reach = max(LOST, self.tol / 10) / (proved[0] - start) * self.budget.unit(dual[0])
             reach = max(reach, TIMES * norm, LEAST_REACH / size)
-            kept = np.flatnonzero((p == 0) | (s < reach * (1 - proved[0] * s)))
+            kept = np.flatnonzero((p == 0) | (s < reach * self.budget.shrunk(s, proved[0])))
         if self.norm != "inf":  # there the points are corners
-            corners = convex(proved, 1 / dual)
+            corners = convex(proved, self.budget.height(dual))
             proved, dual = proved[corners], dual[corners]
-        best, radii = upper_envelope(s[kept], p[kept])
+        best, radii = envelope(s[kept], p[kept], self.budget)
         best = kept[best]
         first, last = np.searchsorted(radii, [self.eps_min, self.eps_max], side="right")
         best, radii = best[first : last + 1], radii[first:last]
@@ -181,6 +197,7 @@ class Found:
             proved=proved,
             dual=dual,
             reach=reach,
+            budget=self.name,
         )
 
     def _first_point(self, s, p, proved, dual) -> tuple[int, float]:
@@ -190,9 +207,11 @@ class Found:
         """
         chosen = None
         for j, (eps, value) in enumerate(zip(proved, dual, strict=True)):
-            shrunk = 1 - eps * s
-            k = np.argmax(shrunk / np.where(shrunk > 0, p, 1))
-            if value * shrunk[k] >= p[k] * (1 - (self.tol or LARGEST_GAP)):
+            shrunk = self.budget.shrunk(s, eps)
+            some = np.flatnonzero(shrunk > 0)
+            losses = self.budget.loss(s[some], p[some], eps)
+            k = some[np.argmin(losses)]
+            if value >= losses.min() * (1 - (self.tol or LARGEST_GAP)):
                 return j, s[k] / shrunk[k]
             chosen = chosen or (j, s[k] / shrunk[k])
         assert chosen is not None
@@ -228,26 +247,27 @@ def balanced(alpha: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.nd
     return alpha, least
 
 
-def upper_envelope(s: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the lines (1 - eps s) / p are the largest somewhere, and where one follows another.
+def envelope(s: np.ndarray, p: np.ndarray, budget: Budget) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the models have the smallest bound somewhere, and where one follows another.
 
     Args:
-        s, p: (m,) at least 0; a line of p = 0 is infinite up to eps = 1 / s, or just below, so that
-            1 - eps s is not 0.
+        s, p: (m,) at least 0. Of the budget "each" the bound of a model of p = 0 ends just below
+            eps = 1 / s, so that 1 - eps s is not 0.
+        budget: what gives the bound of a model at eps, and where two of them are equal.
 
     Returns:
-        The K lines, in the order of rising eps, and the K - 1 radii where they cross.
+        The K models, in the order of rising eps, and the K - 1 radii where one follows another.
     """
     best: list[int] = []
     radii: list[float] = []
-    for k in np.lexsort((p, -s)):  # from the steepest on
-        if best and s[k] == s[best[-1]]:
+    for k in np.lexsort((p, -s)):  # from the largest norm on
+        if best and s[k] >= s[best[-1]] * (1 - budget.same) and p[k] >= p[best[-1]]:
             continue
         while best:
             last = best[-1]
             same = s[k] > s[last] * (1 - SAME) and p[k] < p[last] * (1 + SAME)
             if p[k] > p[last] and not same:
-                crossing = (p[k] - p[last]) / (p[k] * s[last] - p[last] * s[k])
+                crossing = budget.crossing(s[k], p[k], s[last], p[last])
                 crossing *= 1 if p[last] else 1 - FINEST
                 if not radii or crossing > radii[-1] * (1 + 2 * FINEST):
                     radii.append(crossing)

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+import advlinear
 import attack
 import illustrations
 import plots
@@ -183,8 +184,10 @@ def test_every_caption_says_what_to_see_and_where_the_numbers_are():
 
 
 def test_the_figures_of_a_study_are_drawn_after_it():
-    for study, figure in dict(noise="noise_or_attack", path="path", example="attack").items():
-        assert plots.showing(study) == [figure]
+    for study, figures in dict(
+        noise="noise_or_attack", path="path budgets", example="attack"
+    ).items():
+        assert plots.showing(study) == figures.split()
     assert plots.showing("seeds") == []
 
 
@@ -492,6 +495,31 @@ def test_accuracy_noise_is_exact_at_every_stored_radius(published, models):
             found = published.attacks[threat][model.run.name]
             drawn = read_off(lines(figure)[model.label], found.eps[:-1])
             np.testing.assert_allclose(drawn, found.accuracy[:-1], rtol=1e-12)
+
+
+def test_budgets_draws_what_the_package_finds_for_both_budgets(published, tiny):
+    """Of the models under each budget `Found.curve`, and of the minima those of `path`.
+
+    On the published minima the theorem holds: a radius is worth itself times the minimum there.
+    """
+    figure = comparisons.budgets(published)
+    for k, budget in ((1, "each"), (2, "mean")):
+        for name in comparisons.THREATENED:
+            (model,) = published.choose([name])
+            drawn = lines(figure, k)[model.label]
+            radii = np.clip(model.attack.radii, 0, None)
+            eps = np.random.default_rng(0).uniform(0, drawn[-1, 0], 100)
+            found = advlinear.attack(([1.0], 0.0), radii[:, None], np.ones(len(radii), int))
+            np.testing.assert_allclose(read_off(drawn, eps), found.curve(eps, budget), rtol=1e-12)
+    grid, table = published.study("path"), published.study("path-models", "path")
+    least = comparisons.mean_minimum(table, grid["eps"] * grid["primal"])
+    above = grid["primal"] > 0
+    np.testing.assert_allclose(least[above], grid["primal"][above], rtol=1e-8)
+    x, y = tiny.flat("train")
+    eps = np.linspace(0.001, 0.5, 100)
+    path, mean = (advlinear.path(x, y, 0, 0.5, tol=0, budget=one) for one in ("each", "mean"))
+    least = comparisons.mean_minimum(vars(path), eps)
+    np.testing.assert_allclose(least, mean.bounds(eps)[0], rtol=1e-9)
 
 
 def test_what_a_boxed_attack_does_not_store_is_not_drawn(published):

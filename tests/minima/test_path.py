@@ -140,18 +140,26 @@ def solve(equations):
     return [row[-1] for row in rows]
 
 
-def exact_path(lines, low, high):
+def exact_loss(line, eps, budget="each"):
+    """The robust hinge at eps of a model (s, p); infinite where the budget of each has none."""
+    s, p = line
+    if budget == "mean":
+        return p + eps * s
+    return p / (1 - eps * s) if eps * s < 1 else np.inf
+
+
+def exact_path(lines, low, high, budget="each"):
     """The lines (s, p) that are best somewhere between the radii, and the breakpoints."""
     crossings = {low, high}
     for (s, p), (t, q) in itertools.combinations(lines, 2):
-        if p * t != q * s:
-            crossings.add((p - q) / (p * t - q * s))
+        steeper = t - s if budget == "mean" else p * t - q * s
+        if steeper:
+            crossings.add((p - q) / steeper)
     stops = sorted(e for e in crossings if low <= e <= high)
     best, radii = [], []
     for left, right in itertools.pairwise(stops):
         middle = (left + right) / 2
-        allowed = [line for line in lines if middle * line[0] < 1]
-        least = min(allowed, key=lambda line: (line[1] / (1 - middle * line[0]), line[0]))
+        least = min(lines, key=lambda line: (exact_loss(line, middle, budget), line[0]))
         if not best or least != best[-1]:
             radii += [left] * bool(best)
             best.append(least)
@@ -397,9 +405,9 @@ def cancelling(seed, n, d):
     return (x + offset) * scale, np.append(random.choice([-1.0, 1.0], n - 2), [-1, 1]), random
 
 
-def found_of(x, y, norm="inf", low=0.0, high=1.0):
-    """What collects models and dual solutions, with none in it."""
-    return pieces.Found(x, y, np.array([-1, 1]), norm, low, high, 0.0)
+def found_of(x, y, norm="inf", budget="each"):
+    """What collects models and dual solutions from radius 0 to 1, with none in it."""
+    return pieces.Found(x, y, np.array([-1, 1]), norm, 0.0, 1.0, 0.0, budget)
 
 
 FORMS = pytest.mark.parametrize(
@@ -531,13 +539,14 @@ def test_an_offset_costs_the_lower_bound_nothing():
     np.testing.assert_array_equal(*points)
 
 
-def by_hand(proved, dual, reach, s=0.0, p=1.0):
+def by_hand(proved, dual, reach, s=0.0, p=1.0, budget="each"):
     """A Path of one model whose lower bounds are these."""
     from scipy.sparse import csr_array
 
     return module.Path(
         *(0.0, 10.0, "inf", np.array([0, 1]), 2, csr_array(np.zeros((1, 1))), np.zeros(1)),
         *(np.array([s]), np.array([p]), np.zeros(0), np.array(proved), np.array(dual), reach),
+        budget,
     )
 
 
@@ -847,6 +856,7 @@ REFUSED = [
     (dict(tol=np.nan), "tol must be at least 0 and below 1, .* not"),
     (dict(tol=1), "tol must be at least 0 and below 1, .* not 1$"),
     (dict(tol=0, norm=2), "tol must be .* above 0 in the L2 and L1 balls"),
+    (dict(budget="all"), "budget must be each or mean, not 'all'"),
     (dict(y=[0, 0]), "y needs labels of two classes"),
     (dict(y=[0, pd.NA]), "y holds missing values"),
     (dict(y=np.zeros(2, "V2")), "y is structured"),
