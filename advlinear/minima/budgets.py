@@ -80,9 +80,8 @@ class Mean:
         return np.ones(np.shape(eps * s))
 
     def loss(self, s, p, eps):
-        cost = eps * s
-        above = np.nextafter(np.nextafter(p + cost, np.inf), np.inf)  # of two roundings
-        return np.where(cost > 0, above, p)
+        above = np.nextafter(np.nextafter(p + eps * s, np.inf), np.inf)  # of two roundings
+        return np.where(np.logical_and(eps, s), above, p)
 
     def crossing(self, s, p, t, q):
         return (p - q) / (t - s)
