@@ -588,6 +588,12 @@ def require_budget(budget: str) -> None:
         raise ValueError(f"budget must be each or mean, not {shown(budget)}")
 
 
+def require_flag(value: bool, name: str) -> None:
+    """Raise ValueError unless the value is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, not {shown(value)}")
+
+
 def weights(sample_weight: ArrayLike | None, y: np.ndarray) -> np.ndarray:
     """The weight (n,) of each sample, times a power of two so that the largest is below 1; or ones.
 
@@ -703,8 +709,7 @@ def problem(
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
     require_budget(budget)
-    if not isinstance(fit_intercept, bool | np.bool_):
-        raise ValueError(f"fit_intercept must be True or False, not {shown(fit_intercept)}")
+    require_flag(fit_intercept, "fit_intercept")
     if not fit_intercept and (len(classes) > 2 or box is not None):
         raise ValueError(
             "fit_intercept=False needs two classes, and no box: take one class against the rest at "

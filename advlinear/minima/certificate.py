@@ -132,8 +132,7 @@ def certificate(
         >>> {name: round(value, 6) for name, value in proof.items()}
         {'primal': 1.0, 'dual': 1.0, 'gap': 0.0, 'violation': 0.0}
     """
-    if not isinstance(exact, bool | np.bool_):
-        raise ValueError(f"exact must be True or False, not {shown(exact)}")
+    samples.require_flag(exact, "exact")
     problem = samples.problem(X, y, eps, norm, loss, box, sample_weight, budget, fit_intercept)
     columns, (n, d) = samples.names(X)[0], problem.x.shape
     if isinstance(problem, JointProblem):

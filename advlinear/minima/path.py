@@ -231,6 +231,7 @@ def path(
     tol: float = 1e-4,
     report: Callable[[str], object] | None = None,
     budget: str = "each",
+    fit_intercept: bool = True,
 ) -> Path:
     """The least robust hinge of two classes at every radius from eps_min to eps_max.
 
@@ -252,6 +253,7 @@ def path(
         budget: "each": every sample moves by at most eps. "mean": the mean of how far all samples
             move is at most eps. The minimum is then that of the plain hinge plus eps times the dual
             norm of w, which is the 1-norm in the L-infinity ball.
+        fit_intercept: whether there is a bias; if not, b is 0. False copies X twice.
 
     Returns:
         A `Path`: `at(eps)` is the best model at a radius, `bounds(radii)` are both bounds at many,
@@ -275,6 +277,7 @@ def path(
     if norm != "inf" or math.prod(x.shape) <= SMALL_SPARSE:
         x = samples.as_array(x, f"a path in the L{norm} ball")
     samples.require_budget(budget)
+    samples.require_flag(fit_intercept, "fit_intercept")
     eps_min, eps_max = samples.radius(eps_min), samples.radius(eps_max)
     if eps_min > eps_max:
         raise ValueError(f"eps_min must not be above eps_max, not {eps_min:g} and {eps_max:g}")
@@ -283,17 +286,18 @@ def path(
             "tol must be at least 0 and below 1, and above 0 in the L2 and L1 balls, not "
             + shown(tol)
         )
-    classes, y = samples.two_classes(y, x.shape[0])
+    classes, signs = samples.two_classes(y, x.shape[0])
     low, high = samples.extremes(x)
     size, span = max(-low.min(), high.max()), (high - low).max()
     if size > LARGEST_X or 0 < span < 1 / LARGEST_X:
         raise ValueError(
             f"X must be below {LARGEST_X:g}, and its range above 1 / {LARGEST_X:g}: scale X"
         )
-    found = Found(x, y, classes, norm, eps_min, eps_max, tol, budget)
-    found.add_model(np.zeros(x.shape[1]), np.sign(y.sum()))
-    counts = np.where(y > 0, np.count_nonzero(y > 0), np.count_nonzero(y < 0))
-    found.add_alpha(counts.min() / counts / len(y))  # which proves w = 0 best where it is
+    found = Found(x, signs, classes, norm, eps_min, eps_max, tol, budget, fit_intercept)
+    signs = found.y
+    found.add_model(np.zeros(x.shape[1]), np.sign(signs.sum()))
+    counts = np.where(signs > 0, np.count_nonzero(signs > 0), np.count_nonzero(signs < 0))
+    found.add_alpha(counts.min() / counts / len(signs))  # which proves w = 0 best where it is
     with threads.one():
         if norm == "inf":
             _keep_corners(found, max(0.999 * tol, FINEST), report or (lambda line: None))

@@ -53,8 +53,12 @@ class Found:
         eps_max: float,
         tol: float,
         budget: str = "each",
+        fit_intercept: bool = True,
     ):
+        if not fit_intercept:
+            x, y = samples.mirrored(x), np.append(y, -y)
         self.x, self.y, self.classes, self.norm = x, y, classes, norm
+        self.fit_intercept = fit_intercept
         self.eps_min, self.eps_max, self.tol = eps_min, eps_max, tol
         self.name, self.budget = budget, BUDGET_OF[budget]
         low, high = samples.extremes(x)
@@ -76,7 +80,7 @@ class Found:
 
     def add_model(self, w: np.ndarray, b: float) -> None:
         """w (d,) and b as they enter P: of the budget "each", divided by 1 + eps ||w||."""
-        self._models.append((w, b))
+        self._models.append((w, b if self.fit_intercept else 0.0))
         if len(self._models) == BLOCK:
             self._look_at_models()
 
@@ -188,7 +192,7 @@ class Found:
             eps_max=self.eps_max,
             norm=self.norm,
             classes=self.classes,
-            n=len(self.y),
+            n=len(self.y) // (1 if self.fit_intercept else 2),
             w=vstack(self._weights, format="csr")[best],
             b=b[best],
             s=s[best],

@@ -31,6 +31,7 @@ ADVICE = (
 )
 UNEVEN = 1e4  # the ratio of two weights from which they may be why there is no certificate
 LEAST_EPS = 1e-100  # of the largest range; a smaller eps is solved as 0
+LEAST_PENALTY = 1e-20  # of the largest range: a smaller one has the same weights, but for rounding
 LARGEST_EPS = 1e20  # of the largest range; a larger eps is solved as this: w = 0 is best at both
 INSIDE = 1e-3  # of tol: by that share of eps a smaller L2 or L1 ball is solved for
 FIRST_TOL = 1e-2  # of the first look, on a sixteenth of the samples
@@ -137,16 +138,17 @@ def penalised(
     Args:
         x: (n, d).
         y: (n,) of -1 and 1, both of them.
-        c: above 0.
+        c: above 0. Below 1e-20 of the largest range, this is taken.
         norm: "2" or "1".
         tol: the duality gap aimed at, over max(minimum, 1/n).
-        start: of the solver, a bound of ||w|| times the largest range of a feature.
+        start: a factor of the solver's first theta.
 
     Returns:
         w (d,), b and alpha (n,).
     """
     n, d = x.shape
     classes, weights = np.array([-1, 1]), np.broadcast_to(1.0, n)
+    c = max(c, LEAST_PENALTY * float(np.ptp(x, axis=0).max()))
     problem = Problem(x, y, classes, weights, c, norm, "hinge", None, "mean")
     program, used, centre, span = _program(problem, tol, None)
     program = replace(program, start=start * program.start)

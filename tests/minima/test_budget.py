@@ -238,6 +238,23 @@ def test_of_the_logistic_loss_it_is_the_limit_of_split_mass():
     assert value - 1e-5 < reached < value
 
 
+@pytest.mark.parametrize("budget", ["each", "mean"])
+def test_a_path_without_a_bias_is_that_of_the_minima(budget):
+    """At both ends and in between the bounds of path and minimise do not cross."""
+    known = dict(budget=budget, fit_intercept=False)
+    for seed in range(60):
+        x, y, eps, norm, _, _ = random_problem(seed)
+        path = advlinear.path(x, y, eps / 10, eps, norm, tol=1e-3, **known)
+        assert path.n == len(y)
+        for at in np.geomspace(eps / 10, eps * (1 - 1e-12), 4):
+            best, least = path.at(at), advlinear.minimise(x, y, at, norm, **known)
+            assert best.dual <= least.primal * (1 + 1e-12)
+            assert least.dual <= best.primal * (1 + 1e-12)
+            assert best.b == 0
+            by_hand = objective(x, y, best.w, 0.0, at, norm, "hinge", np.ones(len(y)), **known)
+            assert by_hand <= best.primal * (1 + 1e-12) + 1e-300
+
+
 # --- the certificate -----------------------------------------------------------------------------
 
 
@@ -298,9 +315,13 @@ def test_refused_in_one_line(change, message):
     given = dict(X=X, y=Y, eps=0.1) | change
     with pytest.raises(ValueError, match=message):
         advlinear.minimise(**given)
-    given |= dict(w=[0.0, 0.0], b=0.0, alpha=np.zeros(3))
+    proof = given | dict(w=[0.0, 0.0], b=0.0, alpha=np.zeros(3))
     with pytest.raises(ValueError, match=message):
-        advlinear.certificate(**given)
+        advlinear.certificate(**proof)
+    if set(change) <= {"budget", "fit_intercept"}:
+        del given["eps"]
+        with pytest.raises(ValueError, match=message):
+            advlinear.path(**given, eps_min=0.1, eps_max=0.2)
 
 
 def test_a_bias_is_refused_where_there_is_none():
