@@ -355,6 +355,18 @@ def test_many_samples_are_solved_by_parts(sample, monkeypatch, norm, eps, box, c
     assert found.dual == pytest.approx(expected.primal, rel=1e-6)
 
 
+def test_features_that_few_samples_leave_out_join_before_the_simplex_method(sample, monkeypatch):
+    """Near the margin of separable classes many are missing, and HiGHS would take minutes."""
+    x, y = sample.flat("train")
+    monkeypatch.setattr(program, "SMALL", 0)
+    monkeypatch.setattr(program, "FEWEST", 60)
+    asked, real = [], vertex.finish
+    monkeypatch.setattr(vertex, "finish", lambda *given: asked.append(given) or real(*given))
+    found = advlinear.minimise(x, y, 0.06)
+    assert found.primal == 0
+    assert not asked
+
+
 def test_where_the_simplex_finds_nothing_the_interior_point_is_enough(sample, monkeypatch):
     monkeypatch.setattr(vertex, "finish", lambda *arguments: None)
     x, y = sample.flat("train")
