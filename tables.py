@@ -346,7 +346,7 @@ def _rivals_on_any_data(stored: runs.Results) -> str:
 
 
 def _minima_of_the_mean(stored: runs.Results) -> str:
-    """Of each problem with a budget for all samples together what each solver found, and when."""
+    """Of each problem with a budget for all samples what each solver found, and how fast."""
     text, table = head("", "loss", "gap", "CPU", "ratio"), stored.study("benchmark-mean")
     for k, what in enumerate(table["what"]):
         one = {name: column[k] for name, column in table.items()}
@@ -355,10 +355,9 @@ def _minima_of_the_mean(stored: runs.Results) -> str:
             text += row([f"**{what}**", "", "", "", ""])
         else:
             solver = what.removeprefix(f"{problem}, ")
-        found = [f"{one['loss']:.7f}", _small(one["gap"])]
-        if np.isnan(one["gap"]):
-            found = ["", "stopped"]
-        text += row([solver, *found, _time(one["seconds"]), f"{one['ratio']:,.3g}"])
+        cells = [f"{one['loss']:.7f}", _small(one["gap"])]
+        cells += [_time(one["seconds"]), f"{one['ratio']:,.{0 if one['ratio'] >= 10 else 2}f}"]
+        text += row([solver, *(["", "stopped", "", ""] if np.isnan(one["gap"]) else cells)])
     return text
 
 
