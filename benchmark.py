@@ -1,7 +1,8 @@
 """Time what this repository does beside the other ways to do it, in one run on one machine.
 
     python benchmark.py                        all parts, in about an hour
-    python benchmark.py --parts epoch attack   some of them: but for classes-minimum, some minutes
+    python benchmark.py --parts epoch attack   some of them: but for classes-minimum and mean, some
+                                               minutes
 
 In each part the contenders take turns, so that whatever else the machine does hits all alike. The
 medians go to results/<dataset>/studies/benchmark-<part>.npz. A ratio is a time over that of ours.
@@ -37,8 +38,9 @@ import worst_case
 
 EPS = 0.2  # the article's main radius
 RADII = 101  # from 0 to 0.5
-PARTS = ("epoch", "attack", "minimum", "threads", "classes", "classes-minimum", "data")
+PARTS = ("epoch", "attack", "minimum", "threads", "classes", "classes-minimum", "data", "mean")
 LIMIT = 20.0  # seconds that a rival is given for a minimum of two classes
+MEAN_LIMIT = 120.0  # for one with a budget for all samples together
 LONG_LIMIT = 600.0  # and for one of several classes
 MEDIUM_LIMIT = 60.0  # and for one of sparse samples
 FEW_RUNS, SHORT = 15, 3.0  # turns of a task: at most so many, and until so many seconds are over
@@ -65,7 +67,8 @@ def main(
     cli.check_writable(results)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # model.fit makes TensorFlow print more
     split = data.load(dataset, digits, mnist_dir)
-    functions = epoch, attack, minima, threads, many_classes, joint_minima, minima_of_any_data
+    functions = epoch, attack, minima, threads, many_classes, joint_minima
+    functions += minima_of_any_data, minima_of_the_mean
     measure = dict(zip(PARTS, functions, strict=True))
     for part in parts:
         columns, name = measure[part](split), f"benchmark-{part}"
@@ -610,6 +613,100 @@ def _by_another(solver: str, x, y, found: advlinear.Minimum) -> float:
     if found.norm == "2":
         C *= np.linalg.norm(found.w)
     return min(rivals.penalised(x, y, *known, solver, C * 4.0**k) for k in (-1, 0, 1, 2))
+
+
+# --- certified minima with a budget for all samples together ------------------------------------
+
+
+def minima_of_the_mean(split: data.Dataset) -> dict:
+    """CPU seconds to a minimum with budget="mean", of ours and of the other packages installed.
+
+    Each solver works in a process of its own, on one thread of linear algebra, and first solves a
+    tiny problem, so that no import and no compilation is in its seconds. They are a median. `loss`
+    is by the upper bound of `advlinear.certificate`, and `gap` that loss above our lower bound;
+    both are NaN of a solver that was stopped after MEAN_LIMIT seconds, or found no weights.
+    """
+    columns = {name: [] for name in "what runs seconds ratio wall loss gap violation".split()}
+    for rival in rivals.OF_THE_MEAN:
+        if not rival.installed():
+            print(f"  {rival.name} is left out, as {rival.package} is not installed", flush=True)
+    for name, (x, y, eps, norm, loss) in _of_the_mean(split):
+        how = dict(norm=norm, loss=loss, budget="mean")
+        problem = x, y, eps, norm, loss
+        found, *times = within(None, _our_minimum, problem)
+        proof = advlinear.certificate(x, y, found.w, found.b, found.alpha, eps, **how)
+        assert proof["gap"] <= 1e-6, (name, proof)
+        lines = [(name, *times, proof["primal"], proof["gap"], proof["violation"])]
+        for rival in rivals.OF_THE_MEAN:
+            if not (rival.installed() and rival.takes(x, norm, loss)):
+                continue
+            weights, *times = within(MEAN_LIMIT, rival.weights, problem)
+            value = np.nan if weights is None else rivals.loss_of(x, y, *weights, eps, **how)
+            gap = (value - found.dual) / max(found.primal, 1 / len(y))
+            lines.append((f"{name}, {rival.name}", *times, value, gap, np.nan))
+        for what, runs_taken, seconds, wall, *bounds in lines:
+            line = what, runs_taken, seconds, seconds / lines[0][2], wall, *bounds
+            for column, value in zip(columns.values(), line, strict=True):
+                column.append(value)
+    return columns
+
+
+def _of_the_mean(split: data.Dataset):
+    """The name, and (x, y, eps, norm, loss) of each problem."""
+    from sklearn.datasets import load_breast_cancer
+
+    x, y = load_breast_cancer(return_X_y=True)
+    small = (x - x.mean(axis=0)) / x.std(axis=0), np.where(y > 0, 1.0, -1.0)
+    large = [np.float64(values) for values in split.flat("train")]
+    for name, (x, y), radii in (
+        ("breast cancer", small, {"inf": 0.03, "2": 0.1}),
+        (split.name, large, {"inf": 0.01, "2": 0.1}),
+    ):
+        for norm, eps in radii.items():
+            for loss in ("hinge", "logistic"):
+                yield f"{name}, {norm} {loss}, {eps:g}", (x, y, eps, norm, loss)
+
+
+def _our_minimum(x, y, eps: float, norm: str, loss: str) -> advlinear.Minimum:
+    return advlinear.minimise(x, y, eps, norm, loss, budget="mean")
+
+
+def within(limit: float | None, solve: Callable, problem: tuple) -> tuple:
+    """solve(*problem) in a process of its own, which is ended after so many seconds.
+
+    Returns what it returned, how often it was called, and the medians of its CPU seconds and of the
+    seconds that passed; or None, 0, limit and limit, if it was ended. Raises EOFError: it failed,
+    and has said how.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_repeated, args=(there, solve, problem))
+    process.start()
+    there.close()  # so that the end of the process is seen here
+    try:
+        here.recv()  # it has its samples, and has warmed up
+        return here.recv() if here.poll(limit) else (None, 0, limit, limit)
+    finally:
+        process.kill()
+        process.join()
+
+
+def _repeated(pipe, solve: Callable, problem: tuple) -> None:
+    """Say when it is ready; then send what `within` returns."""
+    from threadpoolctl import threadpool_limits
+
+    random, (*_, norm, loss) = np.random.default_rng(0), problem
+    tiny = random.normal(size=(20, 3)), np.where(np.arange(20) < 10, 1.0, -1.0)
+    cpu, wall = [], []
+    with threadpool_limits(1):
+        solve(*tiny, 0.1, norm, loss)
+        pipe.send("ready")
+        while not wall or (len(wall) < FEW_RUNS and sum(wall) < SHORT):
+            started = time.process_time(), time.perf_counter()
+            found = solve(*problem)
+            cpu.append(time.process_time() - started[0])
+            wall.append(time.perf_counter() - started[1])
+    pipe.send((found, len(wall), statistics.median(cpu), statistics.median(wall)))
 
 
 # --- the attack on many classes ---------------------------------------------------------------

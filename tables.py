@@ -132,6 +132,7 @@ def page_tables(stored: runs.Results) -> dict[str, str]:
         "benchmark-classes-rivals": _joint_rivals(stored),
         "benchmark-data": _minima_of_any_data(stored),
         "benchmark-data-rivals": _rivals_on_any_data(stored),
+        "benchmark-mean": _minima_of_the_mean(stored),
     }
 
 
@@ -342,6 +343,22 @@ def _minima_of_any_data(stored: runs.Results) -> str:
 def _rivals_on_any_data(stored: runs.Results) -> str:
     solvers = {"": "advlinear"} | {f", {name}": name for name in ("liblinear", "saga", "HiGHS")}
     return _beside(stored.study("benchmark-data"), solvers, alone=False)
+
+
+def _minima_of_the_mean(stored: runs.Results) -> str:
+    """Of each problem with a budget for all samples what each solver found, and how fast."""
+    text, table = head("", "loss", "gap", "CPU", "ratio"), stored.study("benchmark-mean")
+    for k, what in enumerate(table["what"]):
+        one = {name: column[k] for name, column in table.items()}
+        if not np.isnan(one["violation"]):
+            problem, solver = what, "advlinear"
+            text += row([f"**{what}**", "", "", "", ""])
+        else:
+            solver = what.removeprefix(f"{problem}, ")
+        cells = [f"{one['loss']:.7f}", _small(one["gap"])]
+        cells += [_time(one["seconds"]), f"{one['ratio']:,.{0 if one['ratio'] >= 10 else 2}f}"]
+        text += row([solver, *(["", "stopped", "", ""] if np.isnan(one["gap"]) else cells)])
+    return text
 
 
 def _beside(table: dict, solvers: dict[str, str], alone: bool = True) -> str:

@@ -1,5 +1,7 @@
 """benchmark.py on the sample: that it measures what it says, not how fast anything is."""
 
+import time
+
 from lab import library, rivals, text
 
 import numpy as np
@@ -151,6 +153,68 @@ def test_no_penalised_model_has_a_lower_loss_than_the_minimum(norm, loss):
     for solver in ("liblinear", "saga")[: 1 + (loss == "logistic")]:
         value = rivals.penalised(x, y, 0.1, norm, loss, solver, C=0.1)
         assert found.dual <= value <= 1.1 * found.primal
+
+
+@pytest.fixture(scope="module")
+def two_classes():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 5)) + 0.5
+    return x, np.where(x[:, 0] + random.normal(size=200) > 0.5, 1.0, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("rival", "norm", "loss"),
+    [(rival, *problem) for rival in rivals.OF_THE_MEAN for problem in rival.problems],
+    ids=lambda one: getattr(one, "name", one),
+)
+def test_other_solvers_minimise_the_same_under_a_budget_of_the_mean(two_classes, rival, norm, loss):
+    """To 2e-6, which is what the tolerances of liblinear and of skglm leave.
+
+    In a process of its own, as PyTorch, which dro needs, and TensorFlow may break each other.
+    """
+    if not rival.installed():
+        pytest.skip(f"{rival.package} is not installed")
+    x, y = two_classes
+    how = dict(norm=norm, loss=loss, budget="mean")
+    found = benchmark.advlinear.minimise(x, y, 0.05, **how)
+    weights = benchmark.within(None, rival.weights, (x, y, 0.05, norm, loss))[0]
+    value = rivals.loss_of(x, y, *weights, 0.05, **how)
+    assert 0.3 < found.dual < 0.9
+    assert found.dual <= value <= (1 + 2e-6) * found.primal
+
+
+def endless(x, y, eps, norm, loss):
+    """It comes to an end with the tiny problem of the start alone."""
+    while len(y) != 20:
+        time.sleep(0.01)
+    return np.zeros(x.shape[1]), 0.0
+
+
+def test_minima_of_the_mean_beside_those_of_others(tmp_path, monkeypatch, capsys, two_classes):
+    """A solver that does not end is stopped, one that is not installed left out."""
+    x, y = two_classes
+    problems = [("first", (x, y, 0.05, "inf", "hinge")), ("second", (x, y, 0.1, "2", "hinge"))]
+    highs = next(one for one in rivals.OF_THE_MEAN if one.name == "HiGHS")
+    slow = rivals.Rival("slow", "numpy", highs.problems, np.inf, endless)
+    others = highs, slow, slow._replace(name="absent", package="no_such_package")
+    monkeypatch.setattr(rivals, "OF_THE_MEAN", others)
+    monkeypatch.setattr(benchmark, "MEAN_LIMIT", 5.0)
+    monkeypatch.setattr(benchmark, "_of_the_mean", lambda split: iter(problems))
+    benchmark.main(["mean"], dataset="mnist-sample", results=tmp_path)
+    assert "absent is left out, as no_such_package is not installed" in capsys.readouterr().out
+    stored = runs.read(tmp_path / "mnist-sample-0-1")
+    table = stored.study("benchmark-mean")
+    assert table["what"].tolist() == ["first", "first, HiGHS", "first, slow", "second"]
+    assert (table["runs"] > 0).tolist() == [True, True, False, True]
+    assert table["seconds"][2] == benchmark.MEAN_LIMIT
+    assert np.isnan(table["loss"]).tolist() == [False, False, True, False]
+    assert np.nanmax(np.abs(table["gap"])) <= 1e-6
+    assert (table["violation"][[0, 3]] == 0).all()
+    heads = 2  # lines, and one more for each problem
+    lines = tables._minima_of_the_mean(stored).splitlines()[heads:]
+    solvers = [line.split(" | ")[0].strip("| ") for line in lines]
+    assert solvers == ["**first**", "advlinear", "HiGHS", "slow", "**second**", "advlinear"]
+    assert "stopped" in lines[3]
 
 
 def test_random_text_has_the_size_asked_for():
