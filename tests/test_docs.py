@@ -370,13 +370,12 @@ def test_the_minima_of_the_mean_are_as_the_page_says(stored):
     ours = ~np.isnan(table["violation"])
     assert ours.sum() == 8
     assert (table["violation"][ours] == 0).all()
-    within = {what: gap <= 1e-6 for what, gap in zip(table["what"], table["gap"], strict=True)}
-    assert {what for what, right in within.items() if not right} == {
-        "breast cancer, inf hinge, 0.03, skglm",
+    assert set(table["what"][np.isnan(table["gap"])]) == {
         "mnist-0-1, inf hinge, 0.01, skglm",
+        "mnist-0-1, inf hinge, 0.01, dro",
     }
-    ratios = dict(zip(table["what"], table["ratio"], strict=True))
-    assert {what for what, ratio in ratios.items() if ratio < 1} == {
+    assert set(table["what"][table["gap"] > 1e-6]) == {"breast cancer, inf hinge, 0.03, skglm"}
+    assert set(table["what"][table["ratio"] < 1]) == {
         "breast cancer, inf logistic, 0.03, liblinear",
         "breast cancer, inf logistic, 0.03, skglm",
         "breast cancer, 2 logistic, 0.1, skglm",
