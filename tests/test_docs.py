@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 
-from lab import store
+from lab import attackers, store
 from lab.cli import RESULTS, ROOT, InputError
 
 import numpy as np
@@ -163,6 +163,7 @@ def sentences(stored) -> list[str]:
         *of_other_problems(stored),
         *of_the_path(stored),
         *of_ten_digits(stored),
+        *of_referee(stored),
     ]
 
 
@@ -264,6 +265,50 @@ def of_ten_digits(stored) -> list[str]:
         f"gets {tables.share(plain['clean'])} of the clean images right and keeps "
         f"{tables.share(plain['linf0.05'])} at ε = .05",
         f"on the {sum(data.mnist.KNOWN['mnist'][digit][1] for digit in range(10))} test images",
+    ]
+
+
+def of_referee(stored) -> list[str]:
+    """The sentences on the attacks of libraries."""
+    table = stored.study("referee")
+    two, ten = (table["model"] == name for name in ("regular", "logistic"))
+    attacks = set(zip(table["norm"], table["attack"], table["library"], strict=True))
+    (right,) = set(table["images"][ten])
+    assert set(table["images"][two]) == {studies.REFEREE_IMAGES}
+    every = two & (table["within"] == 1)
+    assert not (table["within"][ten] == 1).any()
+    best = {norm: 100 * table["within"][ten & (table["norm"] == norm)].max() for norm in "210"}
+    best["inf"] = 100 * table["within"][ten & (table["norm"] == "inf")].max()
+
+    def percent(column: str, attack: str, norm: str, library: str = "Foolbox") -> list[str]:
+        key = dict(attack=attack, norm=norm, library=library)
+        both = (at(table, column, model=model, **key) for model in ("regular", "logistic"))
+        return [f"{100 * value:.0f} %" for value in both]
+
+    fmn, fmn_l2 = (percent("within", "FMN", norm) for norm in ("inf", "2"))
+    for norm, name in (("inf", "FAB"), ("1", "FAB")):
+        assert percent("within", name, norm, "adv-lib")[1] == f"{best[norm]:.0f} %"
+    for library in ("ART", "Foolbox", "adv-lib"):
+        assert percent("within", "DeepFool", "2", library)[1] == f"{best['2']:.0f} %"
+    assert percent("within", "VFGA", "0", "adv-lib")[1] == f"{best['0']:.0f} %"
+    ratios = table["ratio"][every]
+    (step,) = {
+        one.settings["eps_step"]
+        for one in attackers.ATTACKS
+        if (one.function, one.norm) == ("FastGradientMethod", "inf")
+    }
+    return [
+        f"Logistic regression gets {right} of its 100 right",
+        f"The {len(attacks)} attacks found no smaller perturbation on any image",
+        f"{every.sum()} of the {two.sum()} attacks that take two classes come within .1 % of the "
+        "radius on all 100 images",
+        f"They took {ratios.min():.0f} to {ratios.max():,.0f} times our time",
+        f"in L2 DeepFool of each library ({best['2']:.0f} %), in L∞ and L1 FAB ({best['inf']:.0f} "
+        f"% and {best['1']:.0f} %), in L0 VFGA ({best['0']:.0f} %)",
+        f"up to its steps of {step:g}".replace(" 0.", " ."),
+        "perturbations are made .001 % longer",
+        f"FMN of Foolbox comes within .1 % on {fmn[0]} and {fmn[1]} of the images in L∞, and on "
+        f"{fmn_l2[0]} and {fmn_l2[1]} in L2",
     ]
 
 
