@@ -52,7 +52,7 @@ TEN_LARGEST = {"inf": 0.1, "2": 1.5, "1": 10}  # until most images are taken for
 LIBRARY_RADII = {"inf": (0.02, 0.04, 0.06), "2": (0.3, 0.6, 0.9), "1": (2.0, 4.0, 6.0)}
 LIBRARY_IMAGES = 50  # of each digit, the first of the test
 REFEREE_IMAGES = 100  # the first of each digit in the test, equally many of each
-ORDER_OF_NORMS = ("inf", "2", "1", "0")
+REFEREE_THREATS = [runs.threat(norm, True) for norm in (*recipes.NORMS, "0")]
 AS_GOOD = 1e-3  # what exceeds the radius by at most this share of it counts as the best
 LENGTHENED = 1e-5  # by so much are the perturbations of libraries, before they are compared
 
@@ -520,13 +520,13 @@ def referee(split: data.Dataset, folder: Path, mnist_dir: Path | None = None) ->
     On the regular model of two digits and on logistic regression of all ten, with pixels in [0, 1].
     Attacks of libraries that are not installed are left out, and a notice names these libraries.
 
-    Columns of each attack and model, in each norm the best attack first: norm, attack, library,
-    version, model; images: how many are compared, of those that are right without an attack;
-    within: the share of these whose perturbation exceeds the radius by at most .1 %; median: the
-    median excess, over those that the attack makes wrong; never: the share that it does not;
-    seconds of the processor, and their ratio to ours, on the machine that it ran on. The libraries
-    compute in float32, and may stop where rounding decides whether an image is wrong. So their
-    perturbations are lengthened by a hundred-thousandth first.
+    Columns of each attack and model, for each threat the best attack first: threat, attack,
+    library, version, model; images: how many are compared, of those that are right without an
+    attack; within: the share of these whose perturbation exceeds the radius by at most .1 %;
+    median: the median excess, over those that the attack makes wrong; never: the share that it does
+    not; seconds of the processor, and their ratio to ours, on the machine that it ran on. The
+    libraries compute in float32, and may stop where rounding decides whether an image is wrong. So
+    their perturbations are lengthened by a hundred-thousandth first.
 
     Raises:
         InputError: none of the libraries is installed.
@@ -555,12 +555,13 @@ def referee(split: data.Dataset, folder: Path, mnist_dir: Path | None = None) ->
 
 
 def best_first(rows: list[dict]) -> list[dict]:
-    """The rows of `referee` by norm, then by the share within .1 % and the median excess."""
+    """The rows of `referee` by threat, then by the share within .1 % and the median excess."""
 
     def place(row: dict) -> tuple:
-        same = [one for one in rows if all(one[k] == row[k] for k in ("norm", "attack", "library"))]
+        keys = "threat", "attack", "library"
+        same = [one for one in rows if all(one[k] == row[k] for k in keys)]
         within, median = (np.mean([one[k] for one in same]) for k in ("within", "median"))
-        return ORDER_OF_NORMS.index(row["norm"]), -within, np.nan_to_num(median, nan=np.inf)
+        return REFEREE_THREATS.index(row["threat"]), -within, np.nan_to_num(median, nan=np.inf)
 
     return sorted(rows, key=place)
 
@@ -590,7 +591,7 @@ def against_the_exact(problem: attackers.Problem, modules: list[str]) -> list[di
         reached = ~np.isnan(excess)
         rows.append(
             dict(
-                norm=one.norm,
+                threat=runs.threat(one.norm, True),
                 attack=one.name,
                 library=attackers.NAMES[one.module],
                 version=attackers.version(one.module),

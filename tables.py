@@ -282,11 +282,12 @@ def _referee(stored: runs.Results) -> str:
     table, found = stored.study("referee"), {}
     for values in zip(*table.values(), strict=True):
         one = dict(zip(table, values, strict=True))
-        key = one["norm"], one["attack"], f"{one['library']} {one['version']}"
+        key = one["threat"], one["attack"], f"{one['library']} {one['version']}"
         found.setdefault(key, {})[one["model"]] = _of_referee(one)
-    for (norm, *names), models in found.items():
+    balls = {runs.threat(norm, True): ball for norm, ball in (NORMS | {"0": "L0"}).items()}
+    for (threat, *names), models in found.items():
         two, ten = (models.get(model, [""] * len(heads)) for model in ("regular", "logistic"))
-        text += row([(NORMS | {"0": "L0"})[norm], *names, *two, *ten])
+        text += row([balls[threat], *names, *two, *ten])
     return text
 
 

@@ -443,13 +443,15 @@ def referee(results: Results) -> Figure:
 
     Numbers: `studies/referee.npz`.
     """
-    table, names = results.study("referee"), NORMS | {"0": "L0"}
-    keys = list(zip(*(table[name].tolist() for name in ("norm", "attack", "library")), strict=True))
+    table = results.study("referee")
+    names = {threat(norm, True): name for norm, name in (NORMS | {"0": "L0"}).items()}
+    columns = (table[name].tolist() for name in ("threat", "attack", "library"))
+    keys = list(zip(*columns, strict=True))
     heights, counts, down = {}, {}, 0.0
-    for norm, attack, library in dict.fromkeys(keys):
-        down += 1.6 * (norm not in counts)  # room for the name of the ball
-        counts[norm] = counts.get(norm, 0) + 1
-        heights[norm, attack, library], down = down, down + 1
+    for key in dict.fromkeys(keys):
+        down += 1.6 * (key[0] not in counts)  # room for the name of the ball
+        counts[key[0]] = counts.get(key[0], 0) + 1
+        heights[key], down = down, down + 1
     figure = Figure(figsize=(8, 0.175 * down + 1.45))
     place = dict(left=2.5, top=0.75, width=2.4, height=0.175 * down)
     ((shares, excess),) = layout.panels(figure, 1, 2, gap=(0.4, 0), sharey=True, **place)
@@ -471,9 +473,9 @@ def referee(results: Results) -> Figure:
     words = [f"{attack} ({library})" for _, attack, library in heights]
     shares.set_yticks(list(heights.values()), words, fontsize=8.5)
     shares.set_ylim(down - 0.3, -0.1)
-    for norm in counts:
-        first = min(height for (ball, *_), height in heights.items() if ball == norm)
-        shares.text(-2, first - 0.95, names[norm], weight="bold", size=10, ha="right", va="center")
+    for ball in counts:
+        first = min(height for key, height in heights.items() if key[0] == ball)
+        shares.text(-2, first - 0.95, names[ball], weight="bold", size=10, ha="right", va="center")
         for axes in (shares, excess):
             axes.axhline(first - 0.95, color=NOTE, lw=0.6)
     layout.legend(figure, shares, 2)

@@ -272,25 +272,30 @@ def of_referee(stored) -> list[str]:
     """The sentences on the attacks of libraries."""
     table = stored.study("referee")
     two, ten = (table["model"] == name for name in ("regular", "logistic"))
-    attacks = set(zip(table["norm"], table["attack"], table["library"], strict=True))
+    attacks = set(zip(table["threat"], table["attack"], table["library"], strict=True))
     (right,) = set(table["images"][ten])
     assert set(table["images"][two]) == {studies.REFEREE_IMAGES}
     every = two & (table["within"] == 1)
     assert not (table["within"][ten] == 1).any()
-    best = {norm: 100 * table["within"][ten & (table["norm"] == norm)].max() for norm in "210"}
-    best["inf"] = 100 * table["within"][ten & (table["norm"] == "inf")].max()
+    best = {
+        threat.removesuffix("-box"): table["within"][ten & (table["threat"] == threat)].max()
+        for threat in studies.REFEREE_THREATS
+    }
 
-    def percent(column: str, attack: str, norm: str, library: str = "Foolbox") -> list[str]:
-        key = dict(attack=attack, norm=norm, library=library)
-        both = (at(table, column, model=model, **key) for model in ("regular", "logistic"))
-        return [f"{100 * value:.0f} %" for value in both]
+    def within(attack: str, ball: str, library: str = "Foolbox") -> list[float]:
+        key = dict(attack=attack, threat=f"{ball}-box", library=library)
+        return [at(table, "within", model=model, **key) for model in ("regular", "logistic")]
 
-    fmn, fmn_l2 = (percent("within", "FMN", norm) for norm in ("inf", "2"))
-    for norm, name in (("inf", "FAB"), ("1", "FAB")):
-        assert percent("within", name, norm, "adv-lib")[1] == f"{best[norm]:.0f} %"
-    for library in ("ART", "Foolbox", "adv-lib"):
-        assert percent("within", "DeepFool", "2", library)[1] == f"{best['2']:.0f} %"
-    assert percent("within", "VFGA", "0", "adv-lib")[1] == f"{best['0']:.0f} %"
+    for attack, ball, library in (
+        *(("DeepFool", "l2", name) for name in attackers.NAMES.values()),
+        *(("FAB", ball, "adv-lib") for ball in ("linf", "l1")),
+        ("VFGA", "l0", "adv-lib"),
+    ):
+        assert within(attack, ball, library)[1] == best[ball]
+    best = {ball: f"{100 * share:.0f} %" for ball, share in best.items()}
+    fmn, fmn_l2 = (
+        [f"{100 * share:.0f} %" for share in within("FMN", ball)] for ball in ("linf", "l2")
+    )
     ratios = table["ratio"][every]
     (step,) = {
         one.settings["eps_step"]
@@ -303,8 +308,8 @@ def of_referee(stored) -> list[str]:
         f"{every.sum()} of the {two.sum()} attacks that take two classes come within .1 % of the "
         "radius on all 100 images",
         f"They took {ratios.min():.0f} to {ratios.max():,.0f} times our time",
-        f"in L2 DeepFool of each library ({best['2']:.0f} %), in L∞ and L1 FAB ({best['inf']:.0f} "
-        f"% and {best['1']:.0f} %), in L0 VFGA ({best['0']:.0f} %)",
+        f"in L2 DeepFool of each library ({best['l2']}), in L∞ and L1 FAB ({best['linf']} and "
+        f"{best['l1']}), in L0 VFGA ({best['l0']})",
         f"up to its steps of {step:g}".replace(" 0.", " ."),
         "perturbations are made .001 % longer",
         f"FMN of Foolbox comes within .1 % on {fmn[0]} and {fmn[1]} of the images in L∞, and on "

@@ -321,7 +321,7 @@ def test_referee(tmp_path, sample, tiny_ten, members, monkeypatch):
     ]
     path = tmp_path / sample.name / "studies" / "referee.npz"
     table = runs.load_study(path, {})["referee"]
-    assert table["norm"].tolist() == ["inf"] * 2 + ["2"] * 4 + ["1"] * 2
+    assert table["threat"].tolist() == ["linf-box"] * 2 + ["l2-box"] * 4 + ["l1-box"] * 2
     assert set(table["library"]) == {"ART"}
     assert (table["ratio"] > 0).all()
     x, y = sample.flat("test")
@@ -339,9 +339,8 @@ def test_referee(tmp_path, sample, tiny_ten, members, monkeypatch):
         sizes = np.linalg.norm(points - x, float(one.norm), axis=1)
         found = (y * (points @ regular.w + regular.b) <= 1e-6) & (radii > 0)
         excess = sizes / np.maximum(radii, 1e-9) - 1
-        rows = [
-            table[name] == getattr(one, of) for name, of in (("norm", "norm"), ("attack", "name"))
-        ]
+        threat = runs.threat(one.norm, True)
+        rows = [table["threat"] == threat, table["attack"] == one.name]
         (row,) = np.flatnonzero(np.all([*rows, table["model"] == regular.name], axis=0))
         assert table["images"][row] == (radii > 0).sum() == 20
         assert table["never"][row] == pytest.approx(1 - found.mean(), abs=1e-12)
@@ -356,9 +355,16 @@ def test_what_referee_needs(sample, tmp_path, monkeypatch):
         studies.main("referee", dataset="mnist-sample", results=tmp_path)
 
 
-def test_the_best_attack_of_each_norm_comes_first():
+def test_the_best_attack_of_each_threat_comes_first():
     rows = [
-        dict(norm=norm, attack=name, library="", model=model, within=within, median=median)
+        dict(
+            threat=f"l{norm}-box",
+            attack=name,
+            library="",
+            model=model,
+            within=within,
+            median=median,
+        )
         for norm, name, model, within, median in (
             ("0", "a", "two", 1.0, 0.0),
             ("2", "b", "two", 0.5, 0.1),
@@ -375,7 +381,7 @@ def test_published_referee():
     """No excess is below 0, up to the rounding that is allowed for; so no radius is refuted."""
     table = runs.read(RESULTS / "mnist-0-1").study("referee")
     assert set(table["library"]) == set(attackers.NAMES.values())
-    assert set(table["norm"]) == set(studies.ORDER_OF_NORMS)
+    assert set(table["threat"]) == set(studies.REFEREE_THREATS)
     assert (table["images"] > 90).all()
     for name in ("within", "never"):
         assert ((table[name] >= 0) & (table[name] <= 1 - table["within"] * (name == "never"))).all()
