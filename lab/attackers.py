@@ -49,15 +49,16 @@ class Attack:
     classes: int = 2
 
 
-# Left as they are in the library: settings that are not named here. Changed are those that
-# - the attack needs: `minimal`, `norm`, an upper bound of the radii, and the step up to it;
-# - would keep any attack from the best: DeepFool, FAB and the trust region stop some percent beyond
-#   the boundary (`overshoot`, `η`, `eps`), DDN and ALMA round pixels to 256 levels (`levels`);
-# - are plainly bad here, of those tried on the two digits: of FMN in the L2 ball a first step of 1,
-#   of the elastic net the weight of L1 (`regularization`), of both elastic nets and Carlini and
-#   Wagner's of ART the first constant, which few iterations do not find;
-# - save time, as each attack has about a minute for 100 images: numbers of iterations, which are
-#   above the default for those that take a second, and below it for those that take hours.
+# Settings that are not named here have the defaults of the library. Changed are those that
+# - an attack needs: `norm`, `minimal`, an upper bound of the radii and the step up to it, the
+#   distance of ALMA with the length of its first step, and the proximal operator of PDPGD in L0;
+# - keep an attack from the best: DeepFool and FAB stop some percent beyond the boundary
+#   (`overshoot`, `η`), and DDN of adv-lib rounds pixels to 256 levels (`levels`);
+# - are plainly bad here, of those tried on the two digits: in the L2 ball a first step of 1 in FMN,
+#   the weight of L1 in the elastic net of Foolbox (`regularization`), and the first constant of the
+#   elastic nets and of Carlini and Wagner's in ART, which few iterations do not reach;
+# - set the time: each attack has about a minute for 100 images. Numbers of iterations are above
+#   the default where this is 100 or so and takes a second, and below it where it takes minutes.
 L_INF = float("inf")
 NEAR_BOUNDARY = dict(overshoot=1e-4)
 ATTACKS = (
