@@ -3,7 +3,8 @@
     python reproduce.py            every command, from an empty results/ to the tables of the pages
     python reproduce.py --check    recompute what follows from the stored weights, and compare
 
-The first needs what requirements-dev.txt lists: a study compares with a library's attacks.
+The first needs what requirements-dev.txt lists: a study compares with a library's attacks. Another
+compares with two more libraries, foolbox and adv-lib, and leaves them out where they are missing.
 On the machine that made them, recomputed numbers agree to the last bit. Another machine sums in
 another order, and some numbers are means in float32: hence the tolerances below.
 """
@@ -59,7 +60,7 @@ COMMANDS = (
         f"attack.py --runs {IN_EVERY_BALL} {ball}"
         for ball in ("--box", "--norm 2", "--norm 2 --box", "--norm 1", "--norm 1 --box")
     ),
-    "studies.py noise transfer seeds masking ten-digits",
+    "studies.py noise transfer seeds masking ten-digits referee",
     "benchmark.py",
     "plots.py",
     "explore.py",

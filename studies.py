@@ -5,6 +5,7 @@
     python studies.py seeds        accuracy of the recipes over several seeds
     python studies.py masking      gradient attacks that report robustness that is not there
     python studies.py ten-digits   linear classifiers of all ten digits, under exact attack
+    python studies.py referee      how far the attacks of three libraries are from the exact one
 
 A study takes the runs that it needs from results/, and trains those that are not there in a
 temporary folder.
@@ -22,7 +23,7 @@ import time
 import warnings
 from pathlib import Path
 
-from lab import cli, library, store
+from lab import attackers, cli, library, store
 from lab.cli import RESULTS, InputError
 
 import numpy as np
@@ -50,6 +51,10 @@ ADAM = dict(epochs=20, batch_size=200, learning_rate=0.003)
 TEN_LARGEST = {"inf": 0.1, "2": 1.5, "1": 10}  # until most images are taken for another digit
 LIBRARY_RADII = {"inf": (0.02, 0.04, 0.06), "2": (0.3, 0.6, 0.9), "1": (2.0, 4.0, 6.0)}
 LIBRARY_IMAGES = 50  # of each digit, the first of the test
+REFEREE_IMAGES = 100  # the first of each digit in the test, equally many of each
+REFEREE_THREATS = [runs.threat(norm, True) for norm in (*recipes.NORMS, "0")]
+AS_GOOD = 1e-3  # what exceeds the radius by at most this share of it counts as the best
+LENGTHENED = 1e-5  # by so much are the perturbations of libraries, before they are compared
 
 
 def main(
@@ -72,7 +77,7 @@ def main(
     split = data.load(dataset, digits, mnist_dir)
     folder = results / split.name
     for name in names:
-        source = dict(mnist_dir=mnist_dir) if name == "ten-digits" else {}
+        source = dict(mnist_dir=mnist_dir) if name in OF_ALL_DIGITS else {}
         tables, used = STUDIES[name](split, folder, **source)
         print(runs.save_study(folder, name, tables, used))
     figures = [figure for name in names for figure in plots.showing(name)]
@@ -388,8 +393,8 @@ def taken_for(y, rival) -> list[dict]:
     ]
 
 
-def linear_classifiers(x, y) -> Classifiers:
-    """W (10, d) and b (10,) of three linear classifiers of scikit-learn, float32, on x (n, d), y.
+def linear_classifiers(x, y, names: tuple[str, ...] = ("logistic", "svm", "ridge")) -> Classifiers:
+    """W (10, d) and b (10,) of linear classifiers of scikit-learn, float32, on x (n, d), y (n,).
 
     None of these solvers draws random numbers. With C at its default of 1 the first two take
     about three times as long, and their test accuracy on MNIST differs by 0.2 % at most.
@@ -403,8 +408,8 @@ def linear_classifiers(x, y) -> Classifiers:
         "ridge": RidgeClassifier(solver="cholesky"),
     }
     found = {}
-    for name, model in cli.bar(list(models.items()), "fitting"):
-        model.fit(x, y)
+    for name in cli.bar(list(names), "fitting"):
+        model = models[name].fit(x, y)
         found[name] = np.float32(model.coef_), np.float32(model.intercept_)
     return found
 
@@ -506,13 +511,120 @@ def library_attacks(W, b, x, y):
     return accuracy
 
 
+# --- the attacks of libraries --------------------------------------------------------------------
+
+
+def referee(split: data.Dataset, folder: Path, mnist_dir: Path | None = None) -> Numbers:
+    """How far the smallest perturbations that attacks find are from the smallest there are.
+
+    On the regular model of two digits and on logistic regression of all ten, with pixels in [0, 1].
+    Attacks of libraries that are not installed are left out, and a notice names these libraries.
+
+    Columns of each attack and model, for each threat the best attack first: threat, attack,
+    library, version, model; images: how many are compared, of those that are right without an
+    attack; within: the share of these whose perturbation exceeds the radius by at most .1 %;
+    median: the median excess, over those that the attack makes wrong; never: the share that it does
+    not; seconds of the processor, and their ratio to ours, on the machine that it ran on. The
+    libraries compute in float32, and may stop where rounding decides whether an image is wrong. So
+    their perturbations are lengthened by a hundred-thousandth first.
+
+    Raises:
+        InputError: none of the libraries is installed.
+        ValueError: an attack finds a perturbation below a radius, which would refute ours.
+    """
+    there = attackers.installed()
+    for module in (one for one in attackers.PACKAGES if one not in there):
+        cli.notice(f"left out {attackers.NAMES[module]}: pip install {attackers.PACKAGES[module]}")
+    if not there:
+        raise InputError("referee needs one of these libraries")
+    (run,) = obtain([recipes.settings(split.name)], split, folder)
+    x, y = split.flat("test")
+    every = data.load_all(split.source, mnist_dir)
+    logistic = linear_classifiers(*every.flat("train"), names=("logistic",))["logistic"]
+    two = np.stack([-run.w / 2, run.w / 2]), np.array([-run.b / 2, run.b / 2])
+    rows = []
+    for name, (W, b), images, labels in (
+        (run.name, two, x, (y > 0).astype(int)),
+        ("logistic", logistic, *every.flat("test")),
+    ):
+        few = first_of_each(labels.astype(int), REFEREE_IMAGES)
+        chosen = images[few], labels[few].astype(int)
+        problem = attackers.Problem(np.float32(W), np.float32(b), *chosen)
+        rows += [dict(model=name) | row for row in against_the_exact(problem, there)]
+    return {"referee": store.columns(best_first(rows))}, [run]
+
+
+def best_first(rows: list[dict]) -> list[dict]:
+    """The rows of `referee` by threat, then by the share within .1 % and the median excess."""
+
+    def place(row: dict) -> tuple:
+        keys = "threat", "attack", "library"
+        same = [one for one in rows if all(one[k] == row[k] for k in keys)]
+        within, median = (np.mean([one[k] for one in same]) for k in ("within", "median"))
+        return REFEREE_THREATS.index(row["threat"]), -within, np.nan_to_num(median, nan=np.inf)
+
+    return sorted(rows, key=place)
+
+
+def first_of_each(y, count: int) -> np.ndarray:
+    """The places of `count` labels in y (n,), the first of each label, equally many of each."""
+    labels = np.unique(y)
+    return np.concatenate([np.flatnonzero(y == one)[: count // len(labels)] for one in labels])
+
+
+def against_the_exact(problem: attackers.Problem, modules: list[str]) -> list[dict]:
+    """A row for each attack of these libraries; see `referee`."""
+    rows, exact = [], {}
+    attacks = [one for one in attackers.ATTACKS if one.module in modules]
+    for one in cli.bar([one for one in attacks if len(problem.b) >= one.classes], "attacking"):
+        if one.norm not in exact:
+            exact[one.norm] = timed_radii(problem, one.norm)
+        found, ours = exact[one.norm]
+        attackers.prepare(problem, one.module)
+        started = time.process_time()
+        points = attackers.points(problem, one)
+        seconds = time.process_time() - started
+        longer = problem.x + (1 + LENGTHENED) * (points.astype(np.float64) - problem.x)
+        longer = np.clip(longer, np.minimum(points, 0), np.maximum(points, 1))
+        possible = (found.radii > 0) & np.isfinite(found.radii)
+        excess = found.compare(longer).excess[possible]
+        reached = ~np.isnan(excess)
+        rows.append(
+            dict(
+                threat=runs.threat(one.norm, True),
+                attack=one.name,
+                library=attackers.NAMES[one.module],
+                version=attackers.version(one.module),
+                images=len(excess),
+                within=np.mean(excess <= AS_GOOD),
+                median=np.median(excess[reached]) if reached.any() else np.nan,
+                never=np.mean(~reached),
+                seconds=seconds,
+                ratio=seconds / ours,
+            )
+        )
+    return rows
+
+
+def timed_radii(problem: attackers.Problem, norm: str) -> tuple[advlinear.Found, float]:
+    """The exact attack on the same images in the box, and the median seconds of five calls."""
+    seconds = []
+    for _ in range(5):
+        started = time.process_time()
+        found = advlinear.attack((problem.W, problem.b), problem.x, problem.y, norm, (0, 1))
+        seconds.append(time.process_time() - started)
+    return found, float(np.median(seconds))
+
+
 STUDIES = {
     "noise": noise,
     "transfer": transfer,
     "seeds": seeds,
     "masking": masking,
     "ten-digits": ten_digits,
+    "referee": referee,
 }
+OF_ALL_DIGITS = ("ten-digits", "referee")  # which also read the other eight
 
 
 def _parser() -> cli.Parser:

@@ -125,6 +125,7 @@ def page_tables(stored: runs.Results) -> dict[str, str]:
         "threats": _threats(stored),
         "kolter-madry": _kolter_madry(stored),
         "ten-digits": _ten_digits(stored),
+        "referee": _referee(stored),
         "benchmark": _benchmark(stored),
         "benchmark-minimum": _minima(stored),
         "benchmark-threads": _threads(stored),
@@ -272,6 +273,33 @@ def _ten_digits(stored: runs.Results) -> str:
         cells += [f"{loss:.4f}" for loss in numbers[:2]] + [share(part) for part in numbers[2:7]]
         text += row([*cells, *map(str, numbers[7:])])
     return text
+
+
+def _referee(stored: runs.Results) -> str:
+    """Of each attack of a library how near it comes to the exact one, on both models."""
+    heads = "within .1 %", "median excess", "not found", "time"
+    both = [f"{digits}: {part}" for digits in ("two", "ten") for part in heads]
+    text = head("ball", "attack", "library", *both, left=3)
+    table, found = stored.study("referee"), {}
+    for values in zip(*table.values(), strict=True):
+        one = dict(zip(table, values, strict=True))
+        key = one["threat"], one["attack"], f"{one['library']} {one['version']}"
+        found.setdefault(key, {})[one["model"]] = _of_referee(one)
+    balls = {runs.threat(norm, True): ball for norm, ball in (NORMS | {"0": "L0"}).items()}
+    for (threat, *names), models in found.items():
+        two, ten = (models.get(model, [""] * len(heads)) for model in ("regular", "logistic"))
+        text += row([balls[threat], *names, *two, *ten])
+    return text
+
+
+def _of_referee(one: dict) -> list[str]:
+    excess = one["median"]
+    if not excess < 1:  # NaN where the attack makes no image wrong
+        told = "" if np.isnan(excess) else f"{100 * excess:.0f} %"
+    else:
+        told = f"{100 * excess:.2g} %" if excess >= 1.05e-5 else "0.001 %" if excess > 0 else "0"
+    shares = [f"{100 * one[name]:.0f} %" for name in ("within", "never")]
+    return [shares[0], told, shares[1], f"{one['ratio']:,.0f}"]
 
 
 def _time(seconds: float) -> str:

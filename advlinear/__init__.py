@@ -5,6 +5,7 @@
     found = advlinear.attack(model, X, y, norm="inf", box=(0, 1))   # any linear model, any classes
     found.radii                   # (n,) the smallest perturbation that makes each sample wrong
     found.curve([0, 0.1, 0.2])    # accuracy under the worst perturbation of at most each size
+    found.compare(points)         # how far another attack's examples are from the smallest ones
 
     best = advlinear.minimise(X, y, eps=0.1)    # the least possible robust hinge, 2 to 16 classes
     best.w, best.b, best.primal, best.dual      # its weights, and both bounds that prove it
@@ -26,6 +27,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from advlinear.attacks.attack import Found, attack
+from advlinear.attacks.comparison import Comparison
 from advlinear.displays import PathDisplay, RobustnessDisplay
 from advlinear.minima.certificate import certificate
 from advlinear.minima.minimum import Minimum, minimise
@@ -40,6 +42,7 @@ __version__ = "1.0.0"  # pyproject.toml reads it from here
 # Without what needs scikit-learn, which `from advlinear import *` must not import.
 __all__ = [
     "Best",
+    "Comparison",
     "Found",
     "Minimum",
     "Path",

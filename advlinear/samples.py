@@ -268,6 +268,62 @@ class Form:
             frame.isetitem(self._columns[j], points[:, j])
         return frame
 
+    def alike(self, points: Any) -> tuple[Any, list]:
+        """Other points in the form of X, as (n, d) float64, and the type of all or of each feature.
+
+        An array, or for a sparse X a CSR matrix.
+
+        Raises:
+            ValueError: they have another form or shape, other columns or another index; a column
+                that is not attacked differs; or they are not finite real numbers.
+        """
+        if self.kind == "frame":
+            points = self._attacked_columns(points)
+            types = list(points.dtypes)
+            x = points.to_numpy(np.float64, na_value=np.nan)
+        elif self.kind == "sparse":
+            if not hasattr(points, "tocsr") or points.dtype.kind not in "biuf":
+                raise ValueError("points needs to be a sparse matrix of real numbers, as X is")
+            x, types = points.tocsr().astype(np.float64), [points.dtype]
+        else:
+            points = array(points, "points")
+            x, types = real(points, "points"), [points.dtype]
+        if x.shape != (self.x.shape if self.kind == "frame" else self.shape):
+            raise ValueError(f"points needs the shape of X, {self.shape}, not {x.shape}")
+        values = x.data if self.kind == "sparse" else x
+        if not np.isfinite(values).all():
+            raise ValueError(
+                "points holds NaN or infinite numbers: put the numbers of X in their place, which "
+                "counts as not found"
+            )
+        require_finite(values, "points")
+        return (x if self.kind == "sparse" else x.reshape(len(x), -1)), types
+
+    def _attacked_columns(self, points: Any) -> Any:
+        """The numeric columns of another DataFrame. Raises ValueError: see `alike`."""
+        pandas, frame = sys.modules["pandas"], self._frame
+        if not isinstance(points, pandas.DataFrame):
+            raise ValueError("points needs to be a DataFrame with the columns of X, as X is")
+        for axis, own in (("columns", frame.columns), ("index", frame.index)):
+            if not getattr(points, axis).equals(own):
+                raise ValueError(f"points needs the {axis} of X, in its order: set points.{axis}")
+        types = pandas.api.types
+        for place, name in enumerate(frame.columns):
+            column = points.iloc[:, place]
+            if place not in self._columns:
+                if not column.equals(frame.iloc[:, place]):
+                    raise ValueError(
+                        f"column {name!r} of points differs from that of X, which is not attacked "
+                        "as it holds no numbers: take over the one of X"
+                    )
+            elif (
+                types.is_bool_dtype(column.dtype)
+                or types.is_complex_dtype(column.dtype)
+                or not types.is_numeric_dtype(column.dtype)
+            ):
+                raise ValueError(f"column {name!r} of points needs real numbers")
+        return points.iloc[:, self._columns]
+
     def per_feature(self, values: np.ndarray) -> np.ndarray:
         """Values as (d,) or (n, d). Raises ValueError: they have another shape."""
         n, d = self.x.shape
@@ -394,10 +450,7 @@ def inside(x: Any, low: np.ndarray, high: np.ndarray, edge: float) -> Any:
         least, most = (side[rows] if side.ndim == 2 else side for side in (low, high))
         within = (least <= part) & (part <= most)
         if not within.all():
-            with np.errstate(invalid="ignore"):
-                width = np.where(np.isfinite(most - least), most - least, 0)
-            clipped = np.clip(part, least, most)
-            far = np.abs(part - clipped) > edge * width
+            far = outside(part, least, most, edge)
             if far.any():
                 i, k = np.argwhere(far)[0]
                 edges = (np.broadcast_to(side, part.shape)[i, k] for side in (least, most))
@@ -406,13 +459,20 @@ def inside(x: Any, low: np.ndarray, high: np.ndarray, edge: float) -> Any:
                         rows[i], k, part[i, k], *edges
                     )
                 )
-            part, changed = clipped, True
+            part, changed = np.clip(part, least, most), True
         parts.append(part if isinstance(x, np.ndarray) else type(x)(part))
     if not changed:
         return x
     if isinstance(x, np.ndarray):
         return np.concatenate(parts)
     return sys.modules["scipy.sparse"].vstack(parts, format="csr")
+
+
+def outside(x: np.ndarray, low: np.ndarray, high: np.ndarray, edge: float) -> np.ndarray:
+    """Whether numbers (m, d) are outside the box by more than `edge` of its width."""
+    with np.errstate(invalid="ignore"):
+        width = np.where(np.isfinite(high - low), high - low, 0)
+    return np.abs(x - np.clip(x, low, high)) > edge * width
 
 
 def units(scale: ArrayLike | None, form: Form) -> np.ndarray | None:

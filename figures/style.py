@@ -5,8 +5,9 @@ a robust one (the darker, the larger its radius), blue the exact minimum. The da
 that it is trained for; in the figure optimum the row says it, and all lines are solid. Hollow
 circles are the converged recipe, where it stands beside others. A loss has the colour of the model
 that is trained with it: black the hinge, green the robust hinge. Orange is random noise (dots) and
-gradient attacks: FGSM (triangles), PGD (crosses). Dark grey are words, thin lines, and the
-classifiers of ten digits that are not robust; those that are have the colours above.
+gradient attacks: FGSM (triangles), PGD (crosses). In the figure referee each attack has a row, and
+the colour says the model again. Dark grey are words, thin lines, and the classifiers of ten digits
+that are not robust; those that are have the colours above.
 In pictures of weights white is a weight of 0, or one too small to be in use. Blue counts for the
 digit 1, or for the digit that the picture belongs to; orange with dots counts against it. Both are
 equally dark, so that in grey a darker pixel is a larger weight.

@@ -60,7 +60,7 @@ def test_the_users_script_runs_and_uses_every_public_name():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "11 1.061 0.666667 0.666667\nTrue True 0.5\n2.012\n"
+    assert done.stdout == "12 1.061 0.666667 0.666667\nTrue True 0.5\n2.012\n"
     tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert used >= NAMES

@@ -31,6 +31,11 @@ def nearest(X: np.ndarray, y: np.ndarray) -> np.ndarray:
     half: np.ndarray = found.perturbed(eps=0.5)
     whole: np.ndarray = found.perturbed(step=0.25)
     assert moved.shape == half.shape == whole.shape == X.shape
+    comparison: advlinear.Comparison = found.compare(moved)
+    both: np.ndarray = comparison.adversarial & comparison.inside
+    excess: np.ndarray = comparison.size / radii - 1
+    assert both.all()
+    assert (excess == comparison.excess).all()
     return moved
 
 

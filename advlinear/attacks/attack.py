@@ -18,6 +18,7 @@ import numpy as np
 
 from advlinear import samples
 from advlinear.attacks import checks, models, rivals, targets
+from advlinear.attacks.comparison import Comparison, compare
 from advlinear.attacks.moves import Moves, TargetMoves, Task
 from advlinear.balls import ORDER, Box, ball, box_of, shown
 
@@ -127,6 +128,29 @@ class Found:
             return moves.task.restored(moves.on_grid(step, self.radii, self.tied))
         sizes = self._beyond if eps is None else self._sizes(eps)
         return moves.task.restored(lambda rows: moves.points(rows, sizes[rows]))
+
+    def compare(self, points: Any) -> Comparison:
+        """How far the adversarial examples of another attack are from the smallest ones.
+
+        A point counts as adversarial by the scores of the model itself, and as inside the box with
+        the tolerance that X has, or that its own type would have: 4.8e-7 of the width for float32.
+
+        Args:
+            points: for each of the n samples the one that the other attack found, in the form that
+                X had: an array or tensor of its shape, a sparse matrix, or a DataFrame with its
+                columns and index. Where an attack finds nothing, give the sample itself.
+
+        Returns:
+            A `Comparison`: whether each point is `adversarial` and `inside`, its `size`, and its
+            `excess` over the radius.
+
+        Raises:
+            ValueError: points are not as described, or a column of a DataFrame that is not attacked
+                differs; or a point is adversarial, inside, and smaller than the radius by more than
+                a millionth and by more than the rounding of the model's scores can explain. That
+                would refute the radius.
+        """
+        return compare(self._moves, self.radii, points)
 
     def _sizes(self, eps: ArrayLike) -> np.ndarray:
         """eps as a size (n,) of each sample. Raises ValueError: see `perturbed`."""

@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 
-from lab import library
+from lab import attackers, cli, library
 from lab.cli import RESULTS, InputError
 
 import numpy as np
@@ -297,3 +297,93 @@ def test_ten_digits_without_the_library_says_what_to_type(sample, tmp_path, monk
 def test_published_ten_digits():
     tables = runs.read(RESULTS / "mnist-0-1").studies
     check_ten_digits(tables, [data.mnist.KNOWN["mnist"][digit][1] for digit in range(10)])
+
+
+# --- the attacks of libraries --------------------------------------------------------------------
+
+
+def test_referee(tmp_path, sample, tiny_ten, members, monkeypatch):
+    """On a few images, with what this machine has in any case; the two-digit rows by hand."""
+    pytest.importorskip("art", reason="adversarial-robustness-toolbox is not installed")
+    regular, chosen = members[0], {"FGM, smallest ε", "DeepFool", "APGD on DLR"}
+    attacks = [one for one in attackers.ATTACKS if one.name in chosen]
+    monkeypatch.setattr(attackers, "ATTACKS", attacks)
+    monkeypatch.setattr(attackers, "installed", lambda: ["art"])
+    monkeypatch.setattr(studies, "obtain", lambda *arguments: [regular])
+    monkeypatch.setattr(studies, "REFEREE_IMAGES", 20)
+    monkeypatch.setattr(data, "load_all", lambda *arguments: tiny_ten)
+    told = []
+    monkeypatch.setattr(cli, "notice", told.append)
+    studies.main("referee", dataset="mnist-sample", results=tmp_path)
+    assert told == [
+        "left out Foolbox: pip install foolbox",
+        "left out adv-lib: pip install adv-lib",
+    ]
+    path = tmp_path / sample.name / "studies" / "referee.npz"
+    table = runs.load_study(path, {})["referee"]
+    assert table["threat"].tolist() == ["linf-box"] * 2 + ["l2-box"] * 4 + ["l1-box"] * 2
+    assert set(table["library"]) == {"ART"}
+    assert (table["ratio"] > 0).all()
+    x, y = sample.flat("test")
+    few = np.concatenate([np.flatnonzero(y == one)[:10] for one in (-1, 1)])
+    x, y = x[few], y[few]
+    W, b = (np.float32([-part / 2, part / 2]) for part in (regular.w, regular.b))
+    problem = attackers.Problem(W, b, x, (y > 0).astype(int))
+    for one in attacks:
+        if one.module != "art":
+            continue
+        radii = worst_case.signed_radii(x, y, regular.w, regular.b, one.norm, box=True)
+        points = attackers.points(problem, one)
+        assert np.array_equal(points, attackers.points(problem, one))
+        assert ((points >= 0) & (points <= 1)).all()
+        sizes = np.linalg.norm(points - x, float(one.norm), axis=1)
+        found = (y * (points @ regular.w + regular.b) <= 1e-6) & (radii > 0)
+        excess = sizes / np.maximum(radii, 1e-9) - 1
+        threat = runs.threat(one.norm, True)
+        rows = [table["threat"] == threat, table["attack"] == one.name]
+        (row,) = np.flatnonzero(np.all([*rows, table["model"] == regular.name], axis=0))
+        assert table["images"][row] == (radii > 0).sum() == 20
+        assert table["never"][row] == pytest.approx(1 - found.mean(), abs=1e-12)
+        assert table["within"][row] == np.mean(found & (excess <= 1e-3))
+        if found.any():
+            assert table["median"][row] == pytest.approx(np.median(excess[found]), abs=2e-5)
+
+
+def test_what_referee_needs(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(attackers, "installed", list)
+    with pytest.raises(InputError, match="referee needs one of these libraries"):
+        studies.main("referee", dataset="mnist-sample", results=tmp_path)
+
+
+def test_the_best_attack_of_each_threat_comes_first():
+    rows = [
+        dict(
+            threat=f"l{norm}-box",
+            attack=name,
+            library="",
+            model=model,
+            within=within,
+            median=median,
+        )
+        for norm, name, model, within, median in (
+            ("0", "a", "two", 1.0, 0.0),
+            ("2", "b", "two", 0.5, 0.1),
+            ("2", "c", "two", 0.6, 0.1),
+            ("2", "d", "two", 0.0, np.nan),
+            ("2", "b", "ten", 0.9, 0.1),
+            ("2", "e", "two", 0.0, 9.0),
+        )
+    ]
+    assert [row["attack"] for row in studies.best_first(rows)] == list("bbceda")
+
+
+def test_published_referee():
+    """No excess is below 0, up to the rounding that is allowed for; so no radius is refuted."""
+    table = runs.read(RESULTS / "mnist-0-1").study("referee")
+    assert set(table["library"]) == set(attackers.NAMES.values())
+    assert set(table["threat"]) == set(studies.REFEREE_THREATS)
+    assert (table["images"] > 90).all()
+    for name in ("within", "never"):
+        assert ((table[name] >= 0) & (table[name] <= 1 - table["within"] * (name == "never"))).all()
+    assert (np.isnan(table["median"]) == (table["never"] == 1)).all()
+    assert np.nanmin(table["median"]) >= 0
