@@ -166,16 +166,17 @@ def exact_path(lines, low, high, budget="each"):
     return best, radii
 
 
+@pytest.mark.parametrize("budget", ["each", "mean"])
 @pytest.mark.parametrize("seed", range(40))
-def test_corners_are_those_of_rational_arithmetic(seed):
+def test_corners_are_those_of_rational_arithmetic(seed, budget):
     """All of them, and no others; to 3e-12. Values are quarters, so that much ties."""
     random = np.random.default_rng(seed)
     n, d = random.integers(2, 7), random.integers(1, 4)
     quarters = random.integers(0, 5, (n, d))
     y = np.append(random.choice([-1, 1], n - 2), [-1, 1])
     lines = exact_lines([[Fraction(int(v), 4) for v in row] for row in quarters], y.tolist())
-    best, radii = exact_path(lines, Fraction(1, 1000), Fraction(6, 5))
-    found = advlinear.path(quarters / 4, y, 0.001, 1.2, tol=0)
+    best, radii = exact_path(lines, Fraction(1, 1000), Fraction(6, 5), budget)
+    found = advlinear.path(quarters / 4, y, 0.001, 1.2, tol=0, budget=budget)
     np.testing.assert_allclose(found.radii, np.float64(radii), rtol=3e-12)
     np.testing.assert_allclose(found.s, np.float64([s for s, _ in best]), rtol=3e-12)
     np.testing.assert_allclose(found.p, np.float64([p for _, p in best]), rtol=0, atol=3e-14)

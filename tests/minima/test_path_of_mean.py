@@ -22,7 +22,6 @@ from test_path import (
     exact_lines,
     exact_loss,
     exact_margins,
-    exact_path,
     few_samples,
     found_of,
     fractions,
@@ -115,21 +114,6 @@ def test_both_bounds_at_any_eps_in_the_other_balls(norm, kind, n, d, ends, seed)
     found = path(x, y, low, high, norm=norm, tol=1e-3)
     assert found.gap <= 1e-3
     check(found, x, y, [low, high, *np.random.default_rng(seed).uniform(low, high, 2)], norm)
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_corners_are_those_of_rational_arithmetic(seed):
-    """All of them, and no others; to 3e-12. Values are quarters, so that much ties."""
-    random = np.random.default_rng(seed)
-    n, d = random.integers(2, 7), random.integers(1, 4)
-    quarters = random.integers(0, 5, (n, d))
-    y = np.append(random.choice([-1, 1], n - 2), [-1, 1])
-    lines = exact_lines([[Fraction(int(v), 4) for v in row] for row in quarters], y.tolist())
-    best, radii = exact_path(lines, Fraction(1, 1000), Fraction(6, 5), "mean")
-    found = path(quarters / 4, y, 0.001, 1.2, tol=0)
-    np.testing.assert_allclose(found.radii, np.float64(radii), rtol=3e-12)
-    np.testing.assert_allclose(found.s, np.float64([s for s, _ in best]), rtol=3e-12)
-    np.testing.assert_allclose(found.p, np.float64([p for _, p in best]), rtol=0, atol=3e-14)
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6])
