@@ -293,8 +293,8 @@ def _referee(stored: runs.Results) -> str:
 
 
 def _of_referee(one: dict) -> list[str]:
-    excess = one["median"]
-    if not excess < 1:  # NaN where the attack makes no image wrong
+    excess = one["median"] if one["never"] <= 0.5 else np.nan
+    if not excess < 1:
         told = "" if np.isnan(excess) else f"{100 * excess:.0f} %"
     else:
         told = f"{100 * excess:.2g} %" if excess >= 1.05e-5 else "0.001 %" if excess > 0 else "0"

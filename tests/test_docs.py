@@ -242,8 +242,7 @@ def of_the_mean_budget(stored) -> list[str]:
         f"trained for ε = .2 keeps {small[1]}, and the exact minimum at ε = .3 keeps {small[2]}. "
         f"If every image moves by at most .02, they keep {each[0]}, {each[1]} and {each[2]}.",
         f"mean radius**: {lost[0]}, {lost[1]} and {lost[2]} for the three",
-        "at a mean budget of .02 and of .1, where they keep "
-        f"{large[0]}, {large[1]} and {large[2]}.",
+        f"At a mean budget of .1 the three models keep {large[0]}, {large[1]} and {large[2]}.",
     ]
 
 
@@ -437,7 +436,7 @@ def test_the_minima_of_the_mean_are_as_the_page_says(stored):
 def test_the_optimum_that_is_none_is_as_the_page_says():
     """With the version of cvxpy that the page names. The warnings are of cvxpy's bounds."""
     cvxpy = pytest.importorskip("cvxpy")
-    code = example("benchmarks.md", "An optimum that is none")
+    code = example("benchmarks.md", "A wrong answer with the status optimal")
     assert f"cvxpy {cvxpy.__version__} with HiGHS" in prose("benchmarks.md")
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
