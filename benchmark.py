@@ -1,6 +1,6 @@
 """Time what this repository does beside the other ways to do it, in one run on one machine.
 
-    python benchmark.py                        all parts, in about an hour
+    python benchmark.py                        all parts, in an hour or more
     python benchmark.py --parts epoch attack   some of them: but for classes-minimum and mean, some
                                                minutes
 
