@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,7 +155,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             found = [minimise(x, labels == one, tol=self.tol, **known) for one in self.classes_]
         else:
             found = [self._at_once(x, labels, **known)]
-        self.certificate_ = found
+        names = samples.names(X)[0]
+        self.certificate_ = found = [replace(one, names=names) for one in found]
         self.coef_ = np.concatenate([np.atleast_2d(one.w) for one in found])
         self.intercept_ = np.concatenate([np.atleast_1d(one.b) for one in found])
         if self._are_together():  # one number may be added to all

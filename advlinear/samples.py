@@ -286,6 +286,8 @@ class Form:
                 raise ValueError("points needs to be a sparse matrix of real numbers, as X is")
             x, types = points.tocsr().astype(np.float64), [points.dtype]
         else:
+            if hasattr(points, "columns"):
+                raise ValueError("points needs to be an array, as X is: pass points.to_numpy()")
             points = array(points, "points")
             x, types = real(points, "points"), [points.dtype]
         if x.shape != (self.x.shape if self.kind == "frame" else self.shape):
@@ -770,16 +772,17 @@ def problem(
         raise ValueError(f"loss must be hinge or logistic, not {shown(loss)}")
     require_budget(budget)
     require_flag(fit_intercept, "fit_intercept")
-    if not fit_intercept and (len(classes) > 2 or box is not None):
-        raise ValueError(
-            "fit_intercept=False needs two classes, and no box: take one class against the rest at "
-            "a time, and leave the box out"
-        )
-    if budget == "mean" and (len(classes) > 2 or box is not None):
-        raise ValueError(
-            "budget='mean' needs two classes, and no box: take one class against the rest at a "
-            "time, and leave the box out"
-        )
+    for option, given in (
+        ("fit_intercept=False", not fit_intercept),
+        ("budget='mean'", budget == "mean"),
+    ):
+        if given and len(classes) > 2:
+            raise ValueError(
+                f"{option} needs two classes, not {listed(classes)}: take one class against the "
+                "rest at a time"
+            )
+        if given and box is not None:
+            raise ValueError(f"{option} takes no box: leave one of the two out")
     if len(classes) > MOST_CLASSES:
         raise ValueError(
             f"y needs labels of at most {MOST_CLASSES} classes, not {listed(classes)}; for more, "

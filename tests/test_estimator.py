@@ -736,3 +736,15 @@ def test_weights_of_separable_classes_are_those_that_are_certified(eps):
     )
     assert proof["gap"] <= 1e-6
     assert proof["violation"] == 0
+
+
+def test_the_minima_of_a_frame_keep_its_names():
+    """So their weights are read by name where the columns come in another order."""
+    x, labels = clouds()
+    frame = pd.DataFrame(x, columns=list("pqrs"))
+    best = RobustClassifier(0.1).fit(frame, labels).certificate_[0]
+    assert list(best.names) == list("pqrs")
+    straight, turned = (
+        advlinear.attack(best, one, labels).radii for one in (frame, frame[list("srqp")])
+    )
+    np.testing.assert_allclose(straight, turned, rtol=1e-12)

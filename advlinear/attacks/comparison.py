@@ -23,8 +23,9 @@ class Comparison:
 
     Three kinds of samples have no best to compare with, and an excess of nan: those of radius 0,
     which are wrong without an attack; those of radius inf, which nothing makes wrong; and those
-    whose point is not adversarial, or outside the box. The shares in `repr` are of all samples with
-    a radius other than 0 and inf, so that a sample that an attack does not find counts against it.
+    whose point is not adversarial, is outside the box, or moves a frozen feature. The shares in
+    `repr` are of all samples with a radius other than 0 and inf, so that a sample that an attack
+    does not find counts against it.
 
     Attributes:
         adversarial: (n,) whether the model takes the point for another class than the label, or
@@ -32,7 +33,8 @@ class Comparison:
         inside: (n,) whether the point is in the box; True without one.
         size: (n,) of the perturbation, in the norm and the scale of the attack; inf where a frozen
             feature moved. For the norm "0" the number of features that changed.
-        excess: (n,) size / radius - 1, where the point is adversarial and inside; else nan.
+        excess: (n,) size / radius - 1, where the point is adversarial and inside; else nan. It may
+            be below 0 by what the radius may be off for rounding.
 
     Example, of a model whose score is x1 - 2 x2. The points are the samples, moved along x2:
 
@@ -100,7 +102,7 @@ def compare(moves: Moves, radii: np.ndarray, points: Any) -> Comparison:
                     f"radius of {radii[i]:.9g}: call attack again if the model has changed since; "
                     "if it has not, this is an error of advlinear: please report it"
                 )
-    compared = adversarial & inside & (radii > 0) & np.isfinite(radii)
+    compared = adversarial & inside & (radii > 0) & np.isfinite(radii) & np.isfinite(size)
     excess = np.full(n, np.nan)
     excess[compared] = size[compared] / radii[compared] - 1
     return Comparison(adversarial, inside, size, excess, radii, task.norm)

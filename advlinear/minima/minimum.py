@@ -134,7 +134,7 @@ def minimise(
             plus eps times the dual norm of w, the 1-norm where the ball is that of L-infinity. For
             two classes, without a box.
         fit_intercept: whether there is a bias; if not, b is 0. False takes two classes without a
-            box, and three times the memory of X.
+            box, and copies X twice.
 
     Returns:
         A `Minimum`: the weights `w` and `b`, the bounds `primal` and `dual`, their `gap`, the dual

@@ -29,6 +29,9 @@ ADVICE = (
     "raise tol, subtract the mean of each feature and scale it to a range of about 1, or change "
     "eps by a thousandth"
 )
+ADVICE_WITHOUT_BIAS = (  # to subtract the mean would be another problem
+    "raise tol, scale each feature to numbers of about 1, or change eps by a thousandth"
+)
 UNEVEN = 1e4  # the ratio of two weights from which they may be why there is no certificate
 LEAST_EPS = 1e-100  # of the largest range; a smaller eps is solved as 0
 LEAST_PENALTY = 1e-20  # of the largest range: a smaller one has the same weights, but for rounding
@@ -96,6 +99,8 @@ def advice(problem: Problem | JointProblem) -> str:
     """What to do where the bounds do not come together."""
     used = problem.weights[problem.weights > 0]
     advice = ADVICE if isinstance(problem.x, np.ndarray) else ADVICE_OF_SPARSE
+    if isinstance(problem, Problem) and problem.mirrored:
+        advice = ADVICE_WITHOUT_BIAS
     if used.max() < UNEVEN * used.min():
         return advice
     return (
@@ -250,8 +255,8 @@ def _scaled(
     else:
         operator, cone = operators.Plain(yx, of_bias, charge), norm_cone(norm, scale)
         start = size = np.append(1.0, np.zeros(d + 1))
-    if not charge:
-        start = start * (cone.degree / len(y) / (size @ start))
+    if not charge:  # z fulfils (4) up to A^T alpha, unless w would be far too large for that
+        start = start * (min(cone.degree / len(y), eps / span.max()) / (size @ start))
     return operator, cone, start, (1 - charge) * len(y) * size
 
 

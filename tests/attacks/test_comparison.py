@@ -98,13 +98,13 @@ def test_samples_of_radius_0_and_inf_have_no_excess():
     assert np.isnan(beyond.excess).all()
 
 
-def test_a_frozen_feature_that_moves_makes_the_size_infinite():
+def test_a_frozen_feature_that_moves_makes_the_size_infinite_and_the_excess_nan():
     x, scale = np.array([[2.0, 1.0], [2.0, 1.0]]), [2.0, 0.0]
     found = advlinear.attack(([1.0, -1.0], 0.0), x, [1, 1], scale=scale)
     assert found.radii.tolist() == [0.5, 0.5]
     comparison = found.compare([[0.0, 1.0], [2.0, 2.5]])
     assert comparison.size.tolist() == [1, np.inf]
-    assert comparison.excess.tolist() == [1, np.inf]
+    np.testing.assert_array_equal(comparison.excess, [1, np.nan])
 
 
 # --- the attack itself, in every form ------------------------------------------------------------
@@ -345,3 +345,10 @@ def test_a_tie_that_rounding_makes_at_the_edge_of_the_box_refutes_nothing():
     comparison = found.compare(np.full(x.shape, low))
     assert comparison.adversarial.all()
     assert np.isnan(comparison.excess[np.isinf(found.radii)]).all()
+
+
+def test_a_frame_is_no_point_of_an_array():
+    """Its columns could be in any order."""
+    found = advlinear.attack((np.ones(2), -1.0), np.eye(2) * 3, [1, 1])
+    with pytest.raises(ValueError, match=r"points needs to be an array, as X is"):
+        found.compare(pd.DataFrame(found.perturbed()))

@@ -294,6 +294,14 @@ def test_curve_of_a_mean_budget_is_that_of_the_best_subset_of_samples(n, seed, n
     assert (found.curve(eps, budget="mean") <= found.curve(eps)).all()
 
 
+def test_curve_of_a_mean_budget_counts_sums_that_are_equal_but_for_rounding():
+    """3 times .1 is 10 times .03, and .1 + .2 + .3 is 3 times .2."""
+    ten = advlinear.attack((np.ones(1), 0.0), np.full((10, 1), 0.1), np.ones(10))
+    assert ten.curve(0.03, budget="mean") == 0.7
+    three = advlinear.attack((np.ones(1), 0.0), [[0.1], [0.2], [0.3]], [1, 1, 1])
+    assert three.curve(0.2, budget="mean") == 0
+
+
 def test_curve_refuses_another_budget():
     found = advlinear.attack((np.ones(2), 0.0), np.eye(2), [1, 1])
     for wrong in ("all", None, ["mean"]):

@@ -199,6 +199,21 @@ def test_a_small_and_a_large_budget():
             assert found.primal == pytest.approx(least, rel=1e-6)
 
 
+@pytest.mark.parametrize(("norm", "loss"), CASES)
+def test_small_budgets_near_which_weights_grow(norm, loss):
+    x, y = minmax_scale(load_breast_cancer().data), load_breast_cancer().target
+    for eps in (1e-4, 1e-6, 1e-8):
+        found = advlinear.minimise(x, y, eps, norm, loss, budget="mean")
+        assert found.gap <= 1e-6
+
+
+def test_no_advice_without_a_bias_is_to_subtract_the_mean():
+    x, y = minmax_scale(load_breast_cancer().data) + 1e6, load_breast_cancer().target
+    with pytest.raises(ValueError, match="no certificate") as error:
+        advlinear.minimise(x, y, 0.02, budget="mean", fit_intercept=False, tol=1e-12)
+    assert "mean" not in str(error.value)
+
+
 def test_weights_out_of_use_are_exactly_zero():
     """On the 1-norm support vector machine: as many weights as the vertex of its program has."""
     x, y = minmax_scale(load_breast_cancer().data), load_breast_cancer().target
@@ -301,12 +316,12 @@ X, Y = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]), np.array([0, 1, 1])
 REFUSED = [
     (dict(budget="all"), "budget must be each or mean, not 'all'"),
     (dict(budget=None), "budget must be each or mean, not None"),
-    (dict(budget="mean", box=(0, 2)), "budget='mean' needs two classes, and no box"),
-    (dict(budget="mean", y=[0, 1, 2]), "budget='mean' needs two classes, and no box"),
+    (dict(budget="mean", box=(0, 2)), "budget='mean' takes no box"),
+    (dict(budget="mean", y=[0, 1, 2]), "budget='mean' needs two classes, not"),
     (dict(fit_intercept="no"), "fit_intercept must be True or False, not 'no'"),
     (dict(fit_intercept=0), "fit_intercept must be True or False, not 0"),
-    (dict(fit_intercept=False, box=(0, 2)), "fit_intercept=False needs two classes, and no box"),
-    (dict(fit_intercept=False, y=[0, 1, 2]), "fit_intercept=False needs two classes, and no box"),
+    (dict(fit_intercept=False, box=(0, 2)), "fit_intercept=False takes no box"),
+    (dict(fit_intercept=False, y=[0, 1, 2]), "fit_intercept=False needs two classes, not"),
 ]
 
 
