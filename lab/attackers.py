@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lab import cli, library
+from lab import library
 
 import numpy as np
 
@@ -205,14 +205,7 @@ class Problem:
     @functools.cached_property
     def keras(self):
         """The model as the Adversarial Robustness Toolbox wants it."""
-        cli.import_tensorflow()
-        import keras
-
-        count, d = self.W.shape
-        model = keras.Sequential([keras.Input((d,)), keras.layers.Dense(count)])
-        model.set_weights([self.W.T, self.b])
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
-        return library.estimator(model, loss, box=True)
+        return library.linear(self.W, self.b)
 
     @functools.cached_property
     def torch(self) -> tuple:

@@ -1,4 +1,4 @@
-"""The Adversarial Robustness Toolbox, as benchmark.py and the study of ten digits compare with it.
+"""The Adversarial Robustness Toolbox, as benchmark.py and two studies compare with it.
 
 Neither needs it for anything else; the tests' requirements bring it along.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+
+from lab import cli
 
 
 def installed() -> bool:
@@ -25,6 +27,22 @@ def estimator(model, loss, box: bool):
         loss_object=loss,
         clip_values=(0.0, 1.0) if box else None,
     )
+
+
+def linear(W, b):
+    """The same of a linear model, W (K, d) and b (K,) of logits, in the box [0, 1].
+
+    Attacks climb its cross-entropy, in float32: the sum, so that the gradient of an image does not
+    depend on how many others there are.
+    """
+    cli.import_tensorflow()
+    import keras
+
+    classes, d = W.shape
+    model = keras.Sequential([keras.Input((d,)), keras.layers.Dense(classes)])
+    model.set_weights([W.T, b])
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
+    return estimator(model, loss, box=True)
 
 
 def attack(estimator, eps: float, steps: int, norm: str = "inf"):

@@ -9,11 +9,11 @@ import numpy as np
 
 from advlinear import samples
 from advlinear.attacks import targets
+from advlinear.attacks.checks import MOST_ASKED
 from advlinear.attacks.moves import OVERSHOOT, Moves, TargetMoves, Task
 from advlinear.balls import ORDER, blocks, box_of
 from advlinear.samples import dense
 
-TOGETHER = 128  # points that the model is evaluated at in one call
 AS_GOOD = 1e-3  # what exceeds the radius by at most this share of it counts as the best in `repr`
 
 
@@ -81,7 +81,7 @@ def compare(moves: Moves, radii: np.ndarray, points: Any) -> Comparison:
     edge = max(task.form.edge, samples.ULPS * samples.coarsest(kinds))
     bits = np.array([kind.itemsize if kind.kind == "f" else 8 for kind in kinds])
     adversarial, inside, size = np.empty(n, bool), np.empty(n, bool), np.empty(n)
-    for rows in blocks(np.arange(n), task.form.x.shape[1], TOGETHER):
+    for rows in blocks(np.arange(n), task.form.x.shape[1], MOST_ASKED):
         placed, inside[rows] = _placed(task, rows, dense(given, rows), bits, edge)
         scores = task.model.scores(placed, rows)
         margins = moves.margins_in(scores, rows)

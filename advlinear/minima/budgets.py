@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-UNIT = 2.0**-53  # the largest relative error of one operation in float64
+from advlinear.minima.rounding import U
+
 FINEST = 1e-12  # relative; breakpoints that change no minimum by more are not told apart
 
 
@@ -87,7 +88,7 @@ class Mean:
         return (p - q) / (t - s)
 
     def unit(self, dual):
-        return dual * (1 + 4 * UNIT)
+        return dual * (1 + 4 * U)
 
     def height(self, dual, share=1.0):
         return -share * dual

@@ -55,10 +55,11 @@ import numpy as np
 from advlinear import samples
 from advlinear.balls import ball, shown
 from advlinear.minima import threads
-from advlinear.minima.budgets import BUDGET_OF, FINEST, UNIT, Budget
+from advlinear.minima.budgets import BUDGET_OF, FINEST, Budget
 from advlinear.minima.minimum import LARGEST_GAP
 from advlinear.minima.pieces import Found
 from advlinear.minima.program import penalised
+from advlinear.minima.rounding import U
 from advlinear.minima.walk import Corner, Walk
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class Path:
         heights = budget.height(self.dual[left], weight), budget.height(self.dual[right], other)
         chord = budget.height(sum(heights))
         lost = self.reach * np.where(above == 0, short, 1) / budget.unit(self.dual[right])
-        return chord * np.maximum(1 - 10 * UNIT - np.where(above == 0, lost, 0), 0)
+        return chord * np.maximum(1 - 10 * U - np.where(above == 0, lost, 0), 0)
 
     @property
     def gap(self) -> float:

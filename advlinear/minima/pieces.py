@@ -25,8 +25,9 @@ import numpy as np
 
 from advlinear import samples
 from advlinear.balls import BLOCK, ORDER, dual_norm
-from advlinear.minima.budgets import BUDGET_OF, FINEST, UNIT, Budget
+from advlinear.minima.budgets import BUDGET_OF, FINEST, Budget
 from advlinear.minima.minimum import LARGEST_GAP
+from advlinear.minima.rounding import U
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -224,7 +225,7 @@ class Found:
 
 def gamma(count: ArrayLike) -> np.ndarray:
     """The relative error of so many roundings (Higham, Accuracy and Stability, section 3.1)."""
-    rounded = np.multiply(count, UNIT)
+    rounded = np.multiply(count, U)
     return rounded / (1 - rounded)
 
 

@@ -80,9 +80,9 @@ class Program:
         """Whether eps is a budget for all samples together."""
         return bool(self.cost.any())
 
-    def value(self, theta: np.ndarray) -> float:
-        """n times what is minimised."""
-        losses = losses_of(self.loss, self.operator.matvec(theta))
+    def value(self, theta: np.ndarray, margins: np.ndarray) -> float:
+        """n times what is minimised, of theta and its margins."""
+        losses = losses_of(self.loss, margins)
         return float(self.sample_weight @ losses + self.cost @ theta)
 
     @property
@@ -118,9 +118,7 @@ def solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
     def prove(theta: np.ndarray, alphas: list) -> tuple:
         """The best proof for theta: one for all weights, if there is one that is near enough."""
         theta, alphas = _simplest(program, program.ball.tightest(theta), alphas)
-        w = np.zeros(d)
-        w[used] = program.operator.weights(theta) / span
-        b = float(theta[-1] - w[used] @ centre)
+        w, b = _model(program, theta, d, used, centre, span)
         if not (np.isfinite(w).all() and np.isfinite(b)):
             raise ValueError("no certificate: the steps of the solver overflow: " + advice(problem))
         proofs = []
@@ -130,6 +128,20 @@ def solve(problem: Problem, tol: float, report: Callable | None) -> tuple:
         return best_proved(proofs, tol)
 
     return _by_parts(program, prove)
+
+
+def _model(
+    program: Program,
+    theta: np.ndarray,
+    d: int,
+    used: np.ndarray,
+    centre: np.ndarray,
+    span: np.ndarray,
+) -> tuple[np.ndarray, float]:
+    """w (d,) and b of theta, in the units of the samples."""
+    w = np.zeros(d)
+    w[used] = program.operator.weights(theta) / span
+    return w, float(theta[-1] - w[used] @ centre)
 
 
 def penalised(
@@ -159,11 +171,9 @@ def penalised(
     program = replace(program, start=start * program.start)
 
     def prove(theta, alphas):
-        value = program.value(theta)
-        w = np.zeros(d)
-        w[used] = theta[1:-1] / span
+        value = program.value(theta, program.operator.matvec(theta))
         gap = (value - alphas[0].sum()) / max(value, 1)
-        return w, float(theta[-1] - w[used] @ centre), alphas[0] / n, dict(gap=gap)
+        return *_model(program, theta, d, used, centre, span), alphas[0] / n, dict(gap=gap)
 
     return _by_parts(program, prove)[:3]
 
@@ -482,7 +492,7 @@ def _sparse(program: Program, point: interior.Point) -> tuple[np.ndarray, list]:
     tight = program.ball.tightest(point.theta)
     sparse = np.append(np.where(point.theta[:-1] > point.z, tight[:-1], 0), tight[-1])
     margins = [program.operator.matvec(one) for one in (tight, sparse)]
-    values = [program.value(one) for one in (tight, sparse)]
+    values = list(map(program.value, (tight, sparse), margins))
     no_larger = values[1] - values[0] <= program.tol / 4 * max(values[0], program.lightest)
     separates = margins[1].min() > 0 or not margins[0].min() > 0
     return sparse if no_larger and separates else tight, [point.alpha]
@@ -505,6 +515,7 @@ def _simplest(program: Program, theta: np.ndarray, alphas: list) -> tuple[np.nda
     if all(sums):  # else there is no bias
         odds = sums[1] / sums[0]
         none[-1] = np.sign(odds - 1) if program.loss == "hinge" else np.log(odds)
-    least, without = program.value(theta), program.value(none)
+    least = program.value(theta, margins)
+    without = program.value(none, operator.matvec(none))
     as_good = without - least <= program.tol / 4 * max(least, program.lightest)
     return none if as_good else theta, alphas

@@ -25,23 +25,25 @@ ROUNDING = 1e-8  # the other solver keeps each constraint to 1e-10
 COST = {"inf": 1, "2": 2, "1": np.inf}  # the norm of w that each ball costs
 
 
-def whole_program(x, y, eps, norm="inf"):
+def whole_program(x, y, eps, norm="inf", budget="each"):
     """The least robust hinge as one linear program; its value, w, b and alpha.
 
-    In the L-infinity ball t_j >= |w_j| cost eps each, in the L1 ball one t >= |w_j| for all j.
+    In the L-infinity ball t_j >= |w_j| cost eps each, in the L1 ball one t >= |w_j| for all j. With
+    the budget "each" each margin pays them, with "mean" the mean hinge.
     """
+    price, cost = (eps, 0.0) if budget == "each" else (0.0, eps)
     n, d = x.shape
     bounding = np.eye(d) if norm == "inf" else np.ones((d, 1))
     sizes = bounding.shape[1]
     # Variables w, b, t, xi.
     margins = np.hstack(
-        [y[:, None] * x, y[:, None], np.full((n, sizes), -eps), np.eye(n)],
+        [y[:, None] * x, y[:, None], np.full((n, sizes), -price), np.eye(n)],
     )
     above = [
         np.hstack([s * np.eye(d), np.zeros((d, 1)), bounding, np.zeros((d, n))]) for s in (1, -1)
     ]
     solved = scipy.optimize.linprog(
-        np.concatenate([np.zeros(d + 1 + sizes), np.full(n, 1 / n)]),
+        np.concatenate([np.zeros(d + 1), np.full(sizes, cost), np.full(n, 1 / n)]),
         A_ub=-np.vstack([margins, *above]),
         b_ub=-np.concatenate([np.ones(n), np.zeros(2 * d)]),
         bounds=[(None, None)] * (d + 1) + [(0, None)] * (sizes + n),

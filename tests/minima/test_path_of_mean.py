@@ -32,6 +32,7 @@ from test_path import (
     no_larger,
     random_size,
     separable,
+    whole_program,
 )
 
 import advlinear
@@ -54,24 +55,7 @@ def other_solver(x, y, eps, norm):
         hinge = cp.sum(cp.pos(1 - cp.multiply(y, x @ w + b))) / len(y)
         program = cp.Problem(cp.Minimize(hinge + eps * cp.norm(w, 2)))
         return program.solve(solver="CLARABEL")
-    n, d = x.shape
-    bounding = np.eye(d) if norm == "inf" else np.ones((d, 1))  # t_j >= |w_j|, or one t
-    sizes = bounding.shape[1]
-    margins = np.hstack([y[:, None] * x, y[:, None], np.zeros((n, sizes)), np.eye(n)])
-    above = [
-        np.hstack([sign * np.eye(d), np.zeros((d, 1)), bounding, np.zeros((d, n))])
-        for sign in (1, -1)
-    ]
-    solved = scipy.optimize.linprog(
-        np.concatenate([np.zeros(d + 1), np.full(sizes, eps), np.full(n, 1 / n)]),
-        A_ub=-np.vstack([margins, *above]),
-        b_ub=-np.concatenate([np.ones(n), np.zeros(2 * d)]),
-        bounds=[(None, None)] * (d + 1) + [(0, None)] * (sizes + n),
-        method="highs",
-        options=dict(primal_feasibility_tolerance=1e-10, dual_feasibility_tolerance=1e-10),
-    )
-    assert solved.success
-    return solved.fun
+    return whole_program(x, y, eps, norm, "mean")[0]
 
 
 def check(found, x, y, eps, norm="inf"):
